@@ -1,0 +1,241 @@
+"""One device, many devices, many hosts: the only file that names pmap, Mesh, NamedSharding, PartitionSpec and
+jax.distributed.
+
+A `Plan` says where a state and a batch live and how a step written for one device runs there. All plans give the same
+numbers (tests/test_parallel.py): what is random depends on an example's place in the global batch, not on its device.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from flaxgen.types import Batch, PRNGKey, State, TrainStep
+
+AXIS = "device"
+MIN_SHARDED = 2**12
+"""Arrays with fewer elements are replicated: gathering them would cost more than storing them."""
+
+
+class Plan(NamedTuple):
+    """Where things live and how steps run.
+
+    `place_state`, `place_batch` move host or one-device values to where `compile_step`'s step wants them; a batch is
+    this process's share of it. `single` turns a running state into one without device axis, as it is saved and sampled
+    from. `abstract` gives what `single` would, as ShapeDtypeStructs with shardings, for restoring into.
+    `compile_map` makes `fn(params, inputs)` run with the leading axis of `inputs` split over the devices; its params
+    are as `single` gives them and its outputs are whole arrays on every host.
+    """
+
+    name: str
+    devices: int
+    compile_step: Callable[[Callable[[str | None], TrainStep]], TrainStep]
+    place_state: Callable[[State], State]
+    place_batch: Callable[[Mapping[str, np.ndarray]], Batch]
+    single: Callable[[State], State]
+    abstract: Callable[[State], State]
+    compile_map: Callable[[Callable[[Any, Any], Any]], Callable[[Any, Any], Any]]
+
+
+def example_keys(key: PRNGKey, batch_size: int, axis_name: str | None = None):
+    """One key an example of this device's `batch_size`, from its place in the global batch; shape [B]."""
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * batch_size
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(batch_size))
+
+
+def mean_over(axis_name: str | None, tree):
+    """Mean over the devices of `axis_name`; the identity on one device and under a mesh, where means are global."""
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def initialize(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins the other processes; call before any other use of JAX. With no arguments JAX asks the cluster it finds.
+
+    Survivors of a dead peer stop after 10 s instead of JAX's 100 s.
+    """
+    jax.distributed.initialize(
+        coordinator, num_processes, process_id, initialization_timeout=120, heartbeat_timeout_seconds=10
+    )
+
+
+def process_index() -> int:
+    return jax.process_index()
+
+
+def process_count() -> int:
+    return jax.process_count()
+
+
+def agree(value: int) -> int:
+    """Process 0's value, on every process."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is raised on any process; every process has to ask."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+def jit_plan() -> Plan:
+    """One device."""
+    return Plan(
+        name="jit",
+        devices=1,
+        compile_step=lambda make_step: jax.jit(make_step(None), donate_argnums=0),
+        place_state=jax.device_put,
+        place_batch=jax.device_put,
+        single=lambda state: state,
+        abstract=lambda state: jax.tree.map(lambda x: _struct(x, _one_device()), jax.eval_shape(lambda: state)),
+        compile_map=jax.jit,
+    )
+
+
+def pmap_plan(devices: int | None = None) -> Plan:
+    """The local devices, one replica of the state each; gradients are averaged by the step."""
+    if jax.process_count() > 1:
+        raise ValueError("--parallel pmap runs on one process, found several: use --parallel mesh")
+    local = jax.local_devices()[:devices]
+    count = len(local)
+
+    def split(x):
+        return x.reshape(count, x.shape[0] // count, *x.shape[1:])
+
+    def compile_map(fn):
+        mapped = jax.pmap(fn, in_axes=(None, 0), devices=local)
+
+        def run(params, inputs):
+            outputs = mapped(params, jax.tree.map(split, inputs))
+            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
+
+        return run
+
+    return Plan(
+        name="pmap",
+        devices=count,
+        compile_step=lambda make_step: _pmapped_step(make_step, local),
+        place_state=lambda state: jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), state),
+        place_batch=lambda batch: jax.tree.map(split, dict(batch)),
+        single=lambda state: jax.tree.map(lambda x: x[0], state),
+        abstract=lambda state: jax.tree.map(lambda x: _struct(x, _one_device()), jax.eval_shape(lambda: state)),
+        compile_map=compile_map,
+    )
+
+
+def _pmapped_step(make_step, devices) -> TrainStep:
+    mapped = jax.pmap(make_step(AXIS), axis_name=AXIS, in_axes=(0, 0, None), donate_argnums=0, devices=devices)
+
+    def step(state, batch, key):
+        state, metrics = mapped(state, batch, key)
+        return state, jax.tree.map(lambda x: x[0], metrics)
+
+    return step
+
+
+def mesh_plan(data: int | None = None, fsdp: int = 1) -> Plan:
+    """All devices of all processes as a (data, fsdp) mesh: the batch is split over both axes, parameters and optimizer
+    state over fsdp.
+
+    Raises:
+        ValueError: if data * fsdp is not the number of devices.
+    """
+    available = jax.device_count()
+    if fsdp < 1 or (data is None and available % fsdp):
+        raise ValueError(f"mesh fsdp={fsdp} does not divide the {available} devices")
+    data = available // fsdp if data is None else data
+    if data * fsdp > available or (jax.process_count() > 1 and data * fsdp != available):
+        raise ValueError(f"mesh data={data}, fsdp={fsdp} needs {data * fsdp} devices, found {available}")
+    mesh = jax.make_mesh(
+        (data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[: data * fsdp]
+    )
+    rows, everywhere = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P())
+
+    def shardings(state):
+        return jax.tree.map(lambda x: NamedSharding(mesh, fsdp_spec(np.shape(x), fsdp)), state)
+
+    def place_state(state):
+        return jax.tree.map(_put, state, shardings(state))
+
+    def place_batch(batch):
+        return {k: jax.make_array_from_process_local_data(rows, np.asarray(v)) for k, v in batch.items()}
+
+    return Plan(
+        name="mesh",
+        devices=data * fsdp,
+        compile_step=lambda make_step: _meshed_step(make_step(None), shardings, rows, everywhere),
+        place_state=place_state,
+        place_batch=place_batch,
+        single=lambda state: state,
+        abstract=lambda state: jax.tree.map(_struct, jax.eval_shape(lambda: state), shardings(state)),
+        compile_map=lambda fn: _meshed_map(fn, rows, everywhere),
+    )
+
+
+def _meshed_step(step, shardings, rows, everywhere) -> TrainStep:
+    """The state keeps its shardings from step to step; they follow from its shapes at the first call."""
+    compiled = {}
+
+    def run(state, batch, key):
+        if not compiled:
+            kept = shardings(state)
+            compiled[0] = jax.jit(
+                step, in_shardings=(kept, rows, everywhere), out_shardings=(kept, everywhere), donate_argnums=0
+            )
+        return compiled[0](state, batch, key)
+
+    return run
+
+
+def _meshed_map(fn, rows, everywhere):
+    def constrained(params, inputs):
+        return fn(params, jax.lax.with_sharding_constraint(inputs, rows))
+
+    return jax.jit(constrained, out_shardings=everywhere)
+
+
+def fsdp_spec(shape: tuple[int, ...], fsdp: int) -> P:
+    """Splits the largest dimension that `fsdp` divides; small arrays, and those with no such dimension, stay whole."""
+    dims = [i for i, n in enumerate(shape) if n % fsdp == 0]
+    if fsdp == 1 or not dims or math.prod(shape) < MIN_SHARDED:
+        return P()
+    largest = max(dims, key=lambda i: shape[i])
+    return P(*("fsdp" if i == largest else None for i in range(len(shape))))
+
+
+def make_plan(name: str, *, data: int | None = None, fsdp: int = 1) -> Plan:
+    """The plan called `jit`, `pmap` or `mesh`."""
+    plans = {"jit": jit_plan, "pmap": pmap_plan, "mesh": lambda: mesh_plan(data, fsdp)}
+    if name not in plans:
+        raise ValueError(f"parallel={name!r} is not one of {', '.join(plans)}")
+    if name == "jit" and jax.process_count() > 1:
+        raise ValueError(f"--parallel jit runs on one process, found {jax.process_count()}: use --parallel mesh")
+    return plans[name]()
+
+
+def check_batch(batch_size: int, plan: Plan) -> None:
+    """Raises ValueError unless the plan's devices divide the batch."""
+    if batch_size % plan.devices:
+        raise ValueError(f"batch_size={batch_size} is not divisible by the {plan.devices} devices of {plan.name}")
+
+
+def _one_device():
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def _struct(x, sharding):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def _put(x, sharding):
+    """Every process holds the whole value and puts its own shards of it."""
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])

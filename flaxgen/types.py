@@ -1,0 +1,95 @@
+"""The interfaces every part of flaxgen is written against; nothing else lives here."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from jaxtyping import Array, Float, Key, PyTree, Shaped, UInt8
+from numpy.typing import NDArray
+
+Params: TypeAlias = PyTree
+State: TypeAlias = Any
+Batch: TypeAlias = Mapping[str, Array]
+Metrics: TypeAlias = Mapping[str, Array]
+Condition: TypeAlias = Mapping[str, Array]
+"""What a net is told beside (x, t), by the keyword of its `__call__`: `label`, `embedding`, `tokens`, `low_res` ...
+Every leaf has the batch axis in front."""
+
+Scalar: TypeAlias = float | int | Float[Array, ""]
+Time: TypeAlias = Scalar
+"""Diffusion time in [0, 1]: 0 is clean, 1 is noise. One time a call; batches of times come from `jax.vmap`."""
+PRNGKey: TypeAlias = Key[Array, ""]
+Keys: TypeAlias = Key[Array, " B"]
+"""One key an example, so that what is drawn for an example depends on its place in the batch and on nothing else."""
+
+
+class AlphaSigma(NamedTuple):
+    """The two scalars of x_t = alpha x0 + sigma eps."""
+
+    alpha: Float[Array, ""]
+    sigma: Float[Array, ""]
+
+
+Schedule: TypeAlias = Callable[[Time], AlphaSigma]
+
+
+class Denoised(NamedTuple):
+    """A prediction of x0 and, of nets that learn it, the variance: var_mix in [0, 1] runs from posterior to beta."""
+
+    x0: Float[Array, "B ..."]
+    var_mix: Float[Array, "B ..."] | None = None
+
+
+Denoiser: TypeAlias = Callable[[Float[Array, "B ..."], Time], Denoised]
+Bind: TypeAlias = Callable[[Condition], Denoiser]
+"""A denoiser that still waits for its condition; guidance binds it twice."""
+
+
+class Sampler(NamedTuple):
+    """How to walk from noise to data: `init` makes the state of x_T (its field `x` is the sample), `step` moves it
+    from time t to the cleaner time s."""
+
+    init: Callable[[Float[Array, "B ..."]], Any]
+    step: Callable[[Denoiser, Any, Time, Time, PRNGKey], Any]
+
+
+class Codec(NamedTuple):
+    """To the space a model works in, and back; the identity for pixels."""
+
+    encode: Callable[[Params, Float[Array, "B H W C"]], Float[Array, "B h w c"]]
+    decode: Callable[[Params, Float[Array, "B h w c"]], Float[Array, "B H W C"]]
+
+
+Loss: TypeAlias = Callable[[Params, Batch, Keys], tuple[Float[Array, ""], Metrics]]
+TrainStep: TypeAlias = Callable[[State, Batch, PRNGKey], tuple[State, Metrics]]
+
+
+class TrainState(NamedTuple):
+    """Everything that training changes, as arrays only."""
+
+    step: Shaped[Array, ""]
+    params: Params
+    ema_params: Params
+    opt_state: PyTree
+
+
+class Source(Protocol):
+    """Random access to examples, each a dict of numpy arrays and str."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
+class Experiment(NamedTuple):
+    """What train/loop.py runs; every family, GANs included, is one.
+
+    `init(key)` makes the state (its field `step` counts train steps). `make_train_step(axis_name)` makes the step for
+    one device, reducing over `axis_name` where that is not None. `source` holds the examples; of each, the fields named
+    in `batch_fields` are stacked into batches. `preview(state, key)` draws one uint8 picture of what the model makes.
+    """
+
+    init: Callable[[PRNGKey], State]
+    make_train_step: Callable[[str | None], TrainStep]
+    source: Source
+    batch_fields: tuple[str, ...]
+    preview: Callable[[State, PRNGKey], UInt8[NDArray, "H W C"]] | None = None
