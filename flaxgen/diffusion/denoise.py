@@ -19,7 +19,8 @@ class Prediction(NamedTuple):
     """What the output of a net stands for, as a bijection with x0 at fixed x_t.
 
     `x0(out, x_t, alpha, sigma)` reads an output, `target(x0, eps, alpha, sigma)` is the output that is right,
-    `gain(alpha, sigma)` = |d out / d x0| turns errors in x0 into errors in the output, `scale_in` scales x_t for the net.
+    `gain(alpha, sigma)` = |d out / d x0| turns errors in x0 into errors in the output, `scale_in` scales x_t for the
+    net.
     """
 
     x0: Callable[..., Array]
