@@ -1,0 +1,168 @@
+"""Configs as data: overrides from the command line by dotted path, and JSON there and back.
+
+A config is a frozen dataclass whose fields are plain values, tuples of them, other such dataclasses, or Linen modules
+(which are dataclasses too). What may appear in JSON is a closed table of types that the caller passes in; nothing is
+imported by name, and no code is ever loaded from a file.
+"""
+
+import ast
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from flax import linen as nn
+
+Config = TypeVar("Config")
+Types = Mapping[str, type]
+MISMATCH = object()
+
+
+def fields(kind: type) -> dict[str, Any]:
+    """The settable fields of a config class and their types; a Linen module's `parent` and `name` are not."""
+    hidden = {"parent", "name"} if issubclass(kind, nn.Module) else set()
+    return {f.name: f.type for f in dataclasses.fields(kind) if f.init and f.name not in hidden}
+
+
+def encode(value: Any) -> Any:
+    """The config as JSON values: a dataclass becomes its fields beside `type`, a tuple a list.
+
+    Raises:
+        TypeError: for a value that is not data.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        return {"type": kind.__name__} | {name: encode(getattr(value, name)) for name in fields(kind)}
+    if isinstance(value, tuple):
+        return [encode(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a config holds plain values, dataclasses and Linen modules, not {value!r}")
+
+
+def decode(data: Any, known: Types) -> Any:
+    """The inverse of `encode`; a field that is missing takes its default.
+
+    Raises:
+        ValueError: for a type that is not in `known`, an unknown field, or a value of the wrong type.
+    """
+    if isinstance(data, list):
+        return tuple(decode(v, known) for v in data)
+    if not isinstance(data, dict):
+        return data
+    name = data.get("type")
+    if name not in known:
+        raise ValueError(f"config type {name!r} is not known to this version: expected one of {', '.join(known)}")
+    kind = known[name]
+    return kind(**{key: _decode_field(kind, key, value, known) for key, value in data.items() if key != "type"})
+
+
+def _decode_field(kind: type, key: str, data: Any, known: Types) -> Any:
+    annotation = _field_type(kind, key, key)
+    value = _fit(decode(data, known), annotation)
+    if value is MISMATCH:
+        raise ValueError(f"config field {kind.__name__}.{key}={data!r}: expected {_describe(annotation)}")
+    return value
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """The config with `a.b=value` assignments applied, each value parsed by the type of its field.
+
+    Raises:
+        ValueError: one line that names the key, what it expects, and the nearest valid key.
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: expected KEY=VALUE, for example --set batch_size=64")
+        config = _assign(config, path.strip().split("."), text.strip(), path.strip())
+    return config
+
+
+def _assign(config: Any, keys: list[str], text: str, path: str) -> Any:
+    annotation = _field_type(type(config), keys[0], path)
+    inner = getattr(config, keys[0])
+    if len(keys) > 1:
+        if not dataclasses.is_dataclass(inner):
+            raise ValueError(f"{path}: {keys[0]} is a plain value ({inner!r}) and has no field {keys[1]!r}")
+        value = _assign(inner, keys[1:], text, path)
+    elif dataclasses.is_dataclass(inner):
+        names = ", ".join(f"{path}.{name}" for name in fields(type(inner)))
+        raise ValueError(f"{path} is a {type(inner).__name__}: set one of {names}")
+    else:
+        value = _parse(path, text, annotation)
+    try:
+        return dataclasses.replace(config, **{keys[0]: value})
+    except ValueError as error:
+        raise ValueError(f"--set {path}={text}: {error}") from None
+
+
+def _field_type(kind: type, key: str, path: str) -> Any:
+    names = fields(kind)
+    if key not in names:
+        near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)
+        prefix = path.rpartition(".")[0] if path.endswith(key) else ""
+        nearest = f"{prefix}.{near[0]}" if prefix else near[0]
+        raise ValueError(f"{path} is not a field of {kind.__name__}: the nearest is {nearest}")
+    return names[key]
+
+
+def _parse(path: str, text: str, annotation: Any) -> Any:
+    """Text to a value of the annotated type; what is no Python literal is a string."""
+    literal = {"none": "None", "null": "None", "true": "True", "false": "False"}.get(text.lower(), text)
+    try:
+        value = ast.literal_eval(literal)
+    except (ValueError, SyntaxError):
+        value = text
+    for candidate in (value, text, (value,), _as_int(value)):
+        fitted = _fit(candidate, annotation)
+        if fitted is not MISMATCH:
+            return fitted
+    raise ValueError(f"{path}={text}: expected {_describe(annotation)}")
+
+
+def _as_int(value: Any) -> Any:
+    """1e5 is a fine way to write a count."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _fit(value: Any, annotation: Any) -> Any:
+    """The value, an integer as a number where a number is meant, or MISMATCH."""
+    if _matches(value, annotation):
+        return value
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and _matches(float(value), annotation) else MISMATCH
+
+
+def _matches(value: Any, annotation: Any) -> bool:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_matches(value, arg) for arg in args)
+    if origin is typing.Literal:
+        return value in args
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        each = args[:1] * len(value) if args[-1] is Ellipsis else args
+        return len(each) == len(value) and all(map(_matches, value, each))
+    if annotation is None or annotation is type(None):
+        return value is None
+    if isinstance(value, bool):
+        return annotation is bool
+    return isinstance(value, annotation)
+
+
+def _describe(annotation: Any) -> str:
+    args = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return "one of " + ", ".join(map(str, args))
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join(map(_describe, args))
+    if typing.get_origin(annotation) is tuple:
+        return f"a list of {_describe(args[0])}s such as 1,2,2"
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "a string", type(None): "none"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -1,0 +1,112 @@
+"""Overrides and JSON: what is right arrives typed, what is wrong is one line that names the key."""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+from flax import linen as nn
+
+from flaxgen.train import config as configs
+
+
+class Net(nn.Module):
+    channels: int = 32
+    multipliers: tuple[int, ...] = (1, 2)
+    heads: int | None = None
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Rates:
+    learning_rate: float = 1e-3
+    decay: Literal["constant", "cosine"] = "constant"
+
+    def __post_init__(self):
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate={self.learning_rate}: expected a number above 0")
+
+
+@dataclass(frozen=True)
+class Config:
+    steps: int = 10
+    flip: bool = False
+    path: str = ""
+    rates: Rates = Rates()
+    net: Net = Net()
+
+
+KNOWN = {kind.__name__: kind for kind in (Net, Rates, Config)}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "read"),
+    [
+        ("steps=7", lambda c: c.steps == 7),
+        ("steps=1e3", lambda c: c.steps == 1000 and isinstance(c.steps, int)),
+        ("flip=true", lambda c: c.flip is True),
+        ("path=a/b=c", lambda c: c.path == "a/b=c"),
+        ("path=12", lambda c: c.path == "12"),
+        ("path=none", lambda c: c.path == "none"),
+        ("rates.learning_rate=1", lambda c: c.rates.learning_rate == 1.0 and isinstance(c.rates.learning_rate, float)),
+        ("rates.decay=cosine", lambda c: c.rates.decay == "cosine"),
+        ("net.multipliers=1,2,4", lambda c: c.net.multipliers == (1, 2, 4)),
+        ("net.multipliers=3", lambda c: c.net.multipliers == (3,)),
+        ("net.heads=none", lambda c: c.net.heads is None),
+        ("net.heads=4", lambda c: c.net.heads == 4),
+        ("net.dtype=bfloat16", lambda c: c.net.dtype == "bfloat16"),
+    ],
+)
+def test_override_parses_by_the_type_of_the_field(assignment, read):
+    assert read(configs.override(Config(), [assignment]))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("step=7", "step is not a field of Config: the nearest is steps"),
+        ("net.chanels=7", "net.chanels is not a field of Net: the nearest is net.channels"),
+        ("steps=many", "steps=many: expected an integer"),
+        ("steps=1.5", "steps=1.5: expected an integer"),
+        ("flip=2", "flip=2: expected true or false"),
+        ("rates.decay=step", "rates.decay=step: expected one of constant, cosine"),
+        ("rates.learning_rate=-1", "learning_rate=-1.0: expected a number above 0"),
+        ("net=UNet", "net is a Net: set one of net.channels"),
+        ("net.heads.x=1", "heads is a plain value"),
+        ("net.parent=1", "net.parent is not a field of Net"),
+        ("steps", "expected KEY=VALUE"),
+    ],
+)
+def test_override_refuses_in_one_line(assignment, message):
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
+        configs.override(Config(), [assignment])
+    assert message in str(caught.value)
+
+
+def test_json_round_trip():
+    config = Config(steps=3, rates=Rates(learning_rate=0.1, decay="cosine"), net=Net(multipliers=(1,), heads=2))
+    assert configs.decode(json.loads(json.dumps(configs.encode(config))), KNOWN) == config
+
+
+def test_decode_fills_missing_fields_with_defaults():
+    assert configs.decode({"type": "Config", "steps": 3}, KNOWN) == Config(steps=3)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"type": "os.system"}, "'os.system' is not known"),
+        ({"type": "Config", "steps": "3"}, "Config.steps='3': expected an integer"),
+        ({"type": "Config", "stepz": 3}, "stepz is not a field of Config: the nearest is steps"),
+        ({"type": "Config", "net": {"type": "Rates"}}, "expected Net"),
+    ],
+)
+def test_decode_refuses_in_one_line(data, message):
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
+        configs.decode(data, KNOWN)
+    assert message in str(caught.value)
+
+
+def test_encode_refuses_what_is_not_data():
+    with pytest.raises(TypeError, match="plain values"):
+        configs.encode({"a": print})
