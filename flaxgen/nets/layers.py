@@ -1,0 +1,182 @@
+"""The layers all nets are made of: convolutions, normalisation, attention, time and condition embeddings."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+INIT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+ZERO = nn.initializers.zeros
+ORDERS = ("sin_cos", "cos_sin")
+MAX_PERIOD = 10_000.0
+
+
+def conv(features: int, *, name: str, dtype: Any, size: int = 3, zero: bool = False) -> nn.Conv:
+    """A convolution that keeps the size of the picture; `zero` starts it at 0."""
+    return nn.Conv(features, (size, size), dtype=dtype, kernel_init=ZERO if zero else INIT, name=name)
+
+
+def dense(features: int, *, name: str, dtype: Any, zero: bool = False) -> nn.Dense:
+    """A linear layer over the last axis; `zero` starts it at 0."""
+    return nn.Dense(features, dtype=dtype, kernel_init=ZERO if zero else INIT, name=name)
+
+
+class GroupNorm(nn.Module):
+    """Normalises each of `groups` groups of channels over them and space, then scales and shifts [Wu18].
+
+    Statistics are float32 whatever the dtype. Normalisation, the layer's own affine map and that of `scale`, `shift`
+    are one multiply-add a pixel.
+    """
+
+    groups: int
+    eps: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B *space C"], scale: Float[Array, "B C"] | None = None, shift: Array | None = None
+    ) -> Float[Array, "B *space C"]:
+        """norm(x), or norm(x) * (1 + scale) + shift."""
+        channels = x.shape[-1]
+        if channels % self.groups:
+            raise ValueError(f"norm_groups={self.groups} does not divide {channels} channels: use a divisor of them")
+        gamma = self.param("scale", nn.initializers.ones, (channels,))[None]
+        beta = self.param("bias", ZERO, (channels,))[None]
+        if scale is not None and shift is not None:
+            gamma, beta = gamma * (1 + scale), beta * (1 + scale) + shift
+        space = tuple(range(1, x.ndim - 1))
+        wide = x.astype(jnp.float32)
+        mean = self._over_group(wide.mean(space))
+        variance = self._over_group(jnp.square(wide - jnp.expand_dims(mean, space)).mean(space))
+        factor = gamma * jax.lax.rsqrt(variance + self.eps)
+        y = wide * jnp.expand_dims(factor, space) + jnp.expand_dims(beta - mean * factor, space)
+        return y.astype(self.dtype)
+
+    def _over_group(self, x: Float[Array, "B C"]) -> Float[Array, "B C"]:
+        """Every channel's mean over its group."""
+        means = x.reshape(x.shape[0], self.groups, -1).mean(-1)
+        return jnp.repeat(means, x.shape[1] // self.groups, axis=1)
+
+
+def attention(
+    query: Float[Array, "B T N D"],
+    key: Float[Array, "B S N D"],
+    value: Float[Array, "B S N D"],
+    mask: Bool[Array, "#B #N #T S"] | None = None,
+) -> Float[Array, "B T N D"]:
+    """softmax(q k^T / sqrt(D)) v of N heads [Vaswani17, eq. 1]; where `mask` is False nothing is read.
+
+    The softmax is float32 whatever the dtype.
+    """
+    return jax.nn.dot_product_attention(query, key, value, mask=mask)
+
+
+def split_heads(x: Float[Array, "B T C"], heads: int) -> Float[Array, "B T N D"]:
+    """Channels as `heads` equal runs of them."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
+
+
+def count_heads(channels: int, heads: int, head_channels: int) -> int:
+    """How many heads: `channels / head_channels`, or `heads` where head_channels is 0.
+
+    Raises:
+        ValueError: if they do not divide the channels.
+    """
+    size, name = (head_channels, "head_channels") if head_channels else (heads, "heads")
+    if size < 1 or channels % size:
+        raise ValueError(f"{name}={size} does not divide the {channels} channels of an attention layer")
+    return channels // head_channels if head_channels else heads
+
+
+def sinusoidal(
+    time: Float[Array, " B"], channels: int, order: str = "sin_cos", shift: int = 0
+) -> Float[Array, "B {channels}"]:
+    """sin and cos of `time` at channels/2 frequencies from 1 down to about 1/10,000 [Vaswani17, sec. 3.5].
+
+    Frequency i is 10,000^(-i / (channels/2 - shift)): shift 1 is the paper's DDPM code and reaches 1/10,000, shift 0 is
+    ADM's. `order` is "sin_cos" [Ho20] or "cos_sin" [Dhariwal21]. An odd last channel is 0.
+    """
+    half = channels // 2
+    frequencies = jnp.exp(-math.log(MAX_PERIOD) / (half - shift) * jnp.arange(half, dtype=jnp.float32))
+    angles = time[:, None] * frequencies[None]
+    waves = (jnp.sin(angles), jnp.cos(angles))
+    out = jnp.concatenate(waves if order == "sin_cos" else waves[::-1], axis=-1)
+    return jnp.pad(out, ((0, 0), (0, channels % 2)))
+
+
+class Fourier(nn.Module):
+    """sin and cos of log(time) at `channels` random frequencies that training leaves alone [Song21b, app. C]."""
+
+    channels: int
+    scale: float = 16.0
+
+    @nn.compact
+    def __call__(self, time: Float[Array, " B"]) -> Float[Array, "B C"]:
+        frequencies = self.param("frequencies", nn.initializers.normal(self.scale), (self.channels,))
+        angles = 2 * math.pi * jnp.log(time)[:, None] * jax.lax.stop_gradient(frequencies)[None]
+        return jnp.concatenate((jnp.sin(angles), jnp.cos(angles)), axis=-1)
+
+
+class Conditioning(nn.Module):
+    """What a denoising net is told beside the picture, as one vector: MLP(time) + label row + linear(embedding).
+
+    `channels` is the width of the time embedding, `features` that of the result; `num_classes` 0 and `embedding_dim` 0
+    mean that the net knows no label and no embedding.
+    """
+
+    channels: int
+    features: int
+    time_embedding: str = "sinusoidal"
+    time_order: str = "sin_cos"
+    time_shift: int = 0
+    num_classes: int = 0
+    embedding_dim: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        time: Float[Array, " B"],
+        label: Int[Array, " B"] | None = None,
+        embedding: Float[Array, "B D"] | None = None,
+    ) -> Float[Array, "B F"]:
+        check_choice("time_order", self.time_order, ORDERS)
+        check_choice("time_embedding", self.time_embedding, ("sinusoidal", "fourier"))
+        check_given("label", label, "num_classes", self.num_classes)
+        check_given("embedding", embedding, "embedding_dim", self.embedding_dim)
+        if self.time_embedding == "fourier":
+            waves = Fourier(self.channels, name="fourier")(time)
+        else:
+            waves = sinusoidal(time, self.channels, self.time_order, self.time_shift)
+        out = nn.silu(dense(self.features, name="time_1", dtype=self.dtype)(waves))
+        out = dense(self.features, name="time_2", dtype=self.dtype)(out)
+        if label is not None:
+            table = nn.Embed(self.num_classes, self.features, embedding_init=nn.initializers.normal(0.02), name="label")
+            out = out + table(label).astype(out.dtype)
+        if embedding is not None:
+            check_width("embedding", embedding, "embedding_dim", self.embedding_dim)
+            out = out + dense(self.features, name="embedding", dtype=self.dtype)(embedding)
+        return out
+
+
+def check_given(name: str, value: Any, field: str, setting: int | bool) -> None:
+    """Raises ValueError unless the condition `name` is given exactly where the net's `field` asks for one."""
+    if setting and value is None:
+        raise ValueError(f"this net has {field}={setting} and needs the condition {name!r}, which is missing")
+    if not setting and value is not None:
+        raise ValueError(f"this net has {field}={setting} and takes no condition {name!r}: leave it out or set {field}")
+
+
+def check_width(name: str, value: Array, field: str, width: int) -> None:
+    """Raises ValueError unless the last axis of the condition `name` is as the net's `field` says."""
+    if value.shape[-1] != width:
+        raise ValueError(f"the condition {name!r} is {value.shape[-1]} wide, {field}={width} expects {width}")
+
+
+def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError unless `value` is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{field}={value!r} is not one of {', '.join(choices)}")

@@ -1,0 +1,235 @@
+"""Residual blocks, self-attention and resampling: what U-shaped nets and encoders are built from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from flaxgen.nets import layers
+
+Image = Float[Array, "B H W C"]
+
+
+def nearest(x: Image) -> Float[Array, "B 2*H 2*W C"]:
+    """Every pixel four times."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def average_pool(x: Float[Array, "B 2*H 2*W C"]) -> Float[Array, "B H W C"]:
+    """Means of 2 x 2 pixels."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def space_to_depth(x: Image, patch: int) -> Float[Array, "B h w D"]:
+    """Patches of patch x patch pixels as pixels of patch^2 C channels, in the order (row, column, channel)."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // patch, patch, w // patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h // patch, w // patch, patch * patch * c)
+
+
+def depth_to_space(x: Image, patch: int) -> Float[Array, "B h w D"]:
+    """The inverse of `space_to_depth`."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, patch, patch, c // patch**2).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h * patch, w * patch, c // patch**2)
+
+
+RESIZE = {"none": lambda x: x, "up": nearest, "down": average_pool}
+
+
+class ResBlock(nn.Module):
+    """norm, SiLU, conv, + embedding, norm, SiLU, dropout, zero conv [Ho20, app. B]; with `scale_shift` the embedding
+    scales and shifts the second norm, and with `resize` both branches change size before the first conv
+    [Dhariwal21, sec. 3]."""
+
+    channels: int
+    resize: str = "none"
+    scale_shift: bool = False
+    dropout: float = 0.0
+    norm_groups: int = 32
+    norm_eps: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Image, emb: Float[Array, "B F"]) -> Float[Array, "B h w D"]:
+        resize = RESIZE[self.resize]
+        h = nn.silu(layers.GroupNorm(self.norm_groups, self.norm_eps, self.dtype, name="norm_1")(x))
+        h = layers.conv(self.channels, name="conv_1", dtype=self.dtype)(resize(h))
+        norm = layers.GroupNorm(self.norm_groups, self.norm_eps, self.dtype, name="norm_2")
+        emb = layers.dense(self.channels * (1 + self.scale_shift), name="embedding", dtype=self.dtype)(nn.silu(emb))
+        h = norm(h, *jnp.split(emb, 2, axis=-1)) if self.scale_shift else norm(h + emb[:, None, None])
+        h = nn.Dropout(self.dropout, deterministic=self.dropout == 0)(nn.silu(h))
+        h = layers.conv(self.channels, name="conv_2", dtype=self.dtype, zero=True)(h)
+        x = resize(x)
+        if x.shape[-1] != self.channels:
+            x = layers.conv(self.channels, name="shortcut", dtype=self.dtype, size=1)(x)
+        return x + h
+
+
+class AttentionBlock(nn.Module):
+    """x + zero linear(attention(norm(x))) over all pixels.
+
+    With `tokens`, their keys and values stand before the pixels' own in one softmax, and `token_mask` hides tokens
+    [Nichol21b, sec. 4]. `norm_groups` 0 is no norm.
+    """
+
+    heads: int = 1
+    head_channels: int = 0
+    norm_groups: int = 32
+    norm_eps: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Image, tokens: Float[Array, "B N D"] | None = None, token_mask: Bool[Array, "B N"] | None = None
+    ) -> Image:
+        b, height, width, channels = x.shape
+        heads = layers.count_heads(channels, self.heads, self.head_channels)
+
+        def project(name, inputs):
+            return layers.split_heads(layers.dense(channels, name=name, dtype=self.dtype)(inputs), heads)
+
+        h = layers.GroupNorm(self.norm_groups, self.norm_eps, self.dtype, name="norm")(x) if self.norm_groups else x
+        h = h.reshape(b, height * width, channels)
+        query, key, value, mask = project("query", h), project("key", h), project("value", h), None
+        if tokens is not None:
+            key = jnp.concatenate((project("token_key", tokens), key), axis=1)
+            value = jnp.concatenate((project("token_value", tokens), value), axis=1)
+        if tokens is not None and token_mask is not None:
+            visible = jnp.ones((b, height * width), bool)
+            mask = jnp.concatenate((token_mask, visible), axis=1)[:, None, None]
+        h = layers.attention(query, key, value, mask).reshape(b, height * width, channels)
+        h = layers.dense(channels, name="out", dtype=self.dtype, zero=True)(h)
+        return x + h.reshape(x.shape)
+
+
+class Downsample(nn.Module):
+    """A 3 x 3 conv of stride 2; `padding` is the zeros (before, after) each axis."""
+
+    padding: tuple[int, int] = (0, 1)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Image) -> Float[Array, "B h w C"]:
+        padding = (tuple(self.padding),) * 2
+        return nn.Conv(x.shape[-1], (3, 3), 2, padding, dtype=self.dtype, kernel_init=layers.INIT, name="conv")(x)
+
+
+class Upsample(nn.Module):
+    """Every pixel four times, then a 3 x 3 conv."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Image) -> Float[Array, "B 2*H 2*W C"]:
+        return layers.conv(x.shape[-1], name="conv", dtype=self.dtype)(nearest(x))
+
+
+class Level(NamedTuple):
+    """One resolution: how many channels, and whether its blocks attend."""
+
+    channels: int
+    attends: bool
+
+
+class Context(NamedTuple):
+    """What every block is told: the conditioning vector, and the tokens that attention may read."""
+
+    emb: Float[Array, "B F"]
+    tokens: Float[Array, "B N D"] | None = None
+    token_mask: Bool[Array, "B N"] | None = None
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of one net with their common options in place; a block is (picture, Context) -> picture.
+
+    `resample` is how levels change size: "conv" (strided, and nearest then conv) or "resnet" (inside a residual block).
+    """
+
+    scale_shift: bool
+    dropout: float
+    norm_groups: int
+    norm_eps: float
+    heads: int
+    head_channels: int
+    resample: str
+    downsample_padding: tuple[int, int]
+    dtype: Any
+    remat: bool
+
+    def _make(self, module) -> Any:
+        """With `remat` the backward pass computes what is inside a block again instead of keeping it."""
+        return nn.remat(module) if self.remat else module
+
+    def resblock(self, channels: int, name: str, resize: str = "none") -> Callable[[Image, Context], Array]:
+        block = self._make(ResBlock)(
+            channels,
+            resize,
+            self.scale_shift,
+            self.dropout,
+            self.norm_groups,
+            self.norm_eps,
+            self.dtype,
+            name=name,
+        )
+        return lambda h, context: block(h, context.emb)
+
+    def attention(self, name: str, norm_groups: int | None = None) -> Callable[[Image, Context], Array]:
+        groups = self.norm_groups if norm_groups is None else norm_groups
+        block = self._make(AttentionBlock)(self.heads, self.head_channels, groups, self.norm_eps, self.dtype, name=name)
+        return lambda h, context: block(h, context.tokens, context.token_mask)
+
+    def down(self, channels: int, name: str) -> Callable[[Image, Context], Array]:
+        if self.resample == "resnet":
+            return self.resblock(channels, name, "down")
+        block = Downsample(self.downsample_padding, self.dtype, name=name)
+        return lambda h, context: block(h)
+
+    def up(self, channels: int, name: str) -> Callable[[Image, Context], Array]:
+        if self.resample == "resnet":
+            return self.resblock(channels, name, "up")
+        block = Upsample(self.dtype, name=name)
+        return lambda h, context: block(h)
+
+
+def encode(blocks: Blocks, h: Image, context: Context, levels: Sequence[Level], depth: int) -> list[Array]:
+    """Down through the levels, `depth` residual blocks each; everything that was passed, the deepest last.
+
+    Call it inside a module's `__call__`: the blocks become that module's.
+    """
+    passed = [h]
+    for i, level in enumerate(levels):
+        for j in range(depth):
+            h = blocks.resblock(level.channels, f"down_{i}_resblock_{j}")(passed[-1], context)
+            passed.append(blocks.attention(f"down_{i}_attention_{j}")(h, context) if level.attends else h)
+        if i < len(levels) - 1:
+            passed.append(blocks.down(level.channels, f"down_{i}_resample")(passed[-1], context))
+    return passed
+
+
+def make_levels(sizes: Sequence[int], channels: Sequence[int], attention_resolutions: Sequence[int]) -> list[Level]:
+    """The levels of a net whose feature maps have these sizes.
+
+    Raises:
+        ValueError: if an attention resolution is none of the sizes.
+    """
+    missing = sorted(set(attention_resolutions) - set(sizes))
+    if missing:
+        raise ValueError(f"attention_resolutions has {missing[0]}, but the levels of this net are {tuple(sizes)} px")
+    return [Level(c, size in attention_resolutions) for size, c in zip(sizes, channels, strict=True)]
+
+
+def check_size(height: int, width: int, levels: int, patch: int = 1) -> None:
+    """Raises ValueError unless `levels` levels after patches of `patch` pixels divide the picture."""
+    multiple = patch * 2 ** (levels - 1)
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"image size {height}x{width} cannot be divided by this net: {levels} levels and patch={patch} need a "
+            f"multiple of {multiple}"
+        )

@@ -1,0 +1,164 @@
+"""The denoising U-Net: by its fields the DDPM net [Ho20], the ADM net [Dhariwal21] and diffusers' UNet2DModel."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from flaxgen.nets import layers
+from flaxgen.nets.resnet import (
+    Blocks,
+    Context,
+    check_size,
+    depth_to_space,
+    encode,
+    make_levels,
+    space_to_depth,
+)
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+MIDDLES = ("attention", "resblocks", "none")
+RESAMPLES = ("conv", "resnet")
+
+
+class UNet(nn.Module):
+    """Predicts from a noisy picture and the time; the defaults are the CIFAR-10 net of [Ho20, app. B].
+
+    Level i has `channels * multipliers[i]` channels, and `depth` residual blocks down and one more up. Its feature maps
+    are `image_size / patch / 2^i` pixels wide, and blocks attend where that is in `attention_resolutions`. Other
+    picture sizes than `image_size` work too, if the levels divide them. `heads` counts attention heads, or
+    `head_channels` (not 0) is their width. `num_classes` is the rows of the label table, the null label's included;
+    `embedding_dim` and `token_dim` the widths of those conditions; 0 is none. `learned_variance` doubles the output
+    channels. `middle_norm_groups` is for the middle attention: None is `norm_groups`, 0 is no norm. `time_embedding`
+    "fourier" takes a noise level > 0 as time, and divides the output by it. `dtype` is what is computed in; parameters
+    and output are float32. `remat` trades a second forward pass for memory.
+    """
+
+    image_size: int = 32
+    in_channels: int = 3
+    out_channels: int = 3
+    channels: int = 128
+    multipliers: tuple[int | float, ...] = (1, 2, 2, 2)
+    depth: int = 2
+    attention_resolutions: tuple[int, ...] = (16,)
+    heads: int = 1
+    head_channels: int = 0
+    middle: str = "attention"
+    middle_norm_groups: int | None = None
+    dropout: float = 0.0
+    num_classes: int = 0
+    embedding_dim: int = 0
+    token_dim: int = 0
+    low_res: bool = False
+    learned_variance: bool = False
+    scale_shift: bool = False
+    resample: str = "conv"
+    downsample_padding: tuple[int, int] = (0, 1)
+    patch: int = 1
+    time_embedding: str = "sinusoidal"
+    time_channels: int = 0
+    time_order: str = "sin_cos"
+    time_shift: int = 1
+    norm_groups: int = 32
+    norm_eps: float = 1e-6
+    dtype: str = "float32"
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        time: Float[Array, " B"],
+        label: Int[Array, " B"] | None = None,
+        embedding: Float[Array, "B D"] | None = None,
+        tokens: Float[Array, "B N E"] | None = None,
+        token_mask: Bool[Array, "B N"] | None = None,
+        low_res: Float[Array, "B h w C"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "B H W D"]:
+        """The prediction for x at `time`, in the units the net was trained with (0 .. T-1 of a table).
+
+        `token_mask` is True where a token may be read; `low_res` is resized to x. With `train` and dropout, `rngs`
+        needs a key `dropout`.
+
+        Raises:
+            ValueError: if a condition is missing or not known to this net, or the levels do not divide x.
+        """
+        self._check(x, tokens, token_mask, low_res)
+        dtype = DTYPES[self.dtype]
+        emb = layers.Conditioning(
+            self.channels,
+            self.time_channels or 4 * self.channels,
+            self.time_embedding,
+            self.time_order,
+            self.time_shift,
+            self.num_classes,
+            self.embedding_dim,
+            dtype,
+            name="condition",
+        )(time, label, embedding)
+        h = x if low_res is None else jnp.concatenate((x, resize_to(low_res, x)), axis=-1)
+        h = layers.conv(self.channels, name="conv_in", dtype=dtype)(space_to_depth(h, self.patch))
+        h = self._decode(h, Context(emb, tokens, token_mask), self._blocks(train, dtype))
+        h = nn.silu(layers.GroupNorm(self.norm_groups, self.norm_eps, dtype, name="norm_out")(h))
+        channels = self.out_channels * (1 + self.learned_variance)
+        h = layers.conv(channels * self.patch**2, name="conv_out", dtype=dtype, zero=True)(h)
+        out = depth_to_space(h, self.patch).astype(jnp.float32)
+        return out / time[:, None, None, None] if self.time_embedding == "fourier" else out
+
+    def _decode(self, h: Array, context: Context, blocks: Blocks) -> Array:
+        """Down, through the middle and up again; every block up reads what the block of its size passed down."""
+        levels = self._levels()
+        passed = encode(blocks, h, context, levels, self.depth)
+        h, deepest = passed[-1], levels[-1].channels
+        if self.middle != "none":
+            h = blocks.resblock(deepest, "middle_resblock_0")(h, context)
+            if self.middle == "attention":
+                h = blocks.attention("middle_attention", self.middle_norm_groups)(h, context)
+            h = blocks.resblock(deepest, "middle_resblock_1")(h, context)
+        for i, level in enumerate(reversed(levels)):
+            for j in range(self.depth + 1):
+                h = jnp.concatenate((h, passed.pop()), axis=-1)
+                h = blocks.resblock(level.channels, f"up_{i}_resblock_{j}")(h, context)
+                h = blocks.attention(f"up_{i}_attention_{j}")(h, context) if level.attends else h
+            if passed:
+                h = blocks.up(level.channels, f"up_{i}_resample")(h, context)
+        return h
+
+    def _levels(self):
+        sizes = [self.image_size // self.patch // 2**i for i in range(len(self.multipliers))]
+        channels = [int(self.channels * multiplier) for multiplier in self.multipliers]
+        return make_levels(sizes, channels, self.attention_resolutions)
+
+    def _blocks(self, train: bool, dtype) -> Blocks:
+        return Blocks(
+            scale_shift=self.scale_shift,
+            dropout=self.dropout if train else 0.0,
+            norm_groups=self.norm_groups,
+            norm_eps=self.norm_eps,
+            heads=self.heads,
+            head_channels=self.head_channels,
+            resample=self.resample,
+            downsample_padding=self.downsample_padding,
+            dtype=dtype,
+            remat=self.remat,
+        )
+
+    def _check(self, x, tokens, token_mask, low_res) -> None:
+        layers.check_choice("dtype", self.dtype, tuple(DTYPES))
+        layers.check_choice("middle", self.middle, MIDDLES)
+        layers.check_choice("resample", self.resample, RESAMPLES)
+        layers.check_given("tokens", tokens, "token_dim", self.token_dim)
+        layers.check_given("low_res", low_res, "low_res", self.low_res)
+        check_size(x.shape[1], x.shape[2], len(self.multipliers), self.patch)
+        if x.shape[-1] != self.in_channels:
+            raise ValueError(f"x has {x.shape[-1]} channels, in_channels={self.in_channels} expects {self.in_channels}")
+        if tokens is not None:
+            layers.check_width("tokens", tokens, "token_dim", self.token_dim)
+        elif token_mask is not None:
+            raise ValueError("the condition 'token_mask' is given without 'tokens'")
+
+
+def resize_to(low_res: Float[Array, "B h w C"], x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+    """The low-resolution picture at the size of x, by antialiased bicubic interpolation."""
+    return jax.image.resize(low_res, (*x.shape[:3], low_res.shape[-1]), "bicubic")
