@@ -60,8 +60,10 @@ def edm(sigma_data: float = 0.5) -> Prediction:
     def c_out(alpha, sigma):
         return sigma * sigma_data / jnp.sqrt(sigma**2 + (alpha * sigma_data) ** 2)
 
-    def target(x0, eps, alpha, sigma):
-        return (x0 - c_skip(alpha, sigma) * (alpha * x0 + sigma * eps)) / c_out(alpha, sigma)
+    def target(x0, eps, alpha, sigma):  # (x0 - c_skip x) / c_out with sigma cancelled: finite at t=0
+        return (sigma * x0 - sigma_data**2 * alpha * eps) / (
+            sigma_data * jnp.sqrt(sigma**2 + (alpha * sigma_data) ** 2)
+        )
 
     return Prediction(
         x0=lambda out, x, alpha, sigma: c_skip(alpha, sigma) * x + c_out(alpha, sigma) * out,
@@ -76,23 +78,24 @@ PREDICTIONS = {"eps": EPS, "x0": X0, "v": V, "flow": FLOW, "edm": edm()}
 
 def table_index(timesteps: int) -> TimeInput:
     """The index 0 .. timesteps-1 of t in a table: t * timesteps - 1."""
-    return lambda t, _: t * timesteps - 1.0
+    return lambda t, _: jnp.asarray(t * timesteps - 1.0)
 
 
 def scaled_time(scale: float = 1000.0) -> TimeInput:
     """t * scale, for nets that know continuous time."""
-    return lambda t, _: t * scale
+    return lambda t, _: jnp.asarray(t * scale)
 
 
 def quarter_log_sigma(t: Time, alpha_sigma: AlphaSigma) -> Scalar:
-    """log(sigma / alpha) / 4, the c_noise of [Karras22, table 1]."""
+    """log(sigma / alpha) / 4, the c_noise of [Karras22, table 1]; finite at both ends."""
     alpha, sigma = alpha_sigma
-    return jnp.log(sigma / alpha) / 4
+    return (jnp.log(jnp.maximum(sigma, 1e-8)) - jnp.log(jnp.maximum(alpha, 1e-8))) / 4
 
 
 def read_output(out, x, alpha, sigma, prediction: Prediction, learned_variance: bool) -> Denoised:
     """The net's output as a prediction of x0; with learned variance its second half of channels is v in [-1, 1], and
     var_mix = (v + 1) / 2 [Nichol21, eq. 15]."""
+    out = out.astype(x.dtype)
     if not learned_variance:
         return Denoised(prediction.x0(out, x, alpha, sigma))
     out, variance = jnp.split(out, 2, axis=-1)

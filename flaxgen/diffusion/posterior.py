@@ -72,7 +72,7 @@ def learned_range(post: Posterior, var_mix: Float[Array, "B ..."]) -> Float[Arra
     return var_mix * post.log_beta + (1 - var_mix) * post.log_small
 
 
-LOG_VARIANCES: dict[str, Callable[[Posterior, Array | None], Array]] = {
+LOG_VARIANCES: dict[str, Callable[..., Array]] = {
     "small": lambda post, var_mix: post.log_small,
     "large": lambda post, var_mix: post.log_large,
     "learned": learned_range,
