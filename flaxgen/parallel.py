@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from flaxgen.types import Batch, PRNGKey, State, TrainStep
@@ -84,6 +84,27 @@ def any_process(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+def is_distributed() -> bool:
+    """Whether this process has joined others (or runs alone under `initialize`)."""
+    return jax.distributed.is_initialized()
+
+
+def preempted(step: int) -> bool:
+    """Whether all processes are to stop after this step, because one of them got SIGTERM; the same step on all.
+
+    Every process has to ask after every step. JAX's own SIGTERM handler has to be in place; never true without
+    `initialize`.
+    """
+    return is_distributed() and multihost_utils.reached_preemption_sync_point(step)
+
+
+def local(state: State) -> State:
+    """The state as arrays that this process can read alone; every process has to call it."""
+    if jax.process_count() == 1:
+        return state
+    return jax.tree.map(lambda x: jnp.asarray(multihost_utils.process_allgather(x, tiled=True)), state)
 
 
 def jit_plan() -> Plan:
@@ -236,6 +257,8 @@ def _struct(x, sharding):
 
 
 def _put(x, sharding):
-    """Every process holds the whole value and puts its own shards of it."""
+    """Every process holds the whole value and puts its own shards of it; a restored array is in place already."""
+    if isinstance(x, jax.Array) and x.sharding == sharding:
+        return x
     x = np.asarray(x)
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])

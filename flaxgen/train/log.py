@@ -1,0 +1,161 @@
+"""What a run tells: metrics.jsonl, TensorBoard, a progress bar and previews."""
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from PIL import Image
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from flaxgen import parallel
+
+Tracker = Callable[[int, Mapping[str, float]], None]
+"""Is told (step, metrics) of every logged step."""
+
+
+class RunLog:
+    """The log of one run in `workdir`, which goes on after step `start`; on all processes but the first it is silent.
+
+    Raises:
+        OSError: where a write fails, with the path.
+    """
+
+    def __init__(self, workdir: Path, start: int, steps: int, trackers: tuple[Tracker, ...] = ()):
+        self.workdir = Path(workdir)
+        self.speaks = parallel.process_index() == 0
+        self.trackers = trackers
+        if not self.speaks:
+            return
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self._metrics = (self.workdir / "metrics.jsonl").open("a")
+        self._board = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=start + 1, flush_secs=30)
+        often = 0.1 if sys.stderr.isatty() else 10.0
+        self._bar = tqdm(initial=start, total=steps, unit="step", mininterval=often, dynamic_ncols=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if self.speaks:
+            self._bar.close()
+            self._board.close()
+            self._metrics.close()
+
+    def advance(self) -> None:
+        """One more step is on its way."""
+        if self.speaks:
+            self._bar.update()
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds one line to metrics.jsonl, which is on disk when this returns, and a point to every curve."""
+        if not self.speaks:
+            return
+        try:
+            self._metrics.write(json.dumps({"step": step, **metrics}) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise OSError(
+                error.errno, f"metrics could not be written ({error.strerror})", self._metrics.name
+            ) from error
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, step)
+        for track in self.trackers:
+            track(step, metrics)
+        shown = {"loss": "loss", "images_per_second": "images/s", "input_wait": "input wait"}
+        self._bar.set_postfix({label: f"{metrics[k]:.4g}" for k, label in shown.items() if k in metrics}, refresh=False)
+
+    def picture(self, step: int, image: UInt8[NDArray, "H W C"]) -> None:
+        """Writes previews/step-XXXXXX.png, and shows it in TensorBoard."""
+        if not self.speaks:
+            return
+        path = self.workdir / "previews" / f"step-{step:06d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
+        self._board.add_image("preview", image, step, dataformats="HWC")
+
+    def say(self, text: str) -> None:
+        """A line for the user, above the progress bar."""
+        if self.speaks:
+            tqdm.write(text, file=sys.stderr)
+
+
+class Clock:
+    """How fast the run is, and which share of the time it waits for data."""
+
+    def __init__(self, batch_size: int):
+        self.batch_size = batch_size
+        self.restart()
+
+    def restart(self) -> None:
+        self._began, self._waited, self._steps = perf_counter(), 0.0, 0
+
+    def next(self, batches: Iterator[Any]) -> Any:
+        """The next batch.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        asked = perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            raise ValueError("the data ended before the run: expected batches without end")
+        self._waited += perf_counter() - asked
+        self._steps += 1
+        return batch
+
+    def rates(self) -> dict[str, float]:
+        """Images per second and the share of time spent waiting for data, in [0, 1], since the last call."""
+        seconds = perf_counter() - self._began
+        rates = {"images_per_second": self._steps * self.batch_size / seconds, "input_wait": self._waited / seconds}
+        self.restart()
+        return rates
+
+
+def rewind(path: Path, step: int, log_every: int) -> None:
+    """Removes from metrics.jsonl what a run that resumes after `step` will write again, and a line that was torn.
+
+    The line of `step` itself goes too if it is there only because a shorter run ended with it.
+    """
+    if not path.exists():
+        return
+
+    def stays(line: bytes) -> bool:
+        try:
+            at = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            return False
+        return at < step or (at == step and step % log_every == 0)
+
+    kept = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n") and stays(line)]
+    rewritten = path.with_suffix(".tmp")
+    rewritten.write_bytes(b"".join(kept))
+    os.replace(rewritten, path)
+
+
+def wandb_tracker(project: str, workdir: Path, config: Mapping[str, Any]) -> Tracker:
+    """Sends every logged step to Weights & Biases; a resumed run goes on with its curves.
+
+    Raises:
+        ValueError: if wandb is not installed.
+    """
+    try:
+        wandb: Any = importlib.import_module("wandb")
+    except ImportError as error:
+        raise ValueError("wandb is not installed: pip install 'flaxgen[wandb]'") from error
+    run = wandb.init(project=project, dir=str(workdir), name=workdir.name, id=workdir.name, resume="allow",
+                     config=dict(config))  # fmt: skip
+    return lambda step, metrics: run.log(dict(metrics), step=step)
+
+
+def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as numbers on the host; waits for the step that makes them."""
+    return {name: float(np.asarray(value)) for name, value in metrics.items()}

@@ -1,0 +1,216 @@
+"""The loop that every run goes through: steps, logs, previews, checkpoints, and what happens when it is interrupted."""
+
+import collections
+import contextlib
+import math
+import signal
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from flaxgen import parallel
+from flaxgen.train.checkpoint import Checkpoints
+from flaxgen.train.log import Clock, RunLog, Tracker, rewind, scalars
+from flaxgen.train.run import Run
+from flaxgen.train.stop import stop_requests
+from flaxgen.types import Experiment, Metrics, PRNGKey, State, TrainStep
+
+MakeBatches = Callable[[int], Iterator[Mapping[str, np.ndarray]]]
+"""Of the steps already done, to the batches of the steps after: this process's share of each, without end."""
+AHEAD = 2
+"""Steps that may wait on the device: enough to keep it busy, few enough to stop soon and to hold few batches."""
+PROFILED = 5
+"""Steps in a profile: it begins with the third of a run, when everything is compiled."""
+
+
+class Extras(NamedTuple):
+    """`counters` is asked for more numbers at every logged step (skipped images); `trackers` are told of every logged
+    step; `profile` writes a trace of a few steps to `workdir/profile`."""
+
+    counters: Callable[[], Mapping[str, float]] = dict
+    trackers: tuple[Tracker, ...] = ()
+    profile: bool = False
+
+
+class Keys(NamedTuple):
+    init: PRNGKey
+    train: PRNGKey
+    preview: PRNGKey
+
+
+def run(
+    experiment: Experiment,
+    settings: Run,
+    workdir: Path,
+    plan: parallel.Plan,
+    make_batches: MakeBatches,
+    extras: Extras = Extras(),  # noqa: B008 (immutable)
+) -> State:
+    """Trains to `settings.steps`, from the newest good checkpoint in `workdir` if there is one; returns the state.
+
+    On the same devices a resumed run is bit for bit the run that was never interrupted.
+
+    Raises:
+        ValueError: if the devices do not divide the batch, or there are checkpoints and none can be loaded.
+        FloatingPointError: if the loss or the state is not a number; the last good checkpoint stays.
+        OSError: if the disk is full; the last good checkpoint stays.
+        SystemExit: 128 + the signal's number, after SIGTERM or SIGINT and a checkpoint of the step then reached.
+    """
+    parallel.check_batch(settings.batch_size, plan)
+    workdir = Path(workdir)
+    with (
+        Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints) as checkpoints,
+        stop_requests() as stop_after,
+    ):
+        step, state = _begin(experiment, plan, checkpoints, _keys(settings.seed).init)
+        if parallel.process_index() == 0:
+            rewind(workdir / "metrics.jsonl", step, settings.log_every)
+        with RunLog(workdir, step, settings.steps, extras.trackers) as log:
+            if step:
+                log.say(f"resumed after step {step}")
+            training = _Training(experiment, settings, plan, checkpoints, log, extras)
+            with contextlib.closing(_closable(make_batches(step))) as batches:
+                return training.run(step, state, batches, stop_after)
+
+
+def _begin(experiment: Experiment, plan: parallel.Plan, checkpoints: Checkpoints, key: PRNGKey) -> tuple[int, State]:
+    abstract = plan.abstract(jax.eval_shape(experiment.init, key))
+    step, state = checkpoints.restore(abstract) or (0, None)
+    return step, plan.place_state(experiment.init(key) if state is None else state)
+
+
+def _keys(seed: int) -> Keys:
+    return Keys(*jax.random.split(jax.random.key(seed), 3))
+
+
+def _closable(batches: Iterator) -> Generator:
+    """A generator, so that leaving the loop ends the loader's threads whatever kind of iterator it gave."""
+    yield from batches
+
+
+class _Training(NamedTuple):
+    """What stays the same from the first step to the last."""
+
+    experiment: Experiment
+    settings: Run
+    plan: parallel.Plan
+    checkpoints: Checkpoints
+    log: RunLog
+    extras: Extras
+
+    def run(self, start: int, state: State, batches: Iterator, stop_after: Callable[[int], int]) -> State:
+        train_step = self.plan.compile_step(self.experiment.make_train_step)
+        key, clock = _keys(self.settings.seed).train, Clock(self.settings.batch_size)
+        dispatched, signum = collections.deque(), 0
+        with _profile(self.log.workdir / "profile", start + 3, self.extras.profile) as profile:
+            for step in range(start + 1, self.settings.steps + 1):
+                profile(step)
+                batch = self.plan.place_batch(clock.next(batches))
+                step_now = train_step if step > start + 1 else self._told(train_step, clock)
+                state, metrics = step_now(state, batch, key)
+                dispatched.append(metrics)
+                if len(dispatched) > AHEAD:
+                    jax.block_until_ready(dispatched.popleft())
+                signum = stop_after(step)
+                self._after(step, state, metrics, clock, bool(signum))
+                if signum:
+                    break
+        self.checkpoints.wait()
+        if signum:
+            self.log.say(f"stopped by {signal.Signals(signum).name} after step {step}; the same command resumes")
+            raise SystemExit(128 + signum)
+        return self.plan.single(state)
+
+    def _told(self, train_step: TrainStep, clock: Clock) -> TrainStep:
+        """The first step, which compiles: says so and takes the time, which would spoil the first rates."""
+
+        def first_step(state, batch, key):
+            devices = f"{self.plan.devices} {jax.devices()[0].device_kind}"
+            self.log.say(f"compiling the train step: {self.plan.name} on {devices}, batch {self.settings.batch_size}")
+            began = perf_counter()
+            state, metrics = jax.block_until_ready(train_step(state, batch, key))
+            self.log.say(f"compiled, and took the first step, in {perf_counter() - began:.1f} s")
+            if self.settings.log_every > 1:
+                clock.restart()
+            return state, metrics
+
+        return first_step
+
+    def _after(self, step: int, state: State, metrics: Metrics, clock: Clock, stopping: bool) -> None:
+        settings, last = self.settings, step == self.settings.steps
+        self.log.advance()
+        if last or step % settings.log_every == 0:
+            self.checkpoints.check()
+            numbers = _finite(step, metrics)
+            self.log.write(step, {**numbers, **clock.rates(), **self.extras.counters()})
+        if last or stopping or step % settings.checkpoint_every == 0:
+            self._save(step, state, metrics)
+        if settings.preview_every and not stopping and (last or step % settings.preview_every == 0):
+            self._draw(step, state)
+
+    def _save(self, step: int, state: State, metrics: Metrics) -> None:
+        """Never saves what cannot be gone on from."""
+        _finite(step, metrics)
+        single = self.plan.single(state)
+        for name, bad in jax.device_get(_nans(single)).items():
+            if bad:
+                raise FloatingPointError(f"{name} is nan after step {step}; {_ADVICE}")
+        self.checkpoints.save(step, single)
+
+    def _draw(self, step: int, state: State) -> None:
+        if self.experiment.preview is None:
+            return
+        whole = parallel.local(self.plan.single(state))
+        if parallel.process_index() == 0:
+            self.log.picture(step, self.experiment.preview(whole, _keys(self.settings.seed).preview))
+
+
+_ADVICE = "nothing newer than the last checkpoint is kept: lower the learning rate, or clip the gradients"
+
+
+def _finite(step: int, metrics: Metrics) -> dict[str, float]:
+    """The metrics as numbers; waits for the step.
+
+    Raises:
+        FloatingPointError: if a loss or the norm of the gradients is nan or infinite.
+    """
+    numbers = scalars(metrics)
+    for name, value in numbers.items():
+        if ("loss" in name or name == "grad_norm") and not math.isfinite(value):
+            raise FloatingPointError(f"{name} is {value} at step {step}; {_ADVICE}")
+    return numbers
+
+
+@jax.jit
+def _nans(state: State) -> dict[str, Array]:
+    """Of every array of floats, by its path, whether it holds a nan."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+    return {name: jnp.isnan(x).any() for name, x in named.items() if jnp.issubdtype(x.dtype, jnp.floating)}
+
+
+@contextlib.contextmanager
+def _profile(directory: Path, first: int, wanted: bool) -> Iterator[Callable[[int], None]]:
+    """Yields what to call before every step: traces the steps from `first` on, PROFILED of them."""
+    tracing = False
+
+    def before(step: int) -> None:
+        nonlocal tracing
+        if wanted and step == first:
+            jax.profiler.start_trace(str(directory))
+            tracing = True
+        elif tracing and step == first + PROFILED:
+            jax.profiler.stop_trace()
+            tracing = False
+
+    try:
+        yield before
+    finally:
+        if tracing:
+            jax.profiler.stop_trace()
