@@ -1,0 +1,83 @@
+"""Encoded pictures to uint8 arrays, with every odd kind either converted where that is right or refused."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+"""The decoders that untrusted bytes may reach; Pillow has forty more."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+MAX_PIXELS = 64 * 2**20
+"""Larger pictures are refused from their header: a 20 kB file can claim a gigabyte."""
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,  # raised where warnings are errors
+)
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message is one line for the user."""
+
+
+class BrokenImage(DataError):
+    """One picture that cannot be used; a source skips and counts it."""
+
+
+def decode_image(data: bytes, channels: int, short_side: int = 0) -> UInt8[np.ndarray, "H W C"]:
+    """The first frame of a JPEG, PNG, WebP, GIF or BMP as uint8 with 1 or 3 `channels`, turned as its EXIF says.
+
+    Transparency is laid over white, 16 bits are scaled to 8, CMYK and palettes become RGB; colour profiles are ignored.
+    A JPEG far larger than `short_side` is decoded at a half, quarter or eighth, never below twice `short_side`.
+
+    Raises:
+        BrokenImage: if it is truncated, of another format, or of more than MAX_PIXELS pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise BrokenImage(f"{width}x{height} pixels, more than the {MAX_PIXELS} allowed")
+            if short_side:
+                image.draft(None, (2 * short_side, 2 * short_side))  # does nothing unless JPEG
+            image.load()
+            return to_channels(_flatten(ImageOps.exif_transpose(image)), channels)
+    except BrokenImage:
+        raise
+    except _PILLOW_ERRORS as error:
+        raise BrokenImage(_one_line(error)) from error
+
+
+def to_channels(image: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
+    """An RGB or grey Pillow image as an array with 1 (ITU-R 601 luma) or 3 channels."""
+    pixels = np.array(image.convert({1: "L", 3: "RGB"}[channels]))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """As grey or RGB, 8 bits, opaque."""
+    if image.mode.startswith("I"):  # 16-bit grey; 16-bit RGB arrives as 8 bits
+        return Image.fromarray((np.clip(np.asarray(image, np.int64), 0, 65535) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        white = Image.new("RGBA", over.size, "white")
+        return Image.alpha_composite(white, over).convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
