@@ -249,8 +249,7 @@ def _above_minimum(squares) -> Schedule:
 
     def schedule(t: Time) -> AlphaSigma:
         alpha_bar, variance = squares(jnp.asarray(t, jnp.float32))
-        return AlphaSigma(
-            jnp.sqrt(ALPHA_BAR_MIN + (1 - ALPHA_BAR_MIN) * alpha_bar), jnp.sqrt((1 - ALPHA_BAR_MIN) * variance)
-        )
+        alpha = jnp.sqrt(alpha_bar + ALPHA_BAR_MIN * variance)
+        return AlphaSigma(alpha, jnp.sqrt((1 - ALPHA_BAR_MIN) * variance))
 
     return schedule

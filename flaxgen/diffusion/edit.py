@@ -1,0 +1,72 @@
+"""Edits of given pictures by a sampler."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from flaxgen.diffusion.posterior import step_variance
+from flaxgen.types import Denoiser, PRNGKey, Sampler, Schedule, Time
+
+
+def inpaint(
+    sampler: Sampler,
+    schedule: Schedule,
+    known: Float[Array, "B H W C"],
+    mask: Float[Array, "B H W 1"],
+    *,
+    resamples: int = 1,
+) -> Sampler:
+    """Keeps `known` where `mask` is 1 and lets the sampler fill in where it is 0 [Lugmayr22, alg. 1].
+
+    With `resamples` above 1 each step is walked that often, with noise put back in between, so that the new part comes
+    to fit the known one.
+
+    Raises:
+        ValueError: if resamples is less than 1.
+    """
+    if resamples < 1:
+        raise ValueError(f"resamples={resamples} must be 1 or more")
+
+    def step(denoise: Denoiser, state, t: Time, s: Time, key: PRNGKey):
+        at_t, at_s = schedule(t), schedule(s)
+
+        def walk(carry, walk_key):
+            x, _ = carry
+            step_key, known_key, back_key = jax.random.split(walk_key, 3)
+            moved = sampler.step(denoise, state._replace(x=x), t, s, step_key)
+            noised = at_s.alpha * known + at_s.sigma * jax.random.normal(known_key, known.shape, known.dtype)
+            noised = jnp.where(jnp.asarray(s) > 0, noised, known)
+            x = mask * noised + (1 - mask) * moved.x
+            back = jax.random.normal(back_key, x.shape, x.dtype)
+            noisier = at_t.alpha / at_s.alpha * x + jnp.sqrt(step_variance(at_t, at_s)) * back
+            return (noisier, moved._replace(x=x)), None
+
+        (_, moved), _ = jax.lax.scan(walk, (state.x, state), jax.random.split(key, resamples))
+        return moved
+
+    return Sampler(sampler.init, step)
+
+
+def start_from(
+    schedule: Schedule,
+    image: Float[Array, "B ..."],
+    times: Float[np.ndarray, " N"],
+    key: PRNGKey,
+    *,
+    strength: float,
+) -> tuple[Float[Array, "B ..."], Float[np.ndarray, " M"]]:
+    """SDEdit: the image with noise, and the times that are left to walk from there [Meng22, alg. 1].
+
+    `strength` in (0, 1] is the share of the steps that is walked, one step at least: 1 forgets the image, as far as the
+    first time does.
+
+    Raises:
+        ValueError: if strength is out of range.
+    """
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength={strength} must be above 0 and at most 1")
+    steps = len(times) - 1
+    times = times[steps - max(round(strength * steps), 1) :]
+    alpha, sigma = schedule(times[0].item())
+    return alpha * image + sigma * jax.random.normal(key, image.shape, image.dtype), times

@@ -1,0 +1,38 @@
+"""From noise to data: solvers of the reverse process, one family a file, and the loop that runs them."""
+
+from collections.abc import Callable
+
+from flaxgen.diffusion.samplers.ancestral import ancestral
+from flaxgen.diffusion.samplers.ddim import ddim, ddim_inversion, euler_ancestral
+from flaxgen.diffusion.samplers.heun import Churn, churned, euler, heun
+from flaxgen.diffusion.samplers.loop import sample, trajectory
+from flaxgen.diffusion.samplers.multistep import dpmpp_2m, dpmpp_2m_sde, unipc
+from flaxgen.types import Sampler, Schedule
+
+__all__ = [
+    "SAMPLERS",
+    "Churn",
+    "ancestral",
+    "churned",
+    "ddim",
+    "ddim_inversion",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "sample",
+    "trajectory",
+    "unipc",
+]
+
+SAMPLERS: dict[str, Callable[[Schedule], Sampler]] = {
+    "ddpm": ancestral,
+    "ddim": ddim,
+    "euler": euler,
+    "euler_ancestral": euler_ancestral,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+    "unipc": unipc,
+}

@@ -1,0 +1,66 @@
+"""DDIM, from the probability-flow ODE (eta 0) to ancestral sampling (eta 1), and its inversion."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flaxgen.types import Denoiser, PRNGKey, Sampler, Scalar, Schedule, Time
+
+
+class DdimState(NamedTuple):
+    """A sample and what the last step took x0 to be; all that one-step solvers keep."""
+
+    x: Float[Array, "B ..."]
+    x0: Float[Array, "B ..."]
+
+
+def init(x_T: Float[Array, "B ..."]) -> DdimState:
+    """Nothing is predicted yet."""
+    return DdimState(x_T, jnp.zeros_like(x_T))
+
+
+def ddim(schedule: Schedule, eta: Scalar = 0.0) -> Sampler:
+    """Eta 0 is the ODE, first order; eta 1 is ancestral sampling with the small variance [Song21, eq. 12, 16]."""
+
+    def step(denoise: Denoiser, state: DdimState, t: Time, s: Time, key: PRNGKey) -> DdimState:
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        x0 = denoise(state.x, t).x0
+        eps = (state.x - alpha_t * x0) / sigma_t
+        ratio = (alpha_t * sigma_s) / (alpha_s * sigma_t)
+        fresh = jnp.clip(eta**2 * (1 - ratio) * (1 + ratio), 0, 1)
+        noise = jnp.sqrt(1 - fresh) * eps + jnp.sqrt(fresh) * jax.random.normal(key, eps.shape, eps.dtype)
+        return DdimState(alpha_s * x0 + sigma_s * noise, x0)
+
+    return Sampler(init, step)
+
+
+def euler_ancestral(schedule: Schedule) -> Sampler:
+    """Euler to a lower sigma, then noise up to the next one: with x / alpha for x that is DDIM with eta 1."""
+    return ddim(schedule, eta=1.0)
+
+
+def ddim_inversion(schedule: Schedule, iterations: int = 1) -> Sampler:
+    """DDIM run backwards, for increasing times from 0 up: what noise would have given this x [Dhariwal21, app. F].
+
+    The noise of a step is that predicted at its far end, found by fixed-point iterations that start from x; one is the
+    usual approximation, more come close to the exact inverse of `ddim`.
+
+    Raises:
+        ValueError: if iterations is less than 1.
+    """
+    if iterations < 1:
+        raise ValueError(f"iterations={iterations} must be 1 or more")
+
+    def step(denoise: Denoiser, state: DdimState, t: Time, s: Time, key: PRNGKey) -> DdimState:
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+
+        def improve(_, guess):
+            x0 = denoise(guess.x, s).x0
+            eps = (guess.x - alpha_s * x0) / sigma_s
+            return DdimState(alpha_s / alpha_t * (state.x - sigma_t * eps) + sigma_s * eps, x0)
+
+        return jax.lax.fori_loop(0, iterations, improve, state)
+
+    return Sampler(init, step)

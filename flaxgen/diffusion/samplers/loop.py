@@ -1,0 +1,59 @@
+"""The only sampling loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from flaxgen.types import Denoiser, PRNGKey, Sampler
+
+Times = Float[Array, " N"] | Float[np.ndarray, " N"]
+
+
+def sample(
+    sampler: Sampler, denoise: Denoiser, x_T: Float[Array, "B ..."], times: Times, key: PRNGKey
+) -> Float[Array, "B ..."]:
+    """Runs along `times` (N + 1 of them for N steps) and returns x at the last.
+
+    x_T is x at times[0]: where there is no signal left, sigma(times[0]) times unit noise.
+    """
+    return _run(sampler, denoise, x_T, times, key, lambda state: state.x, max(len(times) - 1, 1))[-1]
+
+
+def trajectory(
+    sampler: Sampler, denoise: Denoiser, x_T: Float[Array, "B ..."], times: Times, key: PRNGKey, every: int = 1
+) -> Float[Array, "F B ..."]:
+    """What `sample` took x0 to be in every `every`-th step and in the last, which at time 0 is the sample.
+
+    Raises:
+        ValueError: if every is less than 1.
+    """
+    if every < 1:
+        raise ValueError(f"every={every} must be a number of steps, 1 or more")
+    return _run(sampler, denoise, x_T, times, key, lambda state: state.x0, every)
+
+
+def _run(sampler, denoise, x_T, times, key, read: Callable[[Any], Array], every: int):
+    """`read(state)` after every `every`-th step and after the last. A frame is overwritten until its last step, so that
+    memory holds the frames asked for and no more.
+
+    Raises:
+        ValueError: if there are fewer than two times.
+    """
+    times, steps = jnp.asarray(times), len(times) - 1
+    if steps < 1:
+        raise ValueError(f"times={times} must hold a start and an end at least")
+
+    def body(carry, inputs):
+        state, frames = carry
+        i, t, s, step_key = inputs
+        state = sampler.step(denoise, state, t, s, step_key)
+        return (state, frames.at[i // every].set(read(state))), None
+
+    frames = jnp.zeros((-(-steps // every), *x_T.shape), x_T.dtype)
+    inputs = (jnp.arange(steps), times[:-1], times[1:], jax.random.split(key, steps))
+    (_, frames), _ = jax.lax.scan(body, (sampler.init(x_T), frames), inputs)
+    return frames

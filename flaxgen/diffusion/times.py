@@ -1,0 +1,103 @@
+"""Time grids: steps + 1 decreasing times that end at 0, as float32 on the host.
+
+`timesteps` is the size of the table that the net was trained on, whose times k / timesteps the uniform and quadratic
+grids keep to; 0 is continuous time.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from flaxgen.diffusion.schedules import time_of
+from flaxgen.types import Schedule
+
+Times: TypeAlias = Float[NDArray, " N"]
+
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
+"""The range of sigma / alpha in [Karras22], taken where a schedule itself has no end."""
+
+
+def leading(steps: int, timesteps: int) -> Times:
+    """Every (timesteps // steps)-th time from the first; the last times of the table are not seen [Ho20; Lin23, table 2].
+
+    In continuous time: starts one step before 1.
+    """
+    check_steps(steps, timesteps)
+    if timesteps == 0:
+        return _grid(np.linspace(steps / (steps + 1), 0, steps + 1)[:-1])
+    return _grid((np.arange(steps)[::-1] * (timesteps // steps) + 1) / timesteps)
+
+
+def trailing(steps: int, timesteps: int) -> Times:
+    """Equal steps from 1 to 0 [Lin23, table 2]."""
+    check_steps(steps, timesteps)
+    return _grid(_snapped(1 - np.arange(steps) / steps, timesteps))
+
+
+def linspace(steps: int, timesteps: int) -> Times:
+    """Equal steps from the last time of the table to the first, then to 0 [Nichol21, sec. 4]: respacing inclusive of
+    both ends. In continuous time there is no first, and it is `trailing`."""
+    if timesteps == 0:
+        return trailing(steps, timesteps)
+    check_steps(steps, timesteps)
+    return _grid((np.linspace(timesteps - 1, 0, steps).round() + 1) / timesteps)
+
+
+def quadratic(steps: int, timesteps: int) -> Times:
+    """Steps that shrink towards 0: t = (i / steps)^2 [Song21, app. D.2]; in a table at least one entry each."""
+    check_steps(steps, timesteps)
+    times = _snapped((np.arange(steps, 0, -1) / steps) ** 2, timesteps)
+    return _grid(np.maximum(times, np.arange(steps, 0, -1) / timesteps) if timesteps else times)
+
+
+def karras(schedule: Schedule, steps: int, timesteps: int, *, rho: float = 7.0) -> Times:
+    """Sigma^(1 / rho) falls in equal steps [Karras22, eq. 5], here sigma / alpha.
+
+    It runs from the noisiest that the schedule has, 80 at most, to that of the table's first time (0.002 in continuous
+    time); what lies between is not snapped to the table.
+    """
+    check_steps(steps, timesteps)
+
+    def noise_to_signal(t):
+        alpha, sigma = schedule(t)
+        return float(sigma) / max(float(alpha), 1e-12)
+
+    with jax.ensure_compile_time_eval():
+        high = min(noise_to_signal(1.0), SIGMA_MAX)
+        low = noise_to_signal(1 / timesteps) if timesteps else SIGMA_MIN
+        sigmas = np.linspace(high ** (1 / rho), low ** (1 / rho), steps) ** rho
+        times = jax.vmap(lambda sigma: time_of(schedule, sigma))(jnp.asarray(sigmas, jnp.float32))
+    return _grid(np.asarray(times))
+
+
+TIME_GRIDS: dict[str, Callable[[Schedule, int, int], Times]] = {
+    "leading": lambda schedule, steps, timesteps: leading(steps, timesteps),
+    "trailing": lambda schedule, steps, timesteps: trailing(steps, timesteps),
+    "linspace": lambda schedule, steps, timesteps: linspace(steps, timesteps),
+    "quadratic": lambda schedule, steps, timesteps: quadratic(steps, timesteps),
+    "karras": karras,
+}
+"""Each by (schedule, steps, timesteps)."""
+
+
+def check_steps(steps: int, timesteps: int) -> None:
+    """Raises ValueError unless there are steps, and no more than the table has."""
+    if steps < 1:
+        raise ValueError(f"steps={steps} must be 1 or more")
+    if 0 < timesteps < steps:
+        raise ValueError(
+            f"steps={steps} is more than the {timesteps} timesteps of the schedule: take {timesteps} at most"
+        )
+
+
+def _snapped(times, timesteps: int):
+    return np.round(times * timesteps) / timesteps if timesteps else times
+
+
+def _grid(times) -> Times:
+    return np.append(times, 0).astype(np.float32)
