@@ -23,9 +23,9 @@ SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 
 
 def leading(steps: int, timesteps: int) -> Times:
-    """Every (timesteps // steps)-th time from the first; the last times of the table are not seen [Ho20; Lin23, table 2].
+    """Every (timesteps // steps)-th time from the table's first, which leaves out its last [Lin23, table 2].
 
-    In continuous time: starts one step before 1.
+    In continuous time it starts one step before 1.
     """
     check_steps(steps, timesteps)
     if timesteps == 0:
@@ -36,7 +36,9 @@ def leading(steps: int, timesteps: int) -> Times:
 def trailing(steps: int, timesteps: int) -> Times:
     """Equal steps from 1 to 0 [Lin23, table 2]."""
     check_steps(steps, timesteps)
-    return _grid(_snapped(1 - np.arange(steps) / steps, timesteps))
+    if timesteps == 0:
+        return _grid(np.arange(steps, 0, -1) / steps)
+    return _grid((np.arange(steps, 0, -1) * timesteps / steps).round() / timesteps)
 
 
 def linspace(steps: int, timesteps: int) -> Times:
@@ -51,8 +53,10 @@ def linspace(steps: int, timesteps: int) -> Times:
 def quadratic(steps: int, timesteps: int) -> Times:
     """Steps that shrink towards 0: t = (i / steps)^2 [Song21, app. D.2]; in a table at least one entry each."""
     check_steps(steps, timesteps)
-    times = _snapped((np.arange(steps, 0, -1) / steps) ** 2, timesteps)
-    return _grid(np.maximum(times, np.arange(steps, 0, -1) / timesteps) if timesteps else times)
+    left = np.arange(steps, 0, -1)
+    if timesteps == 0:
+        return _grid((left / steps) ** 2)
+    return _grid(np.maximum((left**2 * timesteps / steps**2).round(), left) / timesteps)
 
 
 def karras(schedule: Schedule, steps: int, timesteps: int, *, rho: float = 7.0) -> Times:
@@ -90,13 +94,7 @@ def check_steps(steps: int, timesteps: int) -> None:
     if steps < 1:
         raise ValueError(f"steps={steps} must be 1 or more")
     if 0 < timesteps < steps:
-        raise ValueError(
-            f"steps={steps} is more than the {timesteps} timesteps of the schedule: take {timesteps} at most"
-        )
-
-
-def _snapped(times, timesteps: int):
-    return np.round(times * timesteps) / timesteps if timesteps else times
+        raise ValueError(f"steps={steps} is more than the schedule's {timesteps} timesteps: take {timesteps} or fewer")
 
 
 def _grid(times) -> Times:

@@ -31,7 +31,8 @@ def euler(schedule: Schedule, churn: Churn | None = None) -> Sampler:
 def heun(schedule: Schedule, churn: Churn | None = None) -> Sampler:
     """Heun in x / alpha over sigma / alpha, second order, two calls of the net a step [Karras22, alg. 2].
 
-    A step to sigma = 0 is Euler's and calls it once; so does a step from alpha = 0, where sigma / alpha is infinite.
+    A step to sigma = 0 is Euler's and calls it once; so is one from alpha = 0, where sigma / alpha is infinite. Large
+    steps at a large sigma / alpha are inaccurate: take the `karras` grid.
     """
     first_order = ddim(schedule)
 
