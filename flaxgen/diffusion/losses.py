@@ -10,7 +10,6 @@ import optax
 from jaxtyping import Array, Float, Shaped
 
 from flaxgen.diffusion.denoise import Prediction, TimeInput, read_output
-from flaxgen.diffusion.posterior import Variance
 from flaxgen.diffusion.vlb import bound_term
 from flaxgen.diffusion.weighting import SampleTime, Weight
 from flaxgen.types import (
@@ -150,7 +149,7 @@ def hybrid(schedule: Schedule, prediction: Prediction, timesteps: int, bound_wei
     return objective
 
 
-def variational(schedule: Schedule, prediction: Prediction, timesteps: int, variance: Variance) -> Objective:
+def variational(schedule: Schedule, prediction: Prediction, timesteps: int, variance: str) -> Objective:
     """L_vlb without its constant prior term, in bits a dimension [Ho20, eq. 5; Nichol21, sec. 3.3].
 
     One term, times `timesteps`, is an unbiased estimate where t is uniform over the table.
@@ -167,7 +166,7 @@ def variational(schedule: Schedule, prediction: Prediction, timesteps: int, vari
 
 
 def mean_bound_term(
-    denoised: Denoised, noised: Noised, schedule: Schedule, timesteps: int, variance: Variance
+    denoised: Denoised, noised: Noised, schedule: Schedule, timesteps: int, variance: str
 ) -> Float[Array, ""]:
     """The term of the step from t to t - 1 / timesteps, or to 0 from the first one."""
     t = noised.t

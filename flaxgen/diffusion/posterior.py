@@ -1,7 +1,7 @@
 """q(x_s | x_t, x0), the one Gaussian that ancestral sampling draws from and the variational bound compares with."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 from flaxgen.types import AlphaSigma, Schedule, Time
 
 Scalar = Float[Array, ""]
-Variance = Literal["small", "large", "learned"]
 
 TINY = 1e-20
 """Floor of a variance before its logarithm."""
@@ -39,13 +38,15 @@ class Posterior(NamedTuple):
 def posterior(schedule: Schedule, t: Time, s: Time) -> Posterior:
     """The posterior of the step from t to the cleaner s, for any two times: respacing needs nothing else.
 
-    At s = 0 the variance of the model is beta_tilde of the pair (2t, t), in a T-step table that of its second step.
+    At s = 0 the variance of the model is beta_tilde of the pair (2t, t), in a T-step table that of its second step, or
+    beta where t is past 1/2 and there is no such pair.
     """
     at_t, at_s = schedule(t), schedule(s)
     beta = step_variance(at_t, at_s)
     small = beta * (at_s.sigma / at_t.sigma) ** 2
     before = schedule(jnp.minimum(2.0 * t, 1.0))
-    first = step_variance(before, at_t) * (at_t.sigma / before.sigma) ** 2
+    second = step_variance(before, at_t) * (at_t.sigma / before.sigma) ** 2
+    first = jnp.where(jnp.asarray(t) > 0.5, beta, second)
     is_last = jnp.asarray(s) == 0
     log_small = jnp.log(jnp.maximum(jnp.where(is_last, first, small), TINY))
     log_beta = jnp.log(jnp.maximum(beta, TINY))
@@ -79,7 +80,7 @@ LOG_VARIANCES: dict[str, Callable[..., Array]] = {
 }
 
 
-def log_variance(post: Posterior, variance: Variance, var_mix: Array | None) -> Array:
+def log_variance(post: Posterior, variance: str, var_mix: Array | None) -> Array:
     """Of p(x_s | x_t): fixed small, fixed large [Ho20, section 3.2] or learned; a scalar, or shaped like var_mix.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float
 
-from flaxgen.diffusion.posterior import Variance, log_variance, posterior
+from flaxgen.diffusion.posterior import log_variance, posterior
 from flaxgen.types import Denoised, Denoiser, PRNGKey, Schedule, Time
 
 LEVELS = 256
@@ -21,7 +21,7 @@ def gaussian_kl(
 ) -> Float[Array, "*B"]:
     """KL(q || p) in nats of two Gaussians whose means are `difference` apart."""
     log_ratio = log_variance_q - log_variance_p
-    return 0.5 * (jnp.exp(log_ratio) - 1 - log_ratio + difference**2 * jnp.exp(-log_variance_p))
+    return 0.5 * (jnp.expm1(log_ratio) - log_ratio + difference**2 * jnp.exp(-log_variance_p))
 
 
 def discretized_log_likelihood(
@@ -49,7 +49,7 @@ def bound_term(
     x: Float[Array, "B *D"],
     times: tuple[Time, Time],
     schedule: Schedule,
-    variance: Variance,
+    variance: str,
 ) -> Float[Array, " B"]:
     """The term of the step `times` = (t, s) of each example, in bits a dimension: KL(q(x_s | x, x0) || p(x_s | x)), or
     at s = 0 the -log p(x0 | x) of 8-bit values in [-1, 1]. Its expectation needs x ~ q(x_t | x0).
@@ -93,7 +93,7 @@ def bits_per_dim(
     schedule: Schedule,
     x0: Float[Array, "B *D"],
     timesteps: int,
-    variance: Variance,
+    variance: str,
     key: PRNGKey,
 ) -> BitsPerDim:
     """Upper bound on -log2 p(x0) a dimension, of 8-bit values in [-1, 1], with `timesteps` equal steps [Ho20, eq. 5].
