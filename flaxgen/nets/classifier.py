@@ -68,7 +68,7 @@ class NoisyClassifier(nn.Module):
             raise ValueError(f"this classifier is for pictures of {size}, got {'x'.join(map(str, x.shape[1:]))}")
         check_size(self.image_size, self.image_size, len(self.multipliers))
         sizes = [self.image_size // 2**i for i in range(len(self.multipliers))]
-        widths = [int(self.channels * multiplier) for multiplier in self.multipliers]
+        widths = [round(self.channels * multiplier) for multiplier in self.multipliers]
         levels = make_levels(sizes, widths, self.attention_resolutions)
         blocks = Blocks(
             scale_shift=True,

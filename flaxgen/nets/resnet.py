@@ -19,7 +19,7 @@ def nearest(x: Image) -> Float[Array, "B 2*H 2*W C"]:
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 
-def average_pool(x: Float[Array, "B 2*H 2*W C"]) -> Float[Array, "B H W C"]:
+def average_pool(x: Image) -> Float[Array, "B H//2 W//2 C"]:
     """Means of 2 x 2 pixels."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
@@ -116,7 +116,8 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Image) -> Float[Array, "B h w C"]:
-        padding = (tuple(self.padding),) * 2
+        before, after = self.padding
+        padding = ((before, after), (before, after))
         return nn.Conv(x.shape[-1], (3, 3), 2, padding, dtype=self.dtype, kernel_init=layers.INIT, name="conv")(x)
 
 

@@ -127,7 +127,7 @@ class UNet(nn.Module):
 
     def _levels(self):
         sizes = [self.image_size // self.patch // 2**i for i in range(len(self.multipliers))]
-        channels = [int(self.channels * multiplier) for multiplier in self.multipliers]
+        channels = [round(self.channels * multiplier) for multiplier in self.multipliers]
         return make_levels(sizes, channels, self.attention_resolutions)
 
     def _blocks(self, train: bool, dtype) -> Blocks:

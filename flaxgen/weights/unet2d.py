@@ -1,0 +1,106 @@
+"""Folders of diffusers' UNet2DModel <-> `UNet` and its parameters."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flaxgen.nets.unet import UNet
+from flaxgen.types import Params
+from flaxgen.weights import store
+from flaxgen.weights.rules import CONV, LINEAR, Rule, from_params, to_params, under
+from flaxgen.weights.unet2d_config import config_from_unet, unet_from_config
+
+STEM = "diffusion_pytorch_model"
+NORM = (Rule("weight", "scale"), Rule("bias", "bias"))
+DENSE = (Rule("weight", "kernel", LINEAR), Rule("bias", "bias"))
+CONVOLUTION = (Rule("weight", "kernel", CONV), Rule("bias", "bias"))
+RESBLOCK = (
+    *under([("norm1", "norm_1"), ("norm2", "norm_2")], NORM),
+    *under([("conv1", "conv_1"), ("conv2", "conv_2"), ("conv_shortcut", "shortcut")], CONVOLUTION),
+    *under([("time_emb_proj", "embedding")], DENSE),
+)
+ATTENTION = (
+    *under([("group_norm", "norm")], NORM),
+    *under([("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "out")], DENSE),
+)
+SAMPLERS = (
+    ("down_blocks.{i}.downsamplers.0", "down_{i}_resample"),
+    ("up_blocks.{i}.upsamplers.0", "up_{i}_resample"),
+)
+RULES = (
+    *under([("conv_in", "conv_in"), ("conv_out", "conv_out")], CONVOLUTION),
+    *under([("conv_norm_out", "norm_out")], NORM),
+    *under([("time_embedding.linear_1", "condition/time_1"), ("time_embedding.linear_2", "condition/time_2")], DENSE),
+    Rule("time_proj.weight", "condition/fourier/frequencies"),
+    Rule("class_embedding.weight", "condition/label/embedding"),
+    *under(
+        [
+            ("down_blocks.{i}.resnets.{j}", "down_{i}_resblock_{j}"),
+            ("mid_block.resnets.{j}", "middle_resblock_{j}"),
+            ("up_blocks.{i}.resnets.{j}", "up_{i}_resblock_{j}"),
+            *SAMPLERS,
+        ],
+        RESBLOCK,
+    ),
+    *under(
+        [
+            ("down_blocks.{i}.attentions.{j}", "down_{i}_attention_{j}"),
+            ("mid_block.attentions.0", "middle_attention"),
+            ("up_blocks.{i}.attentions.{j}", "up_{i}_attention_{j}"),
+        ],
+        ATTENTION,
+    ),
+    *under([(f"{tensor}.conv", f"{param}/conv") for tensor, param in SAMPLERS], CONVOLUTION),
+)
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""What the tensors of an attention were called until diffusers 0.14."""
+
+
+def import_unet2d(folder: str | Path) -> tuple[UNet, dict[str, Any]]:
+    """The net and its parameters (numpy, float32) from a diffusers folder: its own, or a pipeline's with `unet/` in it.
+
+    Raises:
+        ValueError: naming what is not supported, or the tensor that is missing, extra, wrongly shaped or not finite.
+        FileNotFoundError: if config.json or the safetensors are not there.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file() and (folder / "unet" / "config.json").is_file():
+        folder = folder / "unet"
+    unet = unet_from_config(store.read_json(folder / "config.json"))
+    tensors = store.read_folder(folder, STEM)
+    renamed = {_current_name(name): value for name, value in tensors.items()}
+    if len(renamed) < len(tensors):
+        raise ValueError(f"{folder} holds an attention tensor under its old name and its new one")
+    return unet, store.fit(to_params(RULES, renamed), abstract_params(unet), str(folder))
+
+
+def _current_name(name: str) -> str:
+    way, dot, end = name.rpartition(".")
+    match = re.fullmatch(r"(.*\.attentions\.\d+)\.(\w+)", way)
+    if match is None or match[2] not in OLD_ATTENTION:
+        return name
+    return f"{match[1]}.{OLD_ATTENTION[match[2]]}{dot}{end}"
+
+
+def abstract_params(unet: UNet) -> Params:
+    """The shapes and dtypes of a UNet's parameters, as ShapeDtypeStructs."""
+    size = unet.patch * 2 ** (len(unet.multipliers) - 1)
+    x, label = jnp.zeros((1, size, size, unet.in_channels)), jnp.zeros(1, jnp.int32) if unet.num_classes else None
+    return jax.eval_shape(lambda: unet.init(jax.random.key(0), x, jnp.ones(1), label))["params"]
+
+
+def export_unet2d(unet: UNet, params: Params, folder: str | Path) -> None:
+    """Writes a folder that `UNet2DModel.from_pretrained` reads; the inverse of `import_unet2d`, bit for bit.
+
+    Raises:
+        ValueError: naming a field that no UNet2DModel has, or a tensor that is not the UNet's.
+    """
+    folder, config = Path(folder), config_from_unet(unet)
+    flat = store.flatten(store.fit(store.flatten(params), abstract_params(unet), "the parameters to export"))
+    folder.mkdir(parents=True, exist_ok=True)
+    store.write_file(folder / f"{STEM}.safetensors", from_params(RULES, flat))
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")

@@ -1,0 +1,218 @@
+"""The config.json of diffusers' UNet2DModel <-> the fields of `UNet`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flaxgen.nets.unet import UNet
+
+DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True, "ResnetDownsampleBlock2D": False}
+UP = {"UpBlock2D": False, "AttnUpBlock2D": True, "ResnetUpsampleBlock2D": False}
+"""The blocks that a UNet can be, and whether they attend."""
+
+DEFAULTS: Mapping[str, Any] = {
+    "sample_size": None,
+    "in_channels": 3,
+    "out_channels": 3,
+    "center_input_sample": False,
+    "time_embedding_type": "positional",
+    "time_embedding_dim": None,
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+    "mid_block_type": "UNetMidBlock2D",
+    "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (224, 448, 672, 896),
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "downsample_padding": 1,
+    "downsample_type": "conv",
+    "upsample_type": "conv",
+    "dropout": 0.0,
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "attn_norm_num_groups": None,
+    "norm_eps": 1e-5,
+    "resnet_time_scale_shift": "default",
+    "add_attention": True,
+    "class_embed_type": None,
+    "num_class_embeds": None,
+    "num_train_timesteps": None,
+}
+"""What a key that config.json leaves out means."""
+OPTIONAL = ("mid_block_type", "attention_head_dim", *(key for key, value in DEFAULTS.items() if value is None))
+SUPPORTED = {
+    "center_input_sample": (False,),
+    "time_embedding_type": ("positional", "fourier"),
+    "mid_block_type": ("UNetMidBlock2D", None),
+    "mid_block_scale_factor": (1,),
+    "downsample_padding": (0, 1),
+    "act_fn": ("silu", "swish"),
+    "resnet_time_scale_shift": ("default", "scale_shift"),
+    "class_embed_type": (None,),
+}
+
+
+def unet_from_config(config: Mapping[str, Any]) -> UNet:
+    """The UNet that a UNet2DModel's config describes.
+
+    An output of twice the input's channels is taken for a learned variance.
+
+    Raises:
+        ValueError: naming a key or a value that a UNet has no field for.
+    """
+    name = config.get("_class_name", "UNet2DModel")
+    if name != "UNet2DModel":
+        raise ValueError(f"config.json is of a {name}, expected a UNet2DModel")
+    given = {key: value for key, value in config.items() if not key.startswith("_")}
+    if unknown := sorted(set(given) - set(DEFAULTS)):
+        raise ValueError(f"config.json: a UNet2DModel has no {unknown[0]!r}")
+    c = {**DEFAULTS, **given}
+    for key, value in given.items():
+        if not _is_like(value, DEFAULTS[key]) and not (value is None and key in OPTIONAL):
+            raise ValueError(f"config.json: {key}={value!r} is not of the type that UNet2DModel expects")
+    for key, values in SUPPORTED.items():
+        if c[key] not in values:
+            raise ValueError(f"config.json: {key}={c[key]!r} is not supported, only {' or '.join(map(repr, values))}")
+    attends, size, widths = _attends(c), _image_size(c), c["block_out_channels"]
+    learned = c["out_channels"] == 2 * c["in_channels"]
+    scale_shift = c["resnet_time_scale_shift"] == "scale_shift"
+    bare = scale_shift and c["attn_norm_num_groups"] is None
+    middle = "none" if c["mid_block_type"] is None else "attention" if c["add_attention"] else "resblocks"
+    return UNet(
+        image_size=size,
+        in_channels=c["in_channels"],
+        out_channels=c["in_channels"] if learned else c["out_channels"],
+        channels=widths[0],
+        multipliers=tuple(w // widths[0] if w % widths[0] == 0 else w / widths[0] for w in widths),
+        depth=c["layers_per_block"],
+        attention_resolutions=tuple(size // 2**i for i, attending in enumerate(attends) if attending),
+        head_channels=c["attention_head_dim"] or 0,
+        middle=middle,
+        middle_norm_groups=0 if bare else c["attn_norm_num_groups"],
+        dropout=c["dropout"],
+        num_classes=c["num_class_embeds"] or 0,
+        learned_variance=learned,
+        scale_shift=scale_shift,
+        resample=_resample(c),
+        downsample_padding=(0, 1) if c["downsample_padding"] == 0 else (1, 1),
+        time_embedding="fourier" if c["time_embedding_type"] == "fourier" else "sinusoidal",
+        time_channels=c["time_embedding_dim"] or 0,
+        time_order="cos_sin" if c["flip_sin_to_cos"] else "sin_cos",
+        time_shift=c["freq_shift"],
+        norm_groups=c["norm_num_groups"],
+        norm_eps=c["norm_eps"],
+    )
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a JSON value is of the type of a default; a default of None takes one number, or two."""
+    if isinstance(value, list | tuple):
+        return (default is None or isinstance(default, tuple)) and len({type(item) for item in value}) == 1
+    if isinstance(default, float):
+        return type(value) in (int, float)
+    return type(value) is (int if default is None else type(default))
+
+
+def _image_size(c: Mapping[str, Any]) -> int:
+    size, levels = c["sample_size"], len(c["block_out_channels"])
+    sides = set(size) if isinstance(size, list | tuple) else {size}
+    if len(sides) != 1 or not isinstance(side := sides.pop(), int) or side % 2 ** (levels - 1):
+        raise ValueError(f"config.json: sample_size={size!r}, expected one number that {levels} levels divide")
+    return side
+
+
+def _attends(c: Mapping[str, Any]) -> list[bool]:
+    """Which levels attend; the way up has to mirror the way down."""
+    for key, known in (("down_block_types", DOWN), ("up_block_types", UP)):
+        if len(c[key]) != len(c["block_out_channels"]):
+            raise ValueError(f"config.json: {key} has {len(c[key])} blocks for {len(c['block_out_channels'])} levels")
+        if unknown := [block for block in c[key] if block not in known]:
+            raise ValueError(f"config.json: {key} has {unknown[0]}, supported are {', '.join(known)}")
+    down, up = [DOWN[block] for block in c["down_block_types"]], [UP[block] for block in c["up_block_types"]]
+    if down != up[::-1]:
+        raise ValueError("config.json: up_block_types attend at other levels than down_block_types: not supported")
+    return down
+
+
+def _resample(c: Mapping[str, Any]) -> str:
+    """How levels change size, which all have to do alike; the last block of each way changes no size."""
+    attending = {"AttnDownBlock2D": c["downsample_type"], "AttnUpBlock2D": c["upsample_type"]}
+    others = {"DownBlock2D": "conv", "UpBlock2D": "conv"}
+    blocks = [*c["down_block_types"][:-1], *c["up_block_types"][:-1]]
+    ways = {attending.get(block, others.get(block, "resnet")) or "conv" for block in blocks}
+    if len(ways) > 1 or not ways <= {"conv", "resnet"}:
+        raise ValueError(
+            f"config.json: blocks resample by {' and '.join(sorted(ways))}, supported is one of conv, resnet"
+        )
+    return ways.pop() if ways else "conv"
+
+
+def config_from_unet(unet: UNet) -> dict[str, Any]:
+    """The config of the UNet2DModel that computes the same.
+
+    Raises:
+        ValueError: naming a field that no UNet2DModel has.
+    """
+    for field in ("embedding_dim", "token_dim", "low_res"):
+        if getattr(unet, field):
+            raise ValueError(f"a UNet with {field}={getattr(unet, field)!r} is not a UNet2DModel: not exported")
+    if unet.patch != 1:
+        raise ValueError(f"a UNet with patch={unet.patch} is not a UNet2DModel: not exported")
+    widths = [round(unet.channels * multiplier) for multiplier in unet.multipliers]
+    attends = [unet.image_size // 2**i in unet.attention_resolutions for i in range(len(widths))]
+    plain = ("DownBlock2D", "UpBlock2D") if unet.resample == "conv" else (list(DOWN)[2], list(UP)[2])
+    return {
+        **DEFAULTS,
+        "_class_name": "UNet2DModel",
+        "sample_size": unet.image_size,
+        "in_channels": unet.in_channels,
+        "out_channels": unet.out_channels * (1 + unet.learned_variance),
+        "time_embedding_type": "fourier" if unet.time_embedding == "fourier" else "positional",
+        "time_embedding_dim": unet.time_channels or None,
+        "freq_shift": unet.time_shift,
+        "flip_sin_to_cos": unet.time_order == "cos_sin",
+        "down_block_types": ["AttnDownBlock2D" if attending else plain[0] for attending in attends],
+        "mid_block_type": None if unet.middle == "none" else "UNetMidBlock2D",
+        "up_block_types": ["AttnUpBlock2D" if attending else plain[1] for attending in reversed(attends)],
+        "block_out_channels": widths,
+        "layers_per_block": unet.depth,
+        "downsample_padding": _padding_number(unet),
+        "downsample_type": unet.resample,
+        "upsample_type": unet.resample,
+        "dropout": unet.dropout,
+        "attention_head_dim": _head_channels(unet, widths, attends),
+        "norm_num_groups": unet.norm_groups,
+        "attn_norm_num_groups": _middle_norm_groups(unet),
+        "norm_eps": unet.norm_eps,
+        "resnet_time_scale_shift": "scale_shift" if unet.scale_shift else "default",
+        "add_attention": unet.middle == "attention",
+        "num_class_embeds": unet.num_classes or None,
+    }
+
+
+def _padding_number(unet: UNet) -> int:
+    numbers = {(0, 1): 0, (1, 1): 1}
+    if tuple(unet.downsample_padding) not in numbers:
+        raise ValueError(f"a UNet2DModel has no downsample_padding={unet.downsample_padding}, only (0, 1) and (1, 1)")
+    return numbers[unet.downsample_padding]
+
+
+def _head_channels(unet: UNet, widths: list[int], attends: list[bool]) -> int | None:
+    """diffusers counts channels a head; None is one head."""
+    if unet.head_channels or unet.heads == 1:
+        return unet.head_channels or None
+    attending = {w for w, attending in zip(widths, attends, strict=True) if attending}
+    sizes = {w // unet.heads for w in attending | ({widths[-1]} if unet.middle == "attention" else set())}
+    if len(sizes) > 1:
+        raise ValueError(f"heads={unet.heads} at levels of several widths is not a UNet2DModel: set head_channels")
+    return sizes.pop() if sizes else None
+
+
+def _middle_norm_groups(unet: UNet) -> int | None:
+    """diffusers leaves the norm out exactly where time scales and shifts and the number is None."""
+    if unet.middle_norm_groups != 0:
+        return unet.middle_norm_groups or (unet.norm_groups if unet.scale_shift else None)
+    if not unet.scale_shift and unet.middle == "attention":
+        raise ValueError("middle_norm_groups=0 without scale_shift is not a UNet2DModel: not exported")
+    return None
