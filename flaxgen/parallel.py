@@ -5,7 +5,9 @@ A `Plan` says where a state and a batch live and how a step written for one devi
 numbers (tests/test_parallel.py): what is random depends on an example's place in the global batch, not on its device.
 """
 
+import functools
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -55,13 +57,30 @@ def mean_over(axis_name: str | None, tree):
 
 
 def initialize(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Joins the other processes; call before any other use of JAX. With no arguments JAX asks the cluster it finds.
+    """Joins the other processes, where there are any; call before any other use of JAX.
 
-    Survivors of a dead peer stop after 10 s instead of JAX's 100 s.
+    Without arguments JAX asks the launcher, if the environment shows one (TPU pods, Slurm, Open MPI, or
+    JAX_COORDINATOR_ADDRESS). Survivors of a dead peer stop after 10 s instead of JAX's 100 s.
+
+    Raises:
+        ValueError: if only some of the arguments are given.
     """
+    given = (coordinator, num_processes, process_id)
+    if any(x is not None for x in given) and None in given:
+        raise ValueError("--coordinator, --num-processes and --process-id go together: give all three or none")
+    if coordinator is None and not launched_as_several():
+        return
     jax.distributed.initialize(
         coordinator, num_processes, process_id, initialization_timeout=120, heartbeat_timeout_seconds=10
     )
+
+
+def launched_as_several(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher says that this process is one of several."""
+    counts = (environ.get(name, "") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    hosts = environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    multislice = "MEGASCALE_COORDINATOR_ADDRESS" in environ or "JAX_COORDINATOR_ADDRESS" in environ
+    return multislice or len(hosts) > 1 or any(count.isdigit() and int(count) > 1 for count in counts)
 
 
 def process_index() -> int:
@@ -232,8 +251,9 @@ def fsdp_spec(shape: tuple[int, ...], fsdp: int) -> P:
     return P(*("fsdp" if i == largest else None for i in range(len(shape))))
 
 
+@functools.cache
 def make_plan(name: str, *, data: int | None = None, fsdp: int = 1) -> Plan:
-    """The plan called `jit`, `pmap` or `mesh`."""
+    """The plan called `jit`, `pmap` or `mesh`; the same one every time, so that what was compiled for it is found."""
     plans = {"jit": jit_plan, "pmap": pmap_plan, "mesh": lambda: mesh_plan(data, fsdp)}
     if name not in plans:
         raise ValueError(f"parallel={name!r} is not one of {', '.join(plans)}")

@@ -26,20 +26,20 @@ def fields(kind: type) -> dict[str, Any]:
     return {f.name: f.type for f in dataclasses.fields(kind) if f.init and f.name not in hidden}
 
 
-def encode(value: Any) -> Any:
-    """The config as JSON values: a dataclass becomes its fields beside `type`, a tuple a list.
+def encode(value: Any, known: Types) -> Any:
+    """The config as JSON values: a dataclass becomes its fields beside `type`, its name in `known`; a tuple a list.
 
     Raises:
-        TypeError: for a value that is not data.
+        TypeError: for a value that is not data of a known type.
     """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
-        return {"type": kind.__name__} | {name: encode(getattr(value, name)) for name in fields(kind)}
+    if type(value) in known.values():
+        name = next(name for name, kind in known.items() if kind is type(value))
+        return {"type": name} | {key: encode(getattr(value, key), known) for key in fields(type(value))}
     if isinstance(value, tuple):
-        return [encode(v) for v in value]
+        return [encode(v, known) for v in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"a config holds plain values, dataclasses and Linen modules, not {value!r}")
+    raise TypeError(f"a config holds plain values, and of types {', '.join(known)}, not {value!r}")
 
 
 def decode(data: Any, known: Types) -> Any:

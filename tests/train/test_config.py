@@ -85,7 +85,7 @@ def test_override_refuses_in_one_line(assignment, message):
 
 def test_json_round_trip():
     config = Config(steps=3, rates=Rates(learning_rate=0.1, decay="cosine"), net=Net(multipliers=(1,), heads=2))
-    assert configs.decode(json.loads(json.dumps(configs.encode(config))), KNOWN) == config
+    assert configs.decode(json.loads(json.dumps(configs.encode(config, KNOWN))), KNOWN) == config
 
 
 def test_decode_fills_missing_fields_with_defaults():
@@ -109,4 +109,4 @@ def test_decode_refuses_in_one_line(data, message):
 
 def test_encode_refuses_what_is_not_data():
     with pytest.raises(TypeError, match="plain values"):
-        configs.encode({"a": print})
+        configs.encode({"a": print}, KNOWN)

@@ -1,0 +1,37 @@
+"""DDPM of 8 x 8 handwritten digits, on two CPU cores in minutes; what `make demo` trains.
+
+    flaxgen train experiments/ddpm_digits.py --workdir runs/digits
+"""
+
+from flaxgen.data import Data
+from flaxgen.nets.unet import UNet
+from flaxgen.train.optim import Ema, Optimizer
+from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
+
+
+def get_config() -> Config:
+    return Config(
+        seed=0,
+        steps=4_000,
+        batch_size=128,
+        log_every=100,
+        preview_every=1_000,
+        checkpoint_every=1_000,
+        data=Data(source="digits", image_size=8, channels=1, threads=2),
+        net=UNet(
+            image_size=8,
+            in_channels=1,
+            out_channels=1,
+            channels=64,
+            multipliers=(1, 2),
+            depth=1,
+            attention_resolutions=(4,),
+            dropout=0.1,
+            num_classes=11,
+        ),
+        process=Process(schedule="cosine", timesteps=1000),
+        objective=Objective(condition_dropout=0.1),
+        optimizer=Optimizer(learning_rate=1e-3, warmup=200, decay="cosine"),
+        ema=Ema(decay=0.999),
+        sampling=Sampling(sampler="ddim", steps=50),
+    )

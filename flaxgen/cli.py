@@ -1,0 +1,170 @@
+"""The command line: thin shells over `train` and `zoo`. Wrong input is one line and exit code 2."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DEBUG = "FLAXGEN_DEBUG"
+RUN_OR_MODEL = "a run directory (of `train`) or a model directory (of `export` or `import`)"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    parsed = make_parser().parse_args(arguments)
+    try:
+        return parsed.run(parsed) or 0
+    except FloatingPointError as error:
+        code, message = 1, error
+    except (ValueError, OSError, ImportError) as error:
+        code, message = 2, error
+    if os.environ.get(DEBUG):
+        raise message
+    print(f"flaxgen {parsed.command}: error: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("flaxgen", description="The JAX/Flax zoo of image generation.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(commands.add_parser("train", help="train an experiment, or go on with it"))
+    _add_sample(commands.add_parser("sample", help="draw a grid of samples"))
+    _add_export(commands.add_parser("export", help="write a model directory from a run"))
+    _add_import(commands.add_parser("import", help="read another project's weights into a model directory"))
+    _add_info(commands.add_parser("info", help="parameters, config, step and size"))
+    return parser
+
+
+def _add_train(parser):
+    parser.add_argument("experiment", type=Path, help="a file with get_config(), such as experiments/ddpm_digits.py")
+    parser.add_argument("--workdir", type=Path, required=True, help="the run's directory; an existing one goes on")
+    _add_set(parser, "batch_size=64 or net.channels=96")
+    parser.add_argument("--steps", type=int, help="short for --set steps=N")
+    _add_devices(parser)
+    parser.add_argument("--profile", action="store_true", help="write a profiler trace of a few steps to WORKDIR/profile")
+    several = parser.add_argument_group("several processes (found by themselves on TPU pods, Slurm and MPI)")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    several.add_argument("--num-processes", type=int, metavar="N")
+    several.add_argument("--process-id", type=int, metavar="I")
+    parser.set_defaults(run=_train)
+
+
+def _add_sample(parser):
+    parser.add_argument("model", type=Path, help=RUN_OR_MODEL)
+    parser.add_argument("--num", type=int, default=64, help="how many (64)")
+    parser.add_argument("--steps", type=int, help="sampling steps (the model's own default)")
+    parser.add_argument("--sampler", help="ddpm, ddim, euler, heun, dpmpp_2m, unipc ... (the model's own default)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same pictures (0)")
+    parser.add_argument("--out", type=Path, default=Path("samples.png"), help="a .png grid, or a .npz of all arrays")
+    parser.add_argument("--class", dest="label", type=int, metavar="LABEL", help="the class to draw (all in turn)")
+    parser.add_argument("--guidance", type=float, help="classifier-free guidance scale; 1 is none")
+    parser.add_argument("--classifier", type=Path, help="a classifier run or model to guide with")
+    parser.add_argument("--classifier-scale", type=float, default=1.0, help="strength of its guidance (1)")
+    parser.add_argument("--beside-data", action="store_true", help="put real examples beside the drawn ones")
+    _add_set(parser, "eta=0.5 or grid=karras (the model's `sampling` fields)")
+    _add_devices(parser)
+    parser.set_defaults(run=_sample)
+
+
+def _add_export(parser):
+    parser.add_argument("source", type=Path, metavar="RUN_OR_MODEL", help=RUN_OR_MODEL)
+    parser.add_argument("directory", type=Path, metavar="MODEL_DIR", help="where to write; must not exist yet")
+    parser.add_argument("--layout", choices=("flaxgen", "diffusers"), default="flaxgen", help="whose layout (flaxgen)")
+    parser.set_defaults(run=_export)
+
+
+def _add_import(parser):
+    parser.add_argument("source", metavar="HF_DIR_OR_ID", help="a diffusers folder, or a Hub id")
+    parser.add_argument("directory", type=Path, metavar="MODEL_DIR", help="where to write; must not exist yet")
+    parser.add_argument("--revision", help="branch, tag or commit of the Hub id")
+    parser.set_defaults(run=_import)
+
+
+def _add_info(parser):
+    parser.add_argument("source", type=Path, metavar="RUN_OR_MODEL", help=RUN_OR_MODEL)
+    parser.set_defaults(run=_info)
+
+
+def _add_set(parser, example: str):
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=f"override, such as {example}"
+    )
+
+
+def _add_devices(parser):
+    parser.add_argument("--parallel", choices=("jit", "pmap", "mesh"), default="jit", help="one device or many (jit)")
+    parser.add_argument("--mesh", metavar="data=N,fsdp=M", help="the shape of the mesh (data=all,fsdp=1)")
+
+
+def _plan(parsed):
+    from flaxgen import parallel
+
+    sizes = {}
+    for part in parsed.mesh.split(",") if parsed.mesh else ():
+        name, _, size = part.partition("=")
+        if name not in ("data", "fsdp") or not size.isdigit():
+            raise ValueError(f"--mesh {parsed.mesh}: expected data=N,fsdp=M")
+        sizes[name] = int(size)
+    if sizes and parsed.parallel != "mesh":
+        raise ValueError(f"--mesh {parsed.mesh} needs --parallel mesh, got --parallel {parsed.parallel}")
+    return parallel.make_plan(parsed.parallel, **sizes)
+
+
+def _train(parsed) -> int:
+    from flaxgen import parallel, zoo
+    from flaxgen.train import config as configs
+
+    parallel.initialize(parsed.coordinator, parsed.num_processes, parsed.process_id)
+    steps = [] if parsed.steps is None else [f"steps={parsed.steps}"]
+    config = configs.override(zoo.read_experiment(parsed.experiment), [*parsed.set, *steps])
+    zoo.train(config, parsed.workdir, _plan(parsed), profile=parsed.profile)
+    return 0
+
+
+def _sample(parsed) -> int:
+    import jax
+
+    from flaxgen import zoo
+    from flaxgen.train import config as configs
+    from flaxgen.zoo import pictures
+
+    model = zoo.load(parsed.model, _plan(parsed))
+    guide = (zoo.load(parsed.classifier), parsed.classifier_scale) if parsed.classifier else None
+    samples = model.sample(
+        jax.random.key(parsed.seed),
+        parsed.num,
+        label=parsed.label,
+        steps=parsed.steps,
+        sampler=parsed.sampler,
+        guidance=parsed.guidance,
+        sampling=configs.override(model.config.sampling, parsed.set),
+        guide=guide,
+    )
+    real = model.real_examples(parsed.num) if parsed.beside_data else None
+    pictures.save(parsed.out, samples, real, about={"model": parsed.model, "step": model.step, "seed": parsed.seed})
+    print(f"wrote {parsed.out}: {parsed.num} samples of {parsed.model}, step {model.step}, seed {parsed.seed}")
+    return 0
+
+
+def _export(parsed) -> int:
+    from flaxgen import zoo
+
+    zoo.export(parsed.source, parsed.directory, layout=parsed.layout)
+    print(f"wrote {parsed.directory}")
+    return 0
+
+
+def _import(parsed) -> int:
+    from flaxgen import zoo
+
+    zoo.import_model(parsed.source, parsed.directory, revision=parsed.revision)
+    print(f"wrote {parsed.directory}")
+    return 0
+
+
+def _info(parsed) -> int:
+    from flaxgen import zoo
+
+    print(zoo.describe(parsed.source))
+    return 0

@@ -1,0 +1,136 @@
+"""Drawing from a trained diffusion model: one compiled program for each shape, step count and kind of guidance."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from flaxgen.diffusion import guidance, times
+from flaxgen.diffusion.samplers import SAMPLERS, ancestral, ddim, sample
+from flaxgen.train.optim import require
+from flaxgen.types import Bind, Condition, Denoiser, Params, PRNGKey, Sampler, Schedule
+from flaxgen.zoo.process import choose
+
+THRESHOLDS: dict[str, Callable[[Denoiser], Denoiser]] = {
+    "clip": guidance.clip_x0,
+    "dynamic": guidance.dynamic_threshold,
+    "none": lambda denoise: denoise,
+}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn. `guidance` is the classifier-free scale (1: none), `rescale` and `interval` (in t) shape
+    it; `eta` is DDIM's, `variance` that of the sampler ddpm; `batch` is how many are drawn at once."""
+
+    sampler: str = "ddim"
+    steps: int = 50
+    grid: str = "trailing"
+    threshold: str = "clip"
+    guidance: float = 1.0
+    rescale: float = 0.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    eta: float = 0.0
+    variance: Literal["small", "large", "learned"] = "small"
+    batch: int = 64
+
+    def __post_init__(self):
+        choose("sampler", self.sampler, SAMPLERS)
+        choose("grid", self.grid, times.TIME_GRIDS)
+        choose("threshold", self.threshold, THRESHOLDS)
+        require(self.steps >= 1, f"steps={self.steps}: expected 1 or more")
+        require(0 <= self.eta <= 1, f"eta={self.eta}: expected a number in [0, 1]")
+        require(self.batch >= 1, f"batch={self.batch}: expected 1 or more")
+        low, high = self.interval
+        require(0 <= low < high <= 1, f"interval={self.interval}: expected 0 <= low < high <= 1")
+
+
+def make_sampler(sampling: Sampling, schedule: Schedule) -> Sampler:
+    """The sampler that the values name."""
+    if sampling.sampler == "ddpm":
+        return ancestral(schedule, sampling.variance)
+    return ddim(schedule, eta=sampling.eta) if sampling.sampler == "ddim" else SAMPLERS[sampling.sampler](schedule)
+
+
+class Subject(NamedTuple):
+    """What a family lets be drawn: `bind(params)` waits for a condition, `shape` is that of one example, `null` the
+    condition that says nothing (None: the model knows no such)."""
+
+    schedule: Schedule
+    timesteps: int
+    shape: tuple[int, ...]
+    bind: Callable[[Params], Bind]
+    null: Condition | None
+
+
+class Strengths(NamedTuple):
+    """What may change from call to call without compiling again."""
+
+    params: Params
+    guidance: Float[Array, ""]
+    classifier: Params = None
+    classifier_scale: Float[Array, ""] | None = None
+
+
+def make_draw(subject: Subject, sampling: Sampling, *, guided: bool, log_prob: Callable | None = None):
+    """`draw(strengths, {"key": Keys[B], "condition": ..., "target": ...}) -> [B ...]`: picture i follows from key i alone.
+
+    `log_prob(classifier_params, target) -> ((x, t) -> [B])` adds classifier guidance.
+    """
+    sampler = make_sampler(sampling, subject.schedule)
+    grid = times.TIME_GRIDS[sampling.grid](subject.schedule, sampling.steps, subject.timesteps)
+    threshold = THRESHOLDS[sampling.threshold]
+
+    def denoiser(strengths: Strengths, condition: Condition, target: Condition) -> Denoiser:
+        bind = subject.bind(strengths.params)
+        denoise = bind(condition)
+        if guided:
+            free = guidance.classifier_free(bind, condition, subject.null, strengths.guidance, sampling.rescale)
+            low, high = sampling.interval
+            denoise = free if (low, high) == (0, 1) else guidance.limited_interval(free, denoise, low, high)
+        if log_prob is not None:
+            log_prob_of_x = log_prob(strengths.classifier, target)
+            denoise = guidance.classifier(denoise, subject.schedule, log_prob_of_x, strengths.classifier_scale)
+        return threshold(denoise)
+
+    def draw_one(strengths, inputs):
+        noise_key, sample_key = jax.random.split(inputs["key"])
+        told = jax.tree.map(lambda x: x[None], (inputs["condition"], inputs["target"]))
+        x_T = subject.schedule(grid[0]).sigma * jax.random.normal(noise_key, (1, *subject.shape))
+        return sample(sampler, denoiser(strengths, *told), x_T, grid, sample_key)[0]
+
+    return jax.vmap(draw_one, (None, 0))
+
+
+def draw_many(
+    compiled: Callable, strengths: Strengths, key: PRNGKey, inputs: PyTree, *, num: int, batch: int
+) -> Float[np.ndarray, "N ..."]:
+    """`num` pictures in equal batches, the last one filled up; leaves of `inputs` have a leading axis of `num`."""
+    count = -(-num // batch) * batch
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
+    filled = jax.tree.map(lambda x: jnp.concatenate([x, jnp.repeat(x[-1:], count - num, 0)]), dict(inputs))
+    rows = [slice(start, start + batch) for start in range(0, count, batch)]
+    parts = [compiled(strengths, jax.tree.map(lambda x: x[row], {"key": keys, **filled})) for row in rows]  # noqa: B023
+    return np.concatenate([np.asarray(part) for part in parts])[:num]
+
+
+def announced(draw: Callable, title: str) -> Callable:
+    """Says what the first call compiles for, and how long it took."""
+    calls = iter([True])
+
+    def run(*arguments):
+        if not next(calls, False):
+            return draw(*arguments)
+        print(f"compiling {title} ...", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        result = jax.block_until_ready(draw(*arguments))
+        print(f"compiled and drew the first batch in {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+        return result
+
+    return run

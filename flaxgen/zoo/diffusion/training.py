@@ -1,0 +1,85 @@
+"""From a diffusion config to its net, loss and train step; nothing here reads data."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from flaxgen.diffusion import losses, weighting
+from flaxgen.diffusion.denoise import make_bind
+from flaxgen.train import optim
+from flaxgen.train.state import init_state, make_train_step
+from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
+from flaxgen.zoo.diffusion.config import Config, batch_fields, example_shape, null_condition
+from flaxgen.zoo.diffusion.drawing import Subject
+from flaxgen.zoo.process import make_prediction, make_schedule, make_time_input
+
+
+def init_params(config: Config, key: PRNGKey) -> Params:
+    """Fresh parameters.
+
+    Raises:
+        ValueError: if the net's levels do not divide its image size.
+    """
+    label = jnp.zeros(1, jnp.int32) if config.net.num_classes else None
+    return config.net.init(key, jnp.zeros((1, *example_shape(config))), jnp.ones(1), label=label)["params"]
+
+
+def apply_net(config: Config, params: Params, x, time, condition: Condition, dropout_key: PRNGKey | None):
+    """The net's output; with a key it trains, and drops out."""
+    rngs = {} if dropout_key is None else {"dropout": dropout_key}
+    return config.net.apply({"params": params}, x, time, **condition, train=dropout_key is not None, rngs=rngs)
+
+
+def make_loss(config: Config) -> Loss:
+    """The training loss that the config names."""
+    process, objective = config.process, config.objective
+    schedule, prediction = make_schedule(process), make_prediction(process)
+    variance = "learned" if config.net.learned_variance else "large"
+    objectives = {
+        "mse": lambda: losses.weighted_mse(prediction, weighting.WEIGHTS[objective.weight]),
+        "hybrid": lambda: losses.hybrid(schedule, prediction, process.timesteps),
+        "variational": lambda: losses.variational(schedule, prediction, process.timesteps, variance),
+    }
+    field, *condition = batch_fields(config)
+    null = null_condition(config)
+    drops = [] if null is None else [losses.Drop(objective.condition_dropout, null)]
+    return losses.per_example(
+        losses.denoising_loss(
+            functools.partial(apply_net, config),
+            schedule,
+            prediction,
+            make_time_input(process),
+            sample_time=weighting.TIME_SAMPLING[objective.times](schedule, process.timesteps),
+            objective=objectives[objective.loss](),
+            inputs=losses.read_batch(field, condition, drops),
+        )
+    )
+
+
+def make_training(config: Config):
+    """`init(key)` and `make_step(axis_name)` of the run."""
+    tx = optim.make_optimizer(config.optimizer, config.steps)
+    loss, ema_decay = make_loss(config), optim.make_ema_decay(config.ema)
+
+    def init(key: PRNGKey):
+        return init_state(init_params(config, key), tx)
+
+    def make_step(axis_name: str | None):
+        return make_train_step(loss, tx, ema_decay=ema_decay, accumulate=config.accumulate, axis_name=axis_name)
+
+    return init, make_step
+
+
+def make_subject(config: Config) -> Subject:
+    """What there is to draw."""
+    process = config.process
+    schedule, prediction, time_input = make_schedule(process), make_prediction(process), make_time_input(process)
+
+    def bind(params: Params) -> Bind:
+        def net(x, time, condition):
+            return apply_net(config, params, x, time, condition, None)
+
+        return make_bind(net, schedule, prediction, time_input, learned_variance=config.net.learned_variance)
+
+    return Subject(schedule, process.timesteps, example_shape(config), bind, null_condition(config))

@@ -1,0 +1,214 @@
+"""What lies on disk: experiment files, run directories and model directories.
+
+A run directory has `config.json`, `metrics.jsonl`, `previews/`, `tensorboard/` and `checkpoints/`; a model directory has
+`config.json` and `model.safetensors`. No code is ever loaded from either.
+"""
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+import flaxgen
+from flaxgen import parallel
+from flaxgen.data import Data
+from flaxgen.nets.classifier import NoisyClassifier
+from flaxgen.nets.mlp import MLP
+from flaxgen.nets.unet import UNet
+from flaxgen.train import checkpoint
+from flaxgen.train import config as configs
+from flaxgen.train.optim import Ema, Optimizer
+from flaxgen.types import Experiment, Params, PRNGKey
+from flaxgen.weights import store
+from flaxgen.zoo import classifier, diffusion
+
+CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"
+FREE = {"steps", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints", "sampling", "data.path",
+        "data.threads", "data.prefetch", "data.max_broken"}  # fmt: skip
+"""What may change between two commands of one run."""
+
+
+class Family(NamedTuple):
+    """What the commands need of a model family: from its config to a run, to fresh parameters, and to a model."""
+
+    build: Callable[[Any], Experiment]
+    init_params: Callable[[Any, PRNGKey], Params]
+    model: Callable[[Any, Params, int, parallel.Plan], Any]
+
+
+FAMILIES: dict[type, Family] = {
+    diffusion.Config: Family(diffusion.build, diffusion.init_params, diffusion.Model),
+    classifier.Config: Family(classifier.build, classifier.init_params, classifier.Model),
+}
+KNOWN: dict[str, type] = {
+    "Diffusion": diffusion.Config,
+    "Classifier": classifier.Config,
+    **{
+        kind.__name__: kind
+        for kind in (
+            Data, UNet, MLP, NoisyClassifier, Optimizer, Ema, diffusion.Process, diffusion.Objective, diffusion.Sampling
+        )
+    },
+}  # fmt: skip
+"""All that may appear in a config.json."""
+
+
+def read_experiment(path: Path) -> Any:
+    """The config that an experiment file's `get_config()` returns.
+
+    Raises:
+        ValueError: if the file is missing, or has no such function.
+    """
+    if not path.is_file():
+        raise ValueError(f"experiment {path} does not exist: expected a file such as experiments/ddpm_digits.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"experiment {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"experiment {path} has no get_config(): see experiments/ddpm_digits.py")
+    config = module.get_config()
+    if type(config) not in FAMILIES:
+        raise ValueError(f"experiment {path}: get_config() returned a {type(config).__name__}, expected a zoo Config")
+    return config
+
+
+def encode(config: Any) -> dict[str, Any]:
+    """The config as JSON values."""
+    return configs.encode(config, KNOWN)
+
+
+def decode(data: Any) -> Any:
+    """The inverse of `encode`."""
+    return configs.decode(data, KNOWN)
+
+
+def read_config(directory: Path) -> tuple[Any, int]:
+    """The config in a run or model directory, and the step its weights are of (0 for a run).
+
+    Raises:
+        ValueError: if there is none, or it is not one that this version knows.
+    """
+    path = directory / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{directory} is no run or model directory: it has no {CONFIG}")
+    data = store.read_json(path)
+    if "config" not in data:
+        raise ValueError(f"{path} is not flaxgen's: use `flaxgen import {directory} MODEL_DIR` for other layouts")
+    return decode(data["config"]), int(data.get("step", 0))
+
+
+def write_config(directory: Path, config: Any, **more: int) -> None:
+    """Writes config.json whole or not at all."""
+    text = json.dumps({"flaxgen": flaxgen.__version__, **more, "config": encode(config)}, indent=2)
+    torn = directory / f"{CONFIG}.{parallel.process_index()}.tmp"
+    torn.write_text(text + "\n")
+    os.replace(torn, directory / CONFIG)
+
+
+def claim(workdir: Path, config: Any) -> None:
+    """Makes `workdir` the run of this config, or finds that it is.
+
+    Raises:
+        ValueError: if it holds another experiment (naming the first field that differs), or something else.
+    """
+    if (workdir / CONFIG).is_file():
+        ours, theirs = (_flat(encode(c)) for c in (config, read_config(workdir)[0]))
+        for key in ours.keys() | theirs.keys():
+            if ours.get(key) != theirs.get(key) and not _is_free(key):
+                raise ValueError(
+                    f"{workdir} holds another experiment: {key} is {theirs.get(key)!r} there and {ours.get(key)!r} "
+                    "here; choose another --workdir"
+                )
+    elif workdir.is_dir() and any(workdir.iterdir()):
+        raise ValueError(f"{workdir} is not empty and holds no run: choose another --workdir")
+    if parallel.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_config(workdir, config)
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested JSON objects by dotted path."""
+    if not isinstance(data, dict):
+        return {prefix: data}
+    return {k: v for key, value in data.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def load(path: str | Path, plan: parallel.Plan | None = None) -> Any:
+    """The model in a run directory (the average of its newest good checkpoint) or a model directory, with its verbs.
+
+    `plan` says on which devices it runs; by default on one.
+
+    Raises:
+        ValueError: if there is no model, or a tensor is missing, unknown or of the wrong shape.
+    """
+    directory = Path(path)
+    config, step = read_config(directory)
+    family = FAMILIES[type(config)]
+    like = jax.eval_shape(lambda: family.init_params(config, jax.random.key(0)))
+    if (directory / WEIGHTS).is_file():
+        params = store.load_params(directory / WEIGHTS, like)
+    elif (directory / CHECKPOINTS).is_dir():
+        step, fields = checkpoint.read(directory / CHECKPOINTS, ("ema_params",))
+        params = store.fit(store.flatten(fields["ema_params"]), like, str(directory / CHECKPOINTS))
+    else:
+        raise ValueError(f"{directory} has neither {WEIGHTS} nor {CHECKPOINTS}/: was anything trained there?")
+    return family.model(config, jax.device_put(params), step, plan or parallel.make_plan("jit"))
+
+
+def write_model(directory: Path, config: Any, params: Params, step: int) -> None:
+    """Writes a model directory.
+
+    Raises:
+        ValueError: if it exists.
+    """
+    new_directory(directory)
+    store.save_params(directory / WEIGHTS, params)
+    write_config(directory, config, step=step)
+
+
+def new_directory(directory: Path) -> None:
+    """Makes a directory that must not hold anything yet."""
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ValueError(f"{directory} is not empty: choose a new directory")
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def describe(path: Path) -> str:
+    """A run or model in words: what it is, its step, its parameters by part, its size, its config."""
+    config, step = read_config(path)
+    family = FAMILIES[type(config)]
+    if not (path / WEIGHTS).is_file() and (path / CHECKPOINTS).is_dir():
+        step = checkpoint.newest_good(path / CHECKPOINTS) or 0
+    like = jax.eval_shape(lambda: family.init_params(config, jax.random.key(0)))
+    sizes = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in like.items()}
+    total = sum(sizes.values())
+    files = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:8]
+    lines = [
+        f"{path}: {type(config.net).__name__} of the {_family_name(config)} family, at step {step:,} of {config.steps:,}",
+        f"parameters  {total:,} ({4 * total / 2**20:.1f} MiB in float32)",
+        *(f"  {size:>12,}  {name}" for name, size in largest),
+        f"on disk     {files / 2**20:.1f} MiB",
+        "config",
+        *(f"  {key} = {_shown(value)}" for key, value in _flat(encode(config)).items() if key.rpartition(".")[2] != "type"),
+    ]
+    return "\n".join(lines)
+
+
+def _family_name(config: Any) -> str:
+    return next(name for name, kind in KNOWN.items() if kind is type(config)).lower()
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+

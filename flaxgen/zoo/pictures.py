@@ -1,0 +1,87 @@
+"""Samples as one picture: grids of images, scatter plots of points, and PNG files that know how they were made."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+SMALLEST_SIDE = 64
+"""Images smaller than this are enlarged by a whole factor, so that a grid of 8 x 8 digits can be looked at."""
+
+
+def grid(images: Shaped[np.ndarray, "N H W C"], columns: int | None = None, gap: int = 2) -> UInt8[NDArray, "h w 3"]:
+    """One picture of N images, uint8 or float in [-1, 1], row by row with white gaps; about square by default."""
+    pixels = images if images.dtype == np.uint8 else to_pixels(images)
+    count, height, width, channels = pixels.shape
+    pixels = np.repeat(pixels, 3, axis=-1) if channels == 1 else pixels
+    scale = max(1, SMALLEST_SIDE // max(height, width))
+    pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    columns = columns or math.ceil(math.sqrt(count))
+    rows, (height, width) = math.ceil(count / columns), pixels.shape[1:3]
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = (gap + n * (size + gap) for n, size in zip(divmod(i, columns), (height, width), strict=True))
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def to_pixels(images: Float[np.ndarray, "*any"]) -> UInt8[np.ndarray, "*any"]:
+    """[-1, 1] to 0..255, rounded; what lies outside is clipped."""
+    return np.clip(np.round((images + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def beside(left: UInt8[NDArray, "h w 3"], right: UInt8[NDArray, "H W 3"], gap: int = 24) -> UInt8[NDArray, "a b 3"]:
+    """Two pictures next to each other, aligned at the top."""
+    height = max(left.shape[0], right.shape[0])
+    canvas = np.full((height, left.shape[1] + gap + right.shape[1], 3), 255, np.uint8)
+    canvas[: left.shape[0], : left.shape[1]] = left
+    canvas[: right.shape[0], left.shape[1] + gap :] = right
+    return canvas
+
+
+def scatter(drawn: Float[np.ndarray, "N 2"], real: Float[np.ndarray, "M 2"] | None = None) -> UInt8[NDArray, "h w 3"]:
+    """Drawn points over real ones."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), dpi=100, layout="tight")
+    axes = figure.add_subplot()
+    if real is not None:
+        axes.scatter(*real.T, s=3, color="0.8", label="real")
+    axes.scatter(*drawn.T, s=3, color="tab:blue", label="drawn")
+    axes.set_aspect("equal")
+    axes.legend(loc="upper right")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def draw(samples: Float[np.ndarray, "N *rest"], real: np.ndarray | None = None) -> UInt8[NDArray, "h w 3"]:
+    """Images as a grid (real ones beside them), points as a scatter plot (over the real ones)."""
+    if samples.ndim == 2:
+        return scatter(samples, real)
+    picture = grid(samples)
+    return picture if real is None else beside(picture, grid(real))
+
+
+def save(path: Path, samples: Float[np.ndarray, "N *rest"], real: np.ndarray | None, about: Mapping[str, object]) -> None:
+    """Writes samples as the arrays themselves (.npz, field `samples`) or as one picture (.png, `about` as its text).
+
+    Raises:
+        ValueError: for another suffix.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npz":
+        np.savez_compressed(path, samples=samples)
+    elif path.suffix == ".png":
+        text = PngInfo()
+        for key, value in about.items():
+            text.add_text(key, str(value))
+        Image.fromarray(draw(samples, real)).save(path, pnginfo=text)
+    else:
+        raise ValueError(f"--out {path}: expected a name that ends in .png or .npz")
