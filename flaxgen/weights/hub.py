@@ -16,13 +16,12 @@ def resolve(source: str | Path, revision: str | None = None) -> Path:
         ValueError: if `source` is neither a folder nor a Hub id, or a revision is given for a folder.
         OSError: if the Hub, the repository or the revision cannot be reached.
     """
-    folder = Path(source)
-    if folder.is_dir():
+    folder, name = Path(source), str(source)
+    if name and folder.is_dir():
         if revision is not None:
             raise ValueError(f"revision={revision!r} is for Hub ids, but {source} is a folder")
         return folder
-    name = str(source)
-    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) or "--" in name or ".." in name:
         raise ValueError(f"{name!r} is neither a folder nor a Hub id like owner/name")
     return _download(name, revision)
 

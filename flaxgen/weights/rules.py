@@ -69,11 +69,20 @@ def from_params(rules: Sequence[Rule], params: Mapping[str, NDArray[Any]]) -> di
     """
     out: dict[str, NDArray[Any]] = {}
     for path, value in params.items():
-        rule, name = _translate(path, [(rule, rule.param, rule.tensor) for rule in rules])
+        rule, name = _from_param(rules, path)
         if name in out:
             raise ValueError(f"parameter {path!r} stands for {name!r}, which another parameter gave already")
         out[name] = np.asarray(rule.layout.from_flax(value), order="C")
     return out
+
+
+def tensor_name(rules: Sequence[Rule], path: str) -> str:
+    """What the other layout calls the parameter at `path`; ValueError if no rule, or more than one, matches."""
+    return _from_param(rules, path)[1]
+
+
+def _from_param(rules: Sequence[Rule], path: str) -> tuple[Rule, str]:
+    return _translate(path, [(rule, rule.param, rule.tensor) for rule in rules])
 
 
 def _translate(name: str, sides: Sequence[tuple[Rule, str, str]]) -> tuple[Rule, str]:

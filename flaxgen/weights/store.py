@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -255,21 +255,23 @@ def check_names(found: Iterable[str], expected: Iterable[str], where: str) -> No
         raise ValueError(f"{where}: tensor {extra[0]!r} is not part of the model ({len(extra)} extra in all)")
 
 
-def fit(tensors: Tensors, like: Params, where: str) -> dict[str, Any]:
+def fit(tensors: Tensors, like: Params, where: str, called: Callable[[str], str] = str) -> dict[str, Any]:
     """The tensors as a tree of the structure, shapes and dtypes of `like` (arrays or ShapeDtypeStructs).
+
+    `where` they come from and how each is `called` there is for the errors.
 
     Raises:
         ValueError: naming a tensor that is missing, extra, of another shape, or of a dtype that would lose digits.
     """
     leaves = jax.tree_util.tree_leaves_with_path(like)
     expected = {"/".join(_key(entry) for entry in path): leaf for path, leaf in leaves}
-    check_names(tensors, expected, where)
+    check_names(map(called, tensors), map(called, expected), where)
     for name, leaf in expected.items():
-        value = tensors[name]
-        if value.shape != tuple(leaf.shape):
-            raise ValueError(f"{where}: tensor {name!r} has shape {value.shape}, expected {tuple(leaf.shape)}")
+        value, shape = tensors[name], tuple(leaf.shape)
+        if value.shape != shape:
+            raise ValueError(f"{where}: tensor {called(name)!r} has shape {value.shape}, expected {shape}")
         if not np.can_cast(value.dtype, leaf.dtype):
-            raise ValueError(f"{where}: tensor {name!r} is {value.dtype}, which does not fit into {leaf.dtype}")
+            raise ValueError(f"{where}: tensor {called(name)!r} is {value.dtype}, which does not fit into {leaf.dtype}")
     return unflatten({name: np.asarray(tensors[name], leaf.dtype) for name, leaf in expected.items()})
 
 

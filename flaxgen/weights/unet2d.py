@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flaxgen.nets.unet import UNet
 from flaxgen.types import Params
 from flaxgen.weights import store
-from flaxgen.weights.rules import CONV, LINEAR, Rule, from_params, to_params, under
+from flaxgen.weights.rules import CONV, LINEAR, Rule, from_params, tensor_name, to_params, under
 from flaxgen.weights.unet2d_config import config_from_unet, unet_from_config
 
 STEM = "diffusion_pytorch_model"
@@ -75,7 +75,8 @@ def import_unet2d(folder: str | Path) -> tuple[UNet, dict[str, Any]]:
     renamed = {_current_name(name): value for name, value in tensors.items()}
     if len(renamed) < len(tensors):
         raise ValueError(f"{folder} holds an attention tensor under its old name and its new one")
-    return unet, store.fit(to_params(RULES, renamed), abstract_params(unet), str(folder))
+    params, like = to_params(RULES, renamed), abstract_params(unet)
+    return unet, store.fit(params, like, str(folder), lambda path: tensor_name(RULES, path))
 
 
 def _current_name(name: str) -> str:
