@@ -127,6 +127,7 @@ def weighted_mse(prediction: Prediction, weight: Weight) -> Objective:
     """The squared error of the net's output, times a weight; `mse` is without."""
 
     def objective(out, noised):
+        check_output(out, noised, learned_variance=False)
         mse = output_mse(out, noised, prediction)
         return weight(prediction, noised.alpha, noised.sigma) * mse, {"mse": mse}
 
@@ -140,6 +141,7 @@ def hybrid(schedule: Schedule, prediction: Prediction, timesteps: int, bound_wei
     """
 
     def objective(out, noised):
+        check_output(out, noised, learned_variance=True)
         denoised = read_output(out, noised.x, noised.alpha, noised.sigma, prediction, learned_variance=True)
         denoised = Denoised(jax.lax.stop_gradient(denoised.x0), denoised.var_mix)
         vb = timesteps * mean_bound_term(denoised, noised, schedule, timesteps, "learned")
@@ -157,6 +159,7 @@ def variational(schedule: Schedule, prediction: Prediction, timesteps: int, vari
 
     def objective(out, noised):
         learned = variance == "learned"
+        check_output(out, noised, learned)
         denoised = read_output(out, noised.x, noised.alpha, noised.sigma, prediction, learned)
         vb = timesteps * mean_bound_term(denoised, noised, schedule, timesteps, variance)
         mean_part = jnp.split(out, 2, axis=-1)[0] if learned else out
@@ -175,17 +178,19 @@ def mean_bound_term(
 
 
 def output_mse(out: Float[Array, "B ..."], noised: Noised, prediction: Prediction) -> Float[Array, ""]:
-    """Mean squared error of the output against what it should be.
-
-    Raises:
-        ValueError: if the shapes differ.
-    """
-    if out.shape != noised.x0.shape:
-        raise ValueError(
-            f"the net puts out {out.shape[1:]} for data of shape {noised.x0.shape[1:]}: a learned variance takes twice "
-            "the channels and a hybrid or variational objective"
-        )
+    """Mean squared error of the output against what it should be."""
     return jnp.mean((out - prediction.target(noised.x0, noised.eps, noised.alpha, noised.sigma)) ** 2)
+
+
+def check_output(out: Array, noised: Noised, learned_variance: bool) -> None:
+    """Raises ValueError unless the output has the channels of the data, twice as many with a learned variance."""
+    *space, channels = noised.x0.shape
+    expected = (*space, channels * (1 + learned_variance))
+    if out.shape != expected:
+        raise ValueError(
+            f"the net puts out {out.shape[1:]} where this objective takes {expected[1:]}: a learned variance needs "
+            "twice the channels of the data, and a hybrid or variational objective"
+        )
 
 
 # What of a batch goes where
