@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """The decoders that untrusted bytes may reach; Pillow has forty more."""
@@ -58,6 +58,8 @@ def decode_image(data: bytes, channels: int, short_side: int = 0) -> UInt8[np.nd
             return to_channels(_flatten(ImageOps.exif_transpose(image)), channels)
     except BrokenImage:
         raise
+    except UnidentifiedImageError as error:
+        raise BrokenImage(f"not one of {', '.join(FORMATS)}") from error
     except _PILLOW_ERRORS as error:
         raise BrokenImage(_one_line(error)) from error
 

@@ -5,7 +5,7 @@ import logging
 import math
 import threading
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,14 +20,18 @@ MIN_READ = 64
 MAX_LOGGED = 5
 
 
+@runtime_checkable
 class Stored(Protocol):
     """Examples as they lie on disk: `image` is encoded bytes or a uint8 array, `label` an int, `text` a str.
 
     Reading one may raise OSError or BrokenImage. `name` is what the user would look for.
     """
 
-    class_names: tuple[str, ...] | None
-    num_classes: int | None
+    @property
+    def class_names(self) -> tuple[str, ...] | None: ...
+
+    @property
+    def num_classes(self) -> int | None: ...
 
     def __len__(self) -> int: ...
 
@@ -76,12 +80,12 @@ class Images:
     def _usable(self, index: int) -> Mapping[str, Any] | None:
         if index in self.broken:
             return None
+        example, reason = None, None
         try:
             example = self._prepare(self._stored[index])
         except (BrokenImage, OSError) as error:
-            self._note(index, " ".join(str(error).split()))
-            return None
-        self._note(index, None)
+            reason = " ".join(str(error).split())
+        self._note(index, reason)
         return example
 
     def _prepare(self, stored: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -30,13 +30,13 @@ class Records:
 
     def __init__(self, path: str, caption_field: str = "", label_field: str = "label"):
         grain: Any = import_module("grain")
-        tf_example_pb2: Any = import_module("tensorflow_datasets.proto.tf_example_pb2")
+        protos: Any = import_module("tensorflow_datasets.proto")
         pattern = os.path.join(glob.escape(path), "*.array_record*") if os.path.isdir(path) else path
         files = sorted(glob.glob(pattern))
         if not files:
             raise DataError(f"data.path {path} names no .array_record file")
         self._source = grain.sources.ArrayRecordDataSource(files)
-        self._parse = tf_example_pb2.Example.FromString
+        self._parse = protos.tf_example_pb2.Example.FromString
         self._path, self._caption_field, self._label_field = path, caption_field, label_field
 
     def __len__(self) -> int:
@@ -71,11 +71,12 @@ class Tfds:
             builder.download_and_prepare()
             self._source = builder.as_data_source(split=split, decoders=skip)
         except (ValueError, OSError, ImportError, NotImplementedError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise DataError(f"TFDS cannot give split {split!r} of data.name={name!r}: {reason}") from error
         label = features.get(label_field)
         self.num_classes = getattr(label, "num_classes", None)
-        self.class_names = tuple(label.names) if getattr(label, "names", None) else None
+        names = getattr(label, "names", None)
+        self.class_names = tuple(names) if names else None
         self._name, self._caption_field, self._label_field = f"{name} {split}", caption_field, label_field
 
     def __len__(self) -> int:

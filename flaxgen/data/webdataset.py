@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -123,7 +124,7 @@ def shard_index(path: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(cached, allow_pickle=False) as arrays:
             return arrays["keys"], arrays["table"]
-    except (OSError, ValueError, KeyError, EOFError):  # absent, or cut short by a crash
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # absent, or cut short by a crash
         keys, table = _scan(path)
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +138,7 @@ def shard_index(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 def cache_folder() -> Path:
     """Where indices are kept: flaxgen/shards below XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaxgen" / "shards"
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "flaxgen" / "shards"
 
 
 def _scan(path: str) -> tuple[np.ndarray, np.ndarray]:
