@@ -1,7 +1,7 @@
 """The interfaces every part of flaxgen is written against; nothing else lives here."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Array, Float, Key, PyTree, Shaped, UInt8
 from numpy.typing import NDArray
@@ -72,12 +72,13 @@ class TrainState(NamedTuple):
     opt_state: PyTree
 
 
+@runtime_checkable  # beartype checks it in the tests
 class Source(Protocol):
     """Random access to examples, each a dict of numpy arrays and str."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
 
 
 class Experiment(NamedTuple):

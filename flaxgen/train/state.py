@@ -38,7 +38,7 @@ def make_train_step(
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema_params, 1 - ema_decay(state.step))
-        metrics = {**metrics, "grad_norm": optax.global_norm(grads)}
+        metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     return train_step
@@ -54,7 +54,8 @@ def accumulated(gradient: Callable, parts: int) -> Callable:
 
     def mean_gradient(params, batch, keys):
         split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (batch, keys))
-        like = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], split))
+        part = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), split)
+        like = jax.eval_shape(gradient, params, *part)
 
         def add(total, part):
             return jax.tree.map(jnp.add, total, gradient(params, *part)), None
