@@ -13,11 +13,14 @@ LogProb = Callable[[Float[Array, "B ..."], Time], Float[Array, " B"]]
 """(x_t, t) -> log p(y | x_t) in nats, for the y that is wanted."""
 
 
-def classifier_free(bind: Bind, cond: Condition, null: Condition, scale: Scalar, rescale: Scalar = 0.0) -> Denoiser:
+def classifier_free(
+    bind: Bind, cond: Condition, null: Condition, scale: Scalar | Float[Array, "B ..."], rescale: Scalar = 0.0
+) -> Denoiser:
     """null + scale (cond - null) from one doubled batch [Ho22, eq. 6]; scale=1 is cond, 0 is null.
 
-    Written from cond, so that scale=1 is exact. The learned variance is that of cond. `rescale` in [0, 1] goes from
-    none of it to the standard deviation of cond in every example [Lin23, eq. 14-16]. Both may be traced.
+    Written from cond, so that scale=1 is exact; one scale for all, or an array [B 1 1 1]. The learned variance is that
+    of cond. `rescale` in [0, 1] goes from what guidance makes of an example's standard deviation to that of cond
+    [Lin23, eq. 14-16], taken of x0. Both may be traced.
     """
     denoise = bind(jax.tree.map(lambda c, n: jnp.concatenate([c, n]), cond, null))
 
