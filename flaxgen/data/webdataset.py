@@ -6,10 +6,10 @@ import json
 import os
 import tarfile
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,8 +18,6 @@ from flaxgen.data.decode import SUFFIXES, BrokenImage, DataError
 from flaxgen.data.folder import caption_key
 
 KINDS = ("image", "cls", "txt", "json")
-OPEN_FILES = 16
-"""Shards that a thread keeps open."""
 
 
 class Shards:
@@ -42,7 +40,6 @@ class Shards:
         self._keys = np.concatenate([keys for keys, _ in indexed])
         self._shard = np.repeat(np.arange(len(indexed)), [len(keys) for keys, _ in indexed])
         self._caption_field, self._label_field = caption_field, label_field
-        self._local = threading.local()
         if not len(self):
             raise DataError(f"data.path {path} holds no image in its {len(self._paths)} shards")
 
@@ -53,7 +50,8 @@ class Shards:
         return f"{self._paths[self._shard[index]]}:{self._keys[index].decode()}"
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        members = {kind: self._member(index, i) for i, kind in enumerate(KINDS)}
+        with open(self._paths[self._shard[index]], "rb", buffering=0) as file:  # opened anew: threads share nothing
+            members = {kind: _member(file, *place) for kind, place in zip(KINDS, self._table[index], strict=True)}
         example: dict[str, Any] = {"image": members["image"]}
         if members["json"] is not None:
             example |= self._from_json(members["json"])
@@ -78,24 +76,6 @@ class Shards:
         if isinstance(row.get(self._label_field), int):
             example["label"] = row[self._label_field]
         return example
-
-    def _member(self, index: int, kind: int) -> bytes | None:
-        offset, size = self._table[index, kind]
-        if offset < 0:
-            return None
-        file = self._file(self._shard[index])
-        file.seek(offset)
-        return file.read(size)
-
-    def _file(self, shard: int) -> BinaryIO:
-        """This thread's own handle: a shared one would need a lock around every seek and read."""
-        files = self._local.__dict__.setdefault("files", OrderedDict())
-        if shard not in files:
-            if len(files) >= OPEN_FILES:
-                files.popitem(last=False)[1].close()
-            files[shard] = open(self._paths[shard], "rb", buffering=0)  # noqa: SIM115 kept for the next read
-        files.move_to_end(shard)
-        return files[shard]
 
 
 def find_shards(path: str) -> list[str]:
@@ -122,7 +102,7 @@ def shard_index(path: str) -> tuple[np.ndarray, np.ndarray]:
     identity = f"{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns}"
     cached = cache_folder() / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npz"
     try:
-        with np.load(cached, allow_pickle=False) as arrays:
+        with open(cached, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return arrays["keys"], arrays["table"]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # absent, or cut short by a crash
         keys, table = _scan(path)
@@ -139,6 +119,13 @@ def shard_index(path: str) -> tuple[np.ndarray, np.ndarray]:
 def cache_folder() -> Path:
     """Where indices are kept: flaxgen/shards below XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "flaxgen" / "shards"
+
+
+def _member(file: FileIO, offset: np.int64, size: np.int64) -> bytes | None:
+    if offset < 0:
+        return None
+    file.seek(offset)
+    return file.read(size)
 
 
 def _scan(path: str) -> tuple[np.ndarray, np.ndarray]:

@@ -131,7 +131,9 @@ def test_truncated(kind):
             decode_image(data[:cut], 3)
 
 
-@pytest.mark.parametrize("data", [b"", b"not a picture", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0"])
+@pytest.mark.parametrize(
+    "data", [b"", b"not a picture", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0"]
+)
 def test_other_formats_are_refused(data):
     with pytest.raises(BrokenImage, match="JPEG"):
         decode_image(data, 3)
