@@ -36,7 +36,7 @@ class RunLog:
         if not self.speaks:
             return
         self.workdir.mkdir(parents=True, exist_ok=True)
-        self._metrics = (self.workdir / "metrics.jsonl").open("a")
+        self._metrics = (self.workdir / "metrics.jsonl").open("ab", buffering=0)
         self._board = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=start + 1, flush_secs=30)
         often = 0.1 if sys.stderr.isatty() else 10.0
         self._bar = tqdm(initial=start, total=steps, unit="step", mininterval=often, dynamic_ncols=True)
@@ -60,11 +60,10 @@ class RunLog:
         if not self.speaks:
             return
         try:
-            self._metrics.write(json.dumps({"step": step, **metrics}) + "\n")
-            self._metrics.flush()
+            self._metrics.write(json.dumps({"step": step, **metrics}).encode() + b"\n")
         except OSError as error:
             raise OSError(
-                error.errno, f"metrics could not be written ({error.strerror})", self._metrics.name
+                error.errno, f"metrics could not be written ({error.strerror})", str(self._metrics.name)
             ) from error
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)

@@ -1,6 +1,6 @@
 """A run small enough to be killed twenty times: `python toy_run.py WORKDIR STEPS [key=value ...]`.
 
-Keys: those of `Run`; parallel (a plan's name); sleep (seconds a step); nan_at (the step whose batch is not a number);
+Keys: those of `Run`; parallel (a plan); fsdp; sleep (seconds a step); nan_at (the step whose batch is not a number);
 width (of the net); file_limit (bytes a file may have, to fail as on a full disk); distributed (jax.distributed:
 port,processes,process).
 """
@@ -50,7 +50,7 @@ def toy_experiment(config: Toy) -> Experiment:
     def preview(state, key):
         return np.asarray(jnp.clip(128 + 100 * state.ema_params["w"], 0, 255), np.uint8)[..., None]
 
-    return Experiment(init, make_step, source=(), batch_fields=("x",), preview=preview)
+    return Experiment(init, make_step, source=[{}], batch_fields=("x",), preview=preview)
 
 
 def toy_batches(config: Toy):
@@ -71,7 +71,7 @@ def toy_batches(config: Toy):
 def main() -> None:
     workdir, steps, *rest = sys.argv[1:]
     given = dict(word.split("=") for word in rest)
-    plan, limit = given.pop("parallel", "jit"), given.pop("file_limit", None)
+    plan, fsdp, limit = given.pop("parallel", "jit"), int(given.pop("fsdp", 1)), given.pop("file_limit", None)
     if "distributed" in given:
         port, processes, process = map(int, given.pop("distributed").split(","))
         parallel.initialize(f"127.0.0.1:{port}", processes, process)
@@ -79,7 +79,9 @@ def main() -> None:
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     try:
-        loop.run(toy_experiment(config), config, Path(workdir), parallel.make_plan(plan), toy_batches(config))
+        loop.run(
+            toy_experiment(config), config, Path(workdir), parallel.make_plan(plan, fsdp=fsdp), toy_batches(config)
+        )
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"flaxgen: {error}")
 
