@@ -77,7 +77,7 @@ SOURCES = (*STORED, *TOYS)
 def open_source(data: Data) -> Images | Toy:
     """The examples, decoded and resized; the transforms that draw numbers are `random_transform`'s.
 
-    It has `num_classes` and `class_names` where the data says so, else None.
+    It has `num_classes` and `class_names`, None where the data does not say, and `broken`: what was skipped so far.
 
     Raises:
         DataError: if the source is not known, the path is missing or empty, or a value is out of range.

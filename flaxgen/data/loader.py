@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -66,9 +66,9 @@ def batches(
     transform: Transform | None = None,
     threads: int = 8,
     prefetch: int = 8,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[dict[str, np.ndarray], None, None]:
     """The batches of `start_step`, `start_step` + 1 and so on without end, read ahead: each of `threads` makes whole
-    batches, and at most `prefetch` of them wait (0 threads: read when asked for).
+    batches, and at most `prefetch` of them wait (0 threads: read when asked for). `close` ends the threads.
 
     Raises:
         DataError: here if the source is empty or the batch does not divide over the hosts, and from `next` what
@@ -80,7 +80,15 @@ def batches(
     steps = grain.MapDataset.range(start_step, sys.maxsize)
     made = steps.map(lambda step: _read(source, order, step, fields, transform))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
-    return iter(made.to_iter_dataset(options))
+    return _closing(iter(made.to_iter_dataset(options)))
+
+
+def _closing(stream) -> Generator[dict[str, np.ndarray], None, None]:
+    """`stream`, whose threads end with the generator."""
+    try:
+        yield from stream
+    finally:
+        stream.close()
 
 
 def _read(source, order, step, fields, transform) -> dict[str, np.ndarray]:

@@ -31,6 +31,7 @@ class Records:
     def __init__(self, path: str, caption_field: str = "", label_field: str = "label"):
         grain: Any = import_module("grain")
         protos: Any = import_module("tensorflow_datasets.proto")
+        self._decode_error: type[Exception] = import_module("google.protobuf.message").DecodeError
         pattern = os.path.join(glob.escape(path), "*.array_record*") if os.path.isdir(path) else path
         files = sorted(glob.glob(pattern))
         if not files:
@@ -48,7 +49,7 @@ class Records:
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         try:
             features = self._parse(self._source[index]).features.feature
-        except ValueError as error:  # protobuf's DecodeError is one
+        except self._decode_error as error:
             raise BrokenImage(f"not a tf.train.Example: {error}") from error
         row = {name: _feature_value(feature) for name, feature in features.items()}
         return _example(row, self._caption_field, self._label_field)

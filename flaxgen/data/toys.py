@@ -1,6 +1,7 @@
 """Distributions in the plane, for experiments of seconds. Coordinates lie about in [-1, 1]."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +69,7 @@ class Toy:
     """
 
     class_names = None
+    broken: Mapping[int, str] = MappingProxyType({})
 
     def __init__(self, name: str, split: str, seed: int, size: int):
         if name not in TOYS:

@@ -51,7 +51,9 @@ class Shards:
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         with open(self._paths[self._shard[index]], "rb", buffering=0) as file:  # opened anew: threads share nothing
-            members = {kind: _member(file, *place) for kind, place in zip(KINDS, self._table[index], strict=True)}
+            members = {
+                kind: _member(file, *place) for kind, place in zip(KINDS, self._table[index].tolist(), strict=True)
+            }
         example: dict[str, Any] = {"image": members["image"]}
         if members["json"] is not None:
             example |= self._from_json(members["json"])
@@ -121,7 +123,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "flaxgen" / "shards"
 
 
-def _member(file: FileIO, offset: np.int64, size: np.int64) -> bytes | None:
+def _member(file: FileIO, offset: int, size: int) -> bytes | None:
     if offset < 0:
         return None
     file.seek(offset)

@@ -9,7 +9,7 @@ BLOCK = 256
 """Rows compared at a time: memory is at most BLOCK times the size of the other set."""
 
 
-def energy_distance(x: Float[Array | np.ndarray, "N D"], y: Float[Array | np.ndarray, "M D"]) -> float:
+def energy_distance(x: Float[Array | np.ndarray, "N D"], y: Float[Array | np.ndarray, "M _"]) -> float:
     """2 E|X - Y| - E|X - X'| - E|Y - Y'| [Szekely13, eq. 5], as a V-statistic: 0 for equal sets, never negative, and
     in the units of the data. Some write its square root.
 

@@ -20,7 +20,7 @@ class PrecisionRecall(NamedTuple):
 
 
 def precision_recall(
-    real: Float[Array | np.ndarray, "N D"], fake: Float[Array | np.ndarray, "M D"], *, neighbours: int = 3
+    real: Float[Array | np.ndarray, "N D"], fake: Float[Array | np.ndarray, "M _"], *, neighbours: int = 3
 ) -> PrecisionRecall:
     """[Kynk19, eq. 1-2]: a manifold is the union of the balls around its points that reach the k-th nearest other one.
 

@@ -16,7 +16,9 @@ def splits():
 def test_the_splits_share_out_every_digit_once(splits):
     assert [len(splits[split]) for split in ("train", "test")] == [1000, 797]
     images, labels = datasets.load_digits(return_X_y=True)
-    expected = sorted((int(label), *np.round(image * 255 / 16).astype(int)) for image, label in zip(images, labels))
+    expected = sorted(
+        (int(label), *np.round(image * 255 / 16).astype(int)) for image, label in zip(images, labels, strict=True)
+    )
     found = sorted(
         (int(source[i]["label"]), *source[i]["image"].ravel().astype(int))
         for source in splits.values()

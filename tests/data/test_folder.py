@@ -105,5 +105,5 @@ def test_bad_metadata_is_one_line(tmp_path, text, message):
 
 def test_an_unknown_caption_field_lists_the_known(tmp_path):
     write_metadata(tmp_path, [{"file_name": "a.png", "title": "x"}])
-    with pytest.raises(DataError, match="caption_field='titel' is not in .* which has title"):
+    with pytest.raises(DataError, match=r"caption_field='titel' is not in .* which has title"):
         opened(tmp_path, caption_field="titel")

@@ -71,7 +71,9 @@ def test_starting_later_is_reading_on(threads):
 def test_hosts_share_the_rows_of_one_batch(hosts):
     source, augment = Numbers(), make_augment(4, flip=True)
     shares = [read(source, Order(0, 8, host, hosts), 5, transform=augment) for host in range(hosts)]
-    joined = [{key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*shares)]
+    joined = [
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*shares, strict=True)
+    ]
     assert_same(joined, read(source, Order(0, 8), 5, transform=augment))
 
 
@@ -106,7 +108,7 @@ def test_errors_of_the_source_reach_the_caller_as_they_are(threads, error):
 
 
 def test_a_missing_field_is_named():
-    with pytest.raises(DataError, match="no field 'label'.* x, image, text"):
+    with pytest.raises(DataError, match=r"no field 'label'.* x, image, text"):
         batch_at(Numbers(), Order(0, 4), 0, fields=("label",))
 
 
