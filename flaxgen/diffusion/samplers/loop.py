@@ -49,11 +49,11 @@ def _run(sampler, denoise, x_T, times, key, read: Callable[[Any], Array], every:
 
     def body(carry, inputs):
         state, frames = carry
-        i, t, s, step_key = inputs
-        state = sampler.step(denoise, state, t, s, step_key)
+        i, t, s = inputs
+        state = sampler.step(denoise, state, t, s, jax.random.fold_in(key, i))
         return (state, frames.at[i // every].set(read(state))), None
 
     frames = jnp.zeros((-(-steps // every), *x_T.shape), x_T.dtype)
-    inputs = (jnp.arange(steps), times[:-1], times[1:], jax.random.split(key, steps))
+    inputs = (jnp.arange(steps), times[:-1], times[1:])
     (_, frames), _ = jax.lax.scan(body, (sampler.init(x_T), frames), inputs)
     return frames
