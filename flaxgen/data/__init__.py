@@ -100,10 +100,10 @@ def _check(data: Data) -> None:
         raise DataError(f"data.source={data.source!r} is not known: use one of {', '.join(SOURCES)}")
     if data.channels not in (1, 3):
         raise DataError(f"data.channels={data.channels} is out of range: use 1 or 3")
-    if data.image_size < 0 or data.size < 1 or not 0 <= data.max_broken <= 1:
+    if data.seed < 0 or data.image_size < 0 or data.size < 1 or not 0 <= data.max_broken <= 1:
         raise DataError(
-            f"out of range: data.image_size={data.image_size} (0 or more), data.size={data.size} (1 or more) "
-            f"or data.max_broken={data.max_broken} (0 to 1)"
+            f"out of range: data.seed={data.seed} or data.image_size={data.image_size} (0 or more), "
+            f"data.size={data.size} (1 or more) or data.max_broken={data.max_broken} (0 to 1)"
         )
     if data.resize and data.resize < data.image_size:
         raise DataError(f"data.resize={data.resize} is smaller than data.image_size={data.image_size}")
@@ -118,7 +118,7 @@ def _split_path(data: Data) -> str:
     if not data.path:
         raise DataError(f"data.path is not set: give the data of {data.source!r} with --set data.path=DIR")
     if not os.path.isdir(data.path):
-        if not os.path.exists(data.path) and not any(letter in data.path for letter in "*?["):
+        if not os.path.exists(data.path) and not any(letter in data.path for letter in "*?[{"):
             raise DataError(f"data.path {data.path} does not exist: give another with --set data.path=DIR")
         return data.path
     below = os.path.join(data.path, data.split)

@@ -11,6 +11,10 @@ from flaxgen.data.decode import DataError
 from flaxgen.data.transforms import Transform
 from flaxgen.types import Source
 
+SHUFFLE, AUGMENT = 7001, 7002
+"""Last words of the seeds: without them the streams would be equal to each other's and to default_rng(seed)'s, because
+NumPy reads (0, 0) as 0."""
+
 
 class Order(NamedTuple):
     """Which element stands where: place g = step * batch_size + row of the endless stream holds element g of a fresh
@@ -34,7 +38,7 @@ class Order(NamedTuple):
 @functools.lru_cache(maxsize=4)
 def permutation(length: int, seed: int, epoch: int) -> np.ndarray:
     """The order of the elements 0 .. length-1 in one epoch, 8 bytes each; read-only, because it is shared."""
-    order = np.random.default_rng((seed, epoch)).permutation(length)
+    order = np.random.default_rng((seed, epoch, SHUFFLE)).permutation(length)
     order.flags.writeable = False
     return order
 
@@ -96,7 +100,7 @@ def _read(source, order, step, fields, transform) -> dict[str, np.ndarray]:
     for place in order.places(step):
         example = source[element_at(len(source), order.seed, place)]
         if transform is not None:
-            example = transform(example, np.random.default_rng((order.seed, place)))
+            example = transform(example, np.random.default_rng((order.seed, place, AUGMENT)))
         examples.append(example)
     return {field: _stack(field, examples) for field in fields}
 
@@ -123,5 +127,7 @@ def _check(source: Source, order: Order) -> None:
         raise DataError(
             f"batch_size={order.batch_size} does not divide over {order.hosts} hosts: use a multiple of {order.hosts}"
         )
+    if order.seed < 0:
+        raise DataError(f"seed={order.seed} is negative: use 0 or more")
     if not 0 <= order.host < order.hosts:
         raise DataError(f"host={order.host} is not one of the {order.hosts} hosts")

@@ -13,6 +13,8 @@ SPLITS = ("train", "test")
 CURVE_STD = 0.02
 """Standard deviation of the noise around the curves."""
 CLUSTER_STD = 0.1
+POINTS = 7003
+"""The last word of the seed, so that no other stream of the same seed is equal."""
 
 
 class Drawn(NamedTuple):
@@ -76,7 +78,7 @@ class Toy:
             raise DataError(f"toy {name!r} is not known: use one of {', '.join(TOYS)}")
         if split not in SPLITS:
             raise DataError(f"data.split={split!r} of {name} is not known: use train or test")
-        u = np.random.default_rng((seed, SPLITS.index(split))).random((size, 4))
+        u = np.random.default_rng((seed, SPLITS.index(split), POINTS)).random((size, 4))
         # Box-Muller takes as many numbers for every element, so that element i does not depend on those before it
         radius, angle = np.sqrt(-2 * np.log1p(-u[:, 2])), 2 * np.pi * u[:, 3]
         noise = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)

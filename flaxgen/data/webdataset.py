@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import tarfile
 import threading
 from collections.abc import Mapping
@@ -81,16 +82,27 @@ class Shards:
 
 
 def find_shards(path: str) -> list[str]:
-    """The .tar files of a folder, or those that a glob matches, sorted.
+    """The .tar files of a folder, or those that a glob or WebDataset's a-{000..123}.tar matches, sorted.
 
     Raises:
         DataError: if there are none.
     """
-    pattern = os.path.join(glob.escape(path), "*.tar") if os.path.isdir(path) else path
-    found = sorted(name for name in glob.glob(pattern) if name.endswith(".tar"))
+    patterns = [os.path.join(glob.escape(path), "*.tar")] if os.path.isdir(path) else _braces(path)
+    found = sorted({name for pattern in patterns for name in glob.glob(pattern) if name.endswith(".tar")})
     if not found:
         raise DataError(f"data.path {path} names no .tar shard (compressed ones cannot be read at random: unpack them)")
     return found
+
+
+def _braces(path: str) -> list[str]:
+    """Every path that {first..last} stands for; numbers keep their leading zeros."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", path)
+    if match is None:
+        return [path]
+    first, last = match.groups()
+    before, after = path[: match.start()], path[match.end() :]
+    numbers = range(int(first), int(last) + 1)
+    return [rest for n in numbers for rest in _braces(f"{before}{n:0{len(first)}d}{after}")]
 
 
 def shard_index(path: str) -> tuple[np.ndarray, np.ndarray]:

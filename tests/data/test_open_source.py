@@ -67,6 +67,7 @@ def test_center_crop_without_chance(wide):
         ({"source": "digits", "image_size": -1}, "data.image_size=-1"),
         ({"source": "digits", "image_size": 16, "resize": 8}, "data.resize=8 is smaller than data.image_size=16"),
         ({"source": "digits", "random_crop": True}, "set data.image_size"),
+        ({"source": "moons", "seed": -1}, "data.seed=-1"),
         ({"source": "moons", "size": 0}, "data.size=0"),
         ({"source": "moons", "max_broken": 1.5}, "data.max_broken=1.5"),
         ({"source": "moons", "threads": -1}, "data.threads=-1"),

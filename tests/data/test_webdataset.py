@@ -50,7 +50,7 @@ def shards(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("pattern", ["", "*.tar", "part-[0-2].tar"])
+@pytest.mark.parametrize("pattern", ["", "*.tar", "part-[0-2].tar", "part-{0..2}.tar"])
 def test_elements_of_all_shards_in_order(shards, pattern):
     source = opened(shards / pattern)
     assert [int(source[i]["image"][0, 0, 0]) for i in range(len(source))] == list(range(60))
