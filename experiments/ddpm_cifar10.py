@@ -2,7 +2,7 @@
 
     flaxgen train experiments/ddpm_cifar10.py --workdir runs/cifar10 --set data.path=CIFAR_SHARDS
 
-`data.path` is a folder of WebDataset shards; for a TFDS copy add `data.source=tfds data.name=cifar10 data.path=TFDS_DIR`.
+`data.path` is a folder of WebDataset shards; a TFDS copy is `data.source=tfds data.name=cifar10 data.path=TFDS_DIR`.
 Not trained to the end by us.
 """
 

@@ -1,6 +1,6 @@
 """DDPM of 8 x 8 handwritten digits, on two CPU cores in minutes; what `make demo` trains.
 
-    flaxgen train experiments/ddpm_digits.py --workdir runs/digits
+flaxgen train experiments/ddpm_digits.py --workdir runs/digits
 """
 
 from flaxgen.data import Data

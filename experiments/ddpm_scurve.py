@@ -1,6 +1,6 @@
 """DDPM of 2-D points on an S-curve: the smallest diffusion model there is.
 
-    flaxgen train experiments/ddpm_scurve.py --workdir runs/scurve
+flaxgen train experiments/ddpm_scurve.py --workdir runs/scurve
 """
 
 from flaxgen.data import Data

@@ -2,8 +2,8 @@
 
     flaxgen train experiments/edm_cifar10.py --workdir runs/edm --set data.path=CIFAR_SHARDS --parallel mesh
 
-Differs from the paper's DDPM++ in the net (ADM blocks) and has no augmentation but flips; 390k steps of 512 are its 200M
-images. Published: FID 1.97 at 35 evaluations. Not trained to the end by us.
+Differs from the paper's DDPM++ in the net (ADM blocks) and has no augmentation but flips; 390k steps of 512 are its
+200M images. Published: FID 1.97 at 35 evaluations. Not trained to the end by us.
 """
 
 from flaxgen.data import Data

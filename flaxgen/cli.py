@@ -42,7 +42,7 @@ def _add_train(parser):
     _add_set(parser, "batch_size=64 or net.channels=96")
     parser.add_argument("--steps", type=int, help="short for --set steps=N")
     _add_devices(parser)
-    parser.add_argument("--profile", action="store_true", help="write a profiler trace of a few steps to WORKDIR/profile")
+    parser.add_argument("--profile", action="store_true", help="trace a few steps to WORKDIR/profile")
     several = parser.add_argument_group("several processes (found by themselves on TPU pods, Slurm and MPI)")
     several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     several.add_argument("--num-processes", type=int, metavar="N")

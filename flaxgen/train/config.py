@@ -70,33 +70,51 @@ def _decode_field(kind: type, key: str, data: Any, known: Types) -> Any:
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """The config with `a.b=value` assignments applied, each value parsed by the type of its field.
 
+    All are applied before any is checked against the others.
+
     Raises:
         ValueError: one line that names the key, what it expects, and the nearest valid key.
     """
+    changes: dict[str, Any] = {}
     for assignment in assignments:
-        path, equals, text = assignment.partition("=")
+        path, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise ValueError(f"--set {assignment}: expected KEY=VALUE, for example --set batch_size=64")
-        config = _assign(config, path.strip().split("."), text.strip(), path.strip())
-    return config
+        *parents, last = path.split(".")
+        owner, inner = config, changes
+        for key in parents:
+            owner, inner = _descend(owner, key, path), inner.setdefault(key, {})
+        inner[last] = _read(owner, last, text, path)
+    return _replace(config, changes, "")
 
 
-def _assign(config: Any, keys: list[str], text: str, path: str) -> Any:
-    annotation = _field_type(type(config), keys[0], path)
-    inner = getattr(config, keys[0])
-    if len(keys) > 1:
-        if not dataclasses.is_dataclass(inner):
-            raise ValueError(f"{path}: {keys[0]} is a plain value ({inner!r}) and has no field {keys[1]!r}")
-        value = _assign(inner, keys[1:], text, path)
-    elif dataclasses.is_dataclass(inner):
+def _descend(config: Any, key: str, path: str) -> Any:
+    _field_type(type(config), key, path)
+    inner = getattr(config, key)
+    if not dataclasses.is_dataclass(inner):
+        raise ValueError(f"{path}: {key} is a plain value ({inner!r}) and has no fields")
+    return inner
+
+
+def _read(config: Any, key: str, text: str, path: str) -> Any:
+    annotation = _field_type(type(config), key, path)
+    inner = getattr(config, key)
+    if dataclasses.is_dataclass(inner):
         names = ", ".join(f"{path}.{name}" for name in fields(type(inner)))
         raise ValueError(f"{path} is a {type(inner).__name__}: set one of {names}")
-    else:
-        value = _parse(path, text, annotation)
+    return _parse(path, text, annotation)
+
+
+def _replace(config: Any, changes: Mapping[str, Any], path: str) -> Any:
+    """All changes of one dataclass at once, the inner ones first."""
+    values = {
+        key: _replace(getattr(config, key), change, f"{path}{key}.") if isinstance(change, dict) else change
+        for key, change in changes.items()
+    }
     try:
-        return dataclasses.replace(config, **{keys[0]: value})
+        return dataclasses.replace(config, **values)
     except ValueError as error:
-        raise ValueError(f"--set {path}={text}: {error}") from None
+        raise ValueError(f"{path}{error}") from None
 
 
 def _field_type(kind: type, key: str, path: str) -> Any:

@@ -1,7 +1,7 @@
 """What lies on disk: experiment files, run directories and model directories.
 
-A run directory has `config.json`, `metrics.jsonl`, `previews/`, `tensorboard/` and `checkpoints/`; a model directory has
-`config.json` and `model.safetensors`. No code is ever loaded from either.
+A run directory has `config.json`, `metrics.jsonl`, `previews/`, `tensorboard/` and `checkpoints/`; a model directory
+has `config.json` and `model.safetensors`. No code is ever loaded from either.
 """
 
 import importlib.util
@@ -33,16 +33,19 @@ FREE = {"steps", "log_every", "preview_every", "checkpoint_every", "keep_checkpo
 
 
 class Family(NamedTuple):
-    """What the commands need of a model family: from its config to a run, to fresh parameters, and to a model."""
+    """What the commands need of a model family: from its config to a run on real data, to the functions `(init,
+    make_train_step)` and the batch shapes of one without, to fresh parameters, and to a model."""
 
     build: Callable[[Any], Experiment]
+    make_training: Callable[[Any], tuple[Callable, Callable]]
+    batch_spec: Callable[[Any], dict[str, jax.ShapeDtypeStruct]]
     init_params: Callable[[Any, PRNGKey], Params]
     model: Callable[[Any, Params, int, parallel.Plan], Any]
 
 
 FAMILIES: dict[type, Family] = {
-    diffusion.Config: Family(diffusion.build, diffusion.init_params, diffusion.Model),
-    classifier.Config: Family(classifier.build, classifier.init_params, classifier.Model),
+    module.Config: Family(module.build, module.make_training, module.batch_spec, module.init_params, module.Model)
+    for module in (diffusion, classifier)
 }
 KNOWN: dict[str, type] = {
     "Diffusion": diffusion.Config,
@@ -194,13 +197,14 @@ def describe(path: Path) -> str:
     total = sum(sizes.values())
     files = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:8]
+    fields = {key: value for key, value in _flat(encode(config)).items() if key.rpartition(".")[2] != "type"}
     lines = [
-        f"{path}: {type(config.net).__name__} of the {_family_name(config)} family, at step {step:,} of {config.steps:,}",
+        f"{path}: {_family_name(config)} with a {type(config.net).__name__}, at step {step:,} of {config.steps:,}",
         f"parameters  {total:,} ({4 * total / 2**20:.1f} MiB in float32)",
         *(f"  {size:>12,}  {name}" for name, size in largest),
         f"on disk     {files / 2**20:.1f} MiB",
         "config",
-        *(f"  {key} = {_shown(value)}" for key, value in _flat(encode(config)).items() if key.rpartition(".")[2] != "type"),
+        *(f"  {key} = {_shown(value)}" for key, value in fields.items()),
     ]
     return "\n".join(lines)
 
@@ -211,4 +215,3 @@ def _family_name(config: Any) -> str:
 
 def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-

@@ -69,7 +69,9 @@ def draw(samples: Float[np.ndarray, "N *rest"], real: np.ndarray | None = None) 
     return picture if real is None else beside(picture, grid(real))
 
 
-def save(path: Path, samples: Float[np.ndarray, "N *rest"], real: np.ndarray | None, about: Mapping[str, object]) -> None:
+def save(
+    path: Path, samples: Float[np.ndarray, "N *rest"], real: np.ndarray | None, about: Mapping[str, object]
+) -> None:
     """Writes samples as the arrays themselves (.npz, field `samples`) or as one picture (.png, `about` as its text).
 
     Raises:

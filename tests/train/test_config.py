@@ -70,7 +70,7 @@ def test_override_parses_by_the_type_of_the_field(assignment, read):
         ("steps=1.5", "steps=1.5: expected an integer"),
         ("flip=2", "flip=2: expected true or false"),
         ("rates.decay=step", "rates.decay=step: expected one of constant, cosine"),
-        ("rates.learning_rate=-1", "learning_rate=-1.0: expected a number above 0"),
+        ("rates.learning_rate=-1", "rates.learning_rate=-1.0: expected a number above 0"),
         ("net=UNet", "net is a Net: set one of net.channels"),
         ("net.heads.x=1", "heads is a plain value"),
         ("net.parent=1", "net.parent is not a field of Net"),
@@ -110,3 +110,19 @@ def test_decode_refuses_in_one_line(data, message):
 def test_encode_refuses_what_is_not_data():
     with pytest.raises(TypeError, match="plain values"):
         configs.encode({"a": print}, KNOWN)
+
+
+@dataclass(frozen=True)
+class Pair:
+    low: int = 0
+    high: int = 1
+
+    def __post_init__(self):
+        if self.low >= self.high:
+            raise ValueError(f"low={self.low}: expected less than high={self.high}")
+
+
+def test_overrides_are_checked_together_not_one_by_one():
+    assert configs.override(Pair(), ["low=5", "high=9"]) == Pair(5, 9)
+    with pytest.raises(ValueError, match="low=5: expected less than high=1"):
+        configs.override(Pair(), ["low=5"])

@@ -62,11 +62,11 @@ def _check_objective(config: Config) -> None:
     loss, times, learned = config.objective.loss, config.objective.times, config.net.learned_variance
     require(
         loss == "variational" or learned == (loss == "hybrid"),
-        f"objective.loss={loss} with net.learned_variance={learned}: hybrid needs a learned variance, mse cannot train one",
+        f"objective.loss={loss} with net.learned_variance={learned}: hybrid needs one, mse cannot train it",
     )
     require(
         config.process.timesteps > 0 or (loss == "mse" and times != "table"),
-        f"objective.loss={loss} with objective.times={times} needs a table, and process.timesteps=0 is continuous time: "
+        f"objective.loss={loss} with objective.times={times} needs a table, and process.timesteps=0 is continuous: "
         "set objective.loss=mse and objective.times=uniform, log_normal or logit_normal",
     )
     require(

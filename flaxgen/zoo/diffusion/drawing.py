@@ -79,7 +79,7 @@ class Strengths(NamedTuple):
 
 
 def make_draw(subject: Subject, sampling: Sampling, *, guided: bool, log_prob: Callable | None = None):
-    """`draw(strengths, {"key": Keys[B], "condition": ..., "target": ...}) -> [B ...]`: picture i follows from key i alone.
+    """`draw(strengths, {"key": Keys[B], "condition": ..., "target": ...}) -> [B ...]`: picture i follows from key i.
 
     `log_prob(classifier_params, target) -> ((x, t) -> [B])` adds classifier guidance.
     """
@@ -102,7 +102,7 @@ def make_draw(subject: Subject, sampling: Sampling, *, guided: bool, log_prob: C
     def draw_one(strengths, inputs):
         noise_key, sample_key = jax.random.split(inputs["key"])
         told = jax.tree.map(lambda x: x[None], (inputs["condition"], inputs["target"]))
-        x_T = subject.schedule(grid[0]).sigma * jax.random.normal(noise_key, (1, *subject.shape))
+        x_T = subject.schedule(float(grid[0])).sigma * jax.random.normal(noise_key, (1, *subject.shape))
         return sample(sampler, denoiser(strengths, *told), x_T, grid, sample_key)[0]
 
     return jax.vmap(draw_one, (None, 0))

@@ -11,7 +11,6 @@ from jaxtyping import Float, Num
 from flaxgen import parallel
 from flaxgen.data import open_source
 from flaxgen.diffusion import vlb
-from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import require
 from flaxgen.types import Condition, Denoiser, Experiment, Params, PRNGKey, Source
 from flaxgen.zoo import classifier, pictures

@@ -1,0 +1,157 @@
+"""The command line as a user meets it: what works works in one command, what is wrong is one line and exit code 2."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxgen.cli import main
+
+EXPERIMENT = """
+from flaxgen.data import Data
+from flaxgen.nets.unet import UNet
+from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
+
+def get_config():
+    return Config(
+        seed=0, steps=2, batch_size=4, log_every=1, preview_every=2, checkpoint_every=1,
+        data=Data(source="folder", path="{path}", image_size=8, threads=0),
+        net=UNet(image_size=8, channels=8, multipliers=(1,), depth=1, attention_resolutions=(), norm_groups=4,
+                 num_classes=3),
+        process=Process(timesteps=8),
+        objective=Objective(condition_dropout=0.1),
+        sampling=Sampling(steps=2, batch=4),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """An experiment on a folder of two classes."""
+    folder = tmp_path_factory.mktemp("data")
+    for i in range(8):
+        (folder / f"class{i % 2}").mkdir(exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"class{i % 2}" / f"{i}.png")
+    path = folder.parent / "tiny.py"
+    path.write_text(EXPERIMENT.replace("{path}", str(folder)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(experiment, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train", str(experiment), "--workdir", str(workdir)]) == 0
+    return workdir
+
+
+def test_sample_writes_a_grid_that_knows_how_it_was_made(run, tmp_path, capsys):
+    out = tmp_path / "grid.png"
+    assert main(["sample", str(run), "--num", "3", "--class", "1", "--guidance", "2.0", "--out", str(out)]) == 0
+    assert f"wrote {out}" in capsys.readouterr().out
+    image = Image.open(out)
+    assert image.text["seed"] == "0"
+    assert image.size[0] > 2 * 64
+
+
+def test_sample_says_what_it_compiles_for_once(run, tmp_path, capsys):
+    arguments = ["sample", str(run), "--num", "2", "--steps", "3", "--out", str(tmp_path / "a.npz")]
+    assert main(arguments) == 0
+    assert "compiling ddim, 3 steps" in capsys.readouterr().err
+    assert main([*arguments, "--seed", "1"]) == 0
+    assert "compiling" not in capsys.readouterr().err
+    assert np.load(tmp_path / "a.npz")["samples"].shape == (2, 8, 8, 3)
+
+
+def test_export_then_info(run, tmp_path, capsys):
+    assert main(["export", str(run), str(tmp_path / "model")]) == 0
+    assert main(["info", str(tmp_path / "model")]) == 0
+    assert "net.channels = 8" in capsys.readouterr().out
+
+
+def test_beside_data(run, tmp_path):
+    plain, beside = tmp_path / "plain.png", tmp_path / "beside.png"
+    main(["sample", str(run), "--num", "2", "--out", str(plain)])
+    main(["sample", str(run), "--num", "2", "--out", str(beside), "--beside-data"])
+    assert Image.open(beside).size[0] > 2 * Image.open(plain).size[0]
+
+
+TRAIN = ["train", "{experiment}", "--workdir", "{tmp}/new"]
+SAMPLE = ["sample", "{run}", "--out", "{tmp}/out.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*TRAIN, "--set", "net.chanels=3"], "net.chanels is not a field of UNet: the nearest is net.channels"),
+        ([*TRAIN, "--set", "steps=abc"], "steps=abc: expected an integer"),
+        ([*TRAIN, "--steps", "0"], "steps=0 is out of range"),
+        ([*TRAIN, "--set", "process.schedule=cosin"], "'cosin' is not known: expected one of linear"),
+        ([*TRAIN, "--set", "net.multipliers=1,2,2,2,2"], "image size 8x8 cannot be divided"),
+        ([*TRAIN, "--set", "data.path="], "data.path is not set"),
+        ([*TRAIN, "--set", "data.path=/nowhere"], "/nowhere does not exist"),
+        ([*TRAIN, "--set", "data.path={tmp}"], "{tmp}"),
+        ([*TRAIN, "--set", "net.image_size=16"], "the data has images of shape (8, 8, 3), the net is for (16, 16, 3)"),
+        ([*TRAIN, "--set", "batch_size=6", "--parallel", "pmap"], "batch_size=6 is not divisible by the 8 devices"),
+        ([*TRAIN, "--mesh", "data=2"], "needs --parallel mesh"),
+        ([*TRAIN, "--parallel", "mesh", "--mesh", "data=3,fsdp=4"], "needs 12 devices, found 8"),
+        ([*TRAIN, "--num-processes", "2"], "go together"),
+        (["train", "{experiment}", "--workdir", "{run}", "--set", "net.channels=16"], "holds another experiment"),
+        (["train", "missing.py", "--workdir", "{tmp}/new"], "experiment missing.py does not exist"),
+        ([*SAMPLE, "--sampler", "dimm"], "sampler='dimm' is not known: expected one of ddpm, ddim"),
+        ([*SAMPLE, "--steps", "0"], "steps=0"),
+        ([*SAMPLE, "--steps", "9"], "steps=9 is more than the 8 timesteps"),
+        ([*SAMPLE, "--class", "2"], "label=2: expected a class from 0 to 1"),
+        ([*SAMPLE, "--num", "0"], "num=0: expected 1 or more"),
+        (["sample", "{run}", "--out", "{tmp}/out.gif"], "expected a name that ends in .png or .npz"),
+        (["sample", "{tmp}"], "is no run or model directory"),
+        (["export", "{run}", "{run}"], "not empty"),
+        (["import", "{tmp}", "{tmp}/model"], "config.json"),
+        (["info", "{tmp}/nothing"], "is no run or model directory"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, experiment, run, tmp_path, capsys):
+    places = {"{experiment}": str(experiment), "{run}": str(run), "{tmp}": str(tmp_path)}
+
+    def fill(text):
+        for name, value in places.items():
+            text = text.replace(name, value)
+        return text
+
+    assert main([fill(argument) for argument in arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"flaxgen {arguments[0]}: error: ")
+    assert fill(message) in lines[0]
+    assert not (tmp_path / "new").exists()
+
+
+def test_some_broken_images_are_skipped_and_counted_many_stop(experiment, tmp_path, capsys):
+    good = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(good, "PNG")
+    for share, name in ((5, "few"), (60, "many")):
+        folder = tmp_path / name / "a"
+        folder.mkdir(parents=True)
+        for i in range(100):
+            (folder / f"{i:03d}.png").write_bytes(good.getvalue() if i % 100 >= share else b"broken")
+    train = ["train", str(experiment), "--set", "net.num_classes=0", "objective.condition_dropout=0", "steps=30"]
+    train += ["--set", "preview_every=0"]
+    few, many = ([f"data.path={tmp_path / n}", "--workdir", str(tmp_path / f"run-{n}")] for n in ("few", "many"))
+    assert main([*train, *few]) == 0
+    assert '"skipped_images": 5' in (tmp_path / "run-few" / "metrics.jsonl").read_text().splitlines()[-1]
+    capsys.readouterr()
+    assert main([*train, *many]) == 2
+    assert "000.png" in capsys.readouterr().err
+
+
+def test_a_nan_loss_stops_and_keeps_the_last_good_checkpoint(experiment, tmp_path, capsys):
+    arguments = ["train", str(experiment), "--workdir", str(tmp_path / "run"), "--set", "preview_every=0"]
+    assert main(arguments) == 0
+    assert main([*arguments, "--steps", "9", "--set", "checkpoint_every=9"]) == 0
+    capsys.readouterr()
+    poisoned = ["--set", "optimizer.learning_rate=1e30", "optimizer.clip=0", "--steps", "40"]
+    assert main(["train", str(experiment), "--workdir", str(tmp_path / "nan"), *poisoned]) == 1
+    assert "nan" in capsys.readouterr().err or "inf" in capsys.readouterr().err
+    assert Path(tmp_path / "run" / "checkpoints" / "9").is_dir()

@@ -1,0 +1,130 @@
+"""Runs and models on disk: what is written is what is read, and what does not fit is named."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import flaxgen
+from flaxgen import parallel, zoo
+from flaxgen.data import Data
+from flaxgen.nets.mlp import MLP
+from flaxgen.train.optim import Optimizer
+from flaxgen.weights import store
+from flaxgen.zoo import directory
+from flaxgen.zoo.diffusion import Config, Process, Sampling
+
+CONFIG = Config(
+    seed=0,
+    steps=4,
+    batch_size=8,
+    log_every=2,
+    preview_every=4,
+    checkpoint_every=2,
+    data=Data(source="moons", size=64, threads=0),
+    net=MLP(features=2, width=16, depth=1),
+    process=Process(schedule="cosine", timesteps=8),
+    optimizer=Optimizer(learning_rate=1e-2),
+    sampling=Sampling(sampler="ddim", steps=2, threshold="none", batch=8),
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "moons"
+    zoo.train(CONFIG, workdir, parallel.make_plan("jit"))
+    return workdir
+
+
+def test_a_run_directory_is_self_contained(run):
+    assert directory.read_config(run)[0] == CONFIG
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged] == [2, 4]
+    assert all({"loss", "grad_norm", "images_per_second", "input_wait"} <= line.keys() for line in logged)
+    assert (run / "previews" / "step-000004.png").is_file()
+
+
+def test_export_and_load_give_the_pictures_of_the_run(run, tmp_path):
+    zoo.export(run, tmp_path / "model")
+    from_run, from_model = flaxgen.load(run), flaxgen.load(tmp_path / "model")
+    assert from_run.step == from_model.step == 4
+    jax.tree.map(np.testing.assert_array_equal, from_run.params, from_model.params)
+    a, b = (model.sample(jax.random.key(1), num=3) for model in (from_run, from_model))
+    assert a.shape == (3, 2)
+    assert a.dtype == np.float32
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_picture_depends_on_its_key_and_number_only(run):
+    model = flaxgen.load(run)
+    few, many = (model.sample(jax.random.key(1), num=num) for num in (3, 11))
+    np.testing.assert_allclose(few, many[:3], rtol=1e-5, atol=1e-6)
+    assert np.unique(many[:, 0]).size == 11
+    assert np.abs(model.sample(jax.random.key(2), num=3) - few).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["pmap", "mesh"])
+def test_many_devices_draw_the_same_pictures(run, name):
+    one = flaxgen.load(run).sample(jax.random.key(1), num=5)
+    many = zoo.load(run, parallel.make_plan(name)).sample(jax.random.key(1), num=5)
+    np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-6)
+
+
+def test_more_steps_go_on_with_the_run(tmp_path):
+    zoo.train(CONFIG, tmp_path / "run", parallel.make_plan("jit"))
+    longer = dataclasses.replace(CONFIG, steps=6)
+    state = zoo.train(longer, tmp_path / "run", parallel.make_plan("jit"))
+    assert int(state.step) == 6
+    assert directory.read_config(tmp_path / "run")[0].steps == 6
+
+
+def test_another_experiment_in_the_workdir_is_refused(run):
+    before = (run / "config.json").read_bytes()
+    other = dataclasses.replace(CONFIG, net=MLP(features=2, width=32, depth=1))
+    with pytest.raises(ValueError, match=r"holds another experiment: net\.width is 16 there and 32 here"):
+        zoo.train(other, run, parallel.make_plan("jit"))
+    assert (run / "config.json").read_bytes() == before
+
+
+def test_a_workdir_with_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("important")
+    with pytest.raises(ValueError, match="not empty and holds no run"):
+        zoo.train(CONFIG, tmp_path, parallel.make_plan("jit"))
+
+
+def _drop(tensors):
+    tensors.pop("out/bias")
+
+
+def _add(tensors):
+    tensors["extra/kernel"] = np.zeros(3, np.float32)
+
+
+def _reshape(tensors):
+    tensors["out/bias"] = np.zeros(5, np.float32)
+
+
+@pytest.mark.parametrize(("damage", "named"), [(_drop, "out/bias"), (_add, "extra/kernel"), (_reshape, "out/bias")])
+def test_a_tensor_that_does_not_fit_is_named(run, tmp_path, damage, named):
+    zoo.export(run, tmp_path / "model")
+    tensors = store.read_file(tmp_path / "model" / "model.safetensors")
+    damage(tensors)
+    store.write_file(tmp_path / "model" / "model.safetensors", tensors)
+    with pytest.raises(ValueError, match=named):
+        flaxgen.load(tmp_path / "model")
+
+
+def test_describe_counts_parameters(run):
+    text = zoo.describe(run)
+    params = flaxgen.load(run).params
+    assert f"{sum(x.size for x in jax.tree.leaves(params)):,}" in text
+    assert "at step 4 of 4" in text
+    assert "net.width = 16" in text
+
+
+def test_export_does_not_overwrite(run, tmp_path):
+    zoo.export(run, tmp_path / "model")
+    with pytest.raises(ValueError, match="not empty"):
+        zoo.export(run, tmp_path / "model")
