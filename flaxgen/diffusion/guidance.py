@@ -20,7 +20,7 @@ def classifier_free(
 
     Written from cond, so that scale=1 is exact; one scale for all, or an array [B 1 1 1]. The learned variance is that
     of cond. `rescale` in [0, 1] goes from what guidance makes of an example's standard deviation to that of cond
-    [Lin23, eq. 14-16], taken of x0. Both may be traced.
+    [Lin23, sec. 3.4], taken of x0. Both may be traced.
     """
     denoise = bind(jax.tree.map(lambda c, n: jnp.concatenate([c, n]), cond, null))
 
@@ -41,7 +41,7 @@ def _with_std_of(like, x):
 
 
 def limited_interval(guided: Denoiser, plain: Denoiser, low: Time, high: Time) -> Denoiser:
-    """`guided` while low < t <= high, else `plain` [Kynk24, eq. 6]; only the one that is used is evaluated.
+    """`guided` while low < t <= high, else `plain` [Kynk24]; only the one that is used is evaluated.
 
     The paper's limits are noise levels: `schedules.time_of` turns sigma / alpha into t.
     """

@@ -90,7 +90,7 @@ def denoising_loss(
 def classification_loss(
     apply: Apply, schedule: Schedule, time_input: TimeInput, *, sample_time: SampleTime, inputs: Inputs
 ) -> ExampleLoss:
-    """Cross-entropy in nats of `label` given x_t and t: the noisy classifier that guides [Dhariwal21, sec. 4.1].
+    """Cross-entropy in nats of `label` given x_t and t: the noisy classifier that guides [Dhariwal21, sec. 4].
 
     `apply` gives logits [B, classes]; `inputs` gives the labels as the condition `label`.
     """

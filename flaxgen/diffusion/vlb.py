@@ -36,11 +36,9 @@ def discretized_log_likelihood(
     upper = jnp.where(x0 > 1 - half, jnp.inf, (x0 - mean + half) * scale)
     lower = jnp.where(x0 < half - 1, -jnp.inf, (x0 - mean - half) * scale)
     flip = (x0 - mean) > 0
-    a = jnp.clip(jnp.where(flip, -upper, lower), -FAR, FAR)
-    b = jnp.clip(jnp.where(flip, -lower, upper), -FAR, FAR)
-    # log(ndtr(b) - ndtr(a))
-    log_b, gap = log_ndtr(b), log_ndtr(b) - log_ndtr(a)
-    return log_b + jnp.log(-jnp.expm1(-jnp.maximum(gap, 1e-30)))
+    ends = jnp.stack([jnp.where(flip, -upper, lower), jnp.where(flip, -lower, upper)])
+    log_a, log_b = log_ndtr(jnp.clip(ends, -FAR, FAR))
+    return log_b + jnp.log(-jnp.expm1(-jnp.maximum(log_b - log_a, 1e-30)))  # log(ndtr(b) - ndtr(a))
 
 
 def bound_term(

@@ -21,7 +21,7 @@ def simple(prediction: Prediction, alpha: Float[Array, ""], sigma: Float[Array, 
 
 
 def min_snr(gamma: Scalar = 5.0) -> Weight:
-    """min(SNR, gamma) on the squared error of x0 [Hang23, eq. 5]."""
+    """min(SNR, gamma) on the squared error of x0 [Hang23]."""
 
     def weight(prediction, alpha, sigma):
         alpha, sigma = _off_the_ends(alpha, sigma)

@@ -84,6 +84,7 @@ def test_a_net_that_is_right_denoises_exactly(name):
     denoised = bind({"label": jnp.arange(3)})(x, t)
     np.testing.assert_allclose(denoised.x0, X0, atol=0.03)
     assert denoised.x0.dtype == jnp.float32
+    assert denoised.var_mix is not None
     np.testing.assert_array_equal(denoised.var_mix[0], [0, 0.5, 1, 0.5, 0.5])
     np.testing.assert_allclose(seen["x"], prediction.scale_in(alpha, sigma) * x, rtol=1e-6)
     np.testing.assert_allclose(seen["time"], [3, 3, 3])

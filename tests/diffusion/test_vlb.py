@@ -68,8 +68,8 @@ def best_denoiser(schedule, var_mix=None):
 @pytest.fixture(scope="module")
 def data():
     """Drawn by quantiles, so that it has the data's mean and variance to 1e-4."""
-    places = np.searchsorted(np.cumsum(PMF), (np.arange(2**16) + 0.5) / 2**16)
-    return jnp.asarray(GRID[np.random.default_rng(0).permutation(places)].reshape(4, 64, 64, 4), jnp.float32)
+    places = np.searchsorted(np.cumsum(PMF), (np.arange(2**14) + 0.5) / 2**14)
+    return jnp.asarray(GRID[np.random.default_rng(0).permutation(places)].reshape(4, 32, 32, 4), jnp.float32)
 
 
 @pytest.mark.parametrize(
@@ -81,18 +81,18 @@ def data():
     ],
 )
 def test_bound_of_a_gaussian_model_is_the_analytic_one(data, variance, var_mix, model_variance):
-    timesteps = 200
+    timesteps = 100
     schedule = schedules.linear(timesteps)
     found = jax.jit(
         lambda x0, key: vlb.bits_per_dim(best_denoiser(schedule, var_mix), schedule, x0, timesteps, variance, key)
     )(data, jax.random.key(0))
     terms, mse = exact_terms(linear_alpha_bar(timesteps), model_variance)
     assert found.total.shape == (4,)
-    assert float(found.total.mean()) == pytest.approx(terms.sum() + float(found.prior.mean()), rel=2e-3)
-    np.testing.assert_allclose(found.total, terms.sum(), rtol=1e-2)
-    # 7 sampling errors of 65,536 squares; float32 leaves 1e-6 of a term
-    np.testing.assert_allclose(found.terms.mean(axis=1), terms, rtol=0.04, atol=1e-6)
-    np.testing.assert_allclose(found.mse.mean(axis=1), mse, rtol=0.04)
+    assert float(found.total.mean()) == pytest.approx(terms.sum() + float(found.prior.mean()), rel=4e-3)
+    np.testing.assert_allclose(found.total, terms.sum(), rtol=0.03)
+    # 5 sampling errors of 16,384 squares; float32 leaves 1e-6 of a term
+    np.testing.assert_allclose(found.terms.mean(axis=1), terms, rtol=0.055, atol=1e-6)
+    np.testing.assert_allclose(found.mse.mean(axis=1), mse, rtol=0.055)
     np.testing.assert_allclose(found.total, found.prior + found.terms.sum(axis=0), rtol=1e-6)
 
 
@@ -119,13 +119,16 @@ def test_the_bound_falls_to_the_entropy(data):
     assert found == pytest.approx(exact[3], rel=2e-3)
 
 
+@jax.jit
+def log_likelihood(x0, mean, std):
+    x0, mean = jnp.broadcast_arrays(jnp.asarray(x0, jnp.float32), jnp.asarray(mean, jnp.float32))
+    return vlb.discretized_log_likelihood(x0, mean, jnp.log(std))
+
+
 @pytest.mark.parametrize("std", [1e-3, 0.02, 1.0])
 def test_bins_hold_the_whole_probability(std):
     for mean in (-1.3, -0.2, 0.9999):
-        log_likelihood = vlb.discretized_log_likelihood(
-            jnp.asarray(GRID, jnp.float32), jnp.full(256, mean), jnp.log(jnp.float32(std))
-        )
-        assert np.exp(log_likelihood).sum() == pytest.approx(1, abs=2e-4)
+        assert np.exp(log_likelihood(GRID, mean, std)).sum() == pytest.approx(1, abs=2e-4)
 
 
 @pytest.mark.parametrize("std", [1e-3, 0.0075, 0.1, 1.0, 3.0])
@@ -133,23 +136,19 @@ def test_likelihood_is_exact_into_the_tails(std):
     x0, mean = np.meshgrid(GRID[[0, 1, 100, 254, 255]], np.linspace(-1.2, 1.2, 49))
     exact = exact_log_likelihood(x0, mean, std)
     reached = np.abs(x0 - mean) / std < 900
-    found = vlb.discretized_log_likelihood(
-        *(jnp.asarray(a, jnp.float32) for a in (x0, mean)), jnp.log(jnp.float32(std))
-    )
+    found = log_likelihood(x0, mean, std)
     np.testing.assert_allclose(found[reached], exact[reached], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("std", [1e-6, 1e-3, 1.0, 100.0])
-def test_likelihood_has_a_finite_gradient_everywhere(std):
-    def total(mean, log_std):
-        return vlb.discretized_log_likelihood(jnp.array([-1.0, 0.3, 1.0]), mean, log_std).sum()
+def test_likelihood_has_a_finite_gradient_everywhere():
+    def total(mean, std):
+        return log_likelihood(np.array([-1.0, 0.3, 1.0]), jnp.full(3, mean), std).sum()
 
-    for offset in (-10.0, -0.5, 0.0, 10.0):
-        grads = jax.grad(total, argnums=(0, 1))(jnp.full(3, offset), jnp.log(std))
-        assert all(np.isfinite(grad).all() for grad in grads)
-    if std == 1e-3:
-        toward = jax.grad(total)(jnp.array([0.0, 0.0, 0.0]), jnp.log(std))
-        np.testing.assert_array_equal(np.sign(toward), [-1, 1, 1])
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1)))
+    for std in (1e-6, 1e-3, 1.0, 100.0):
+        for mean in (-10.0, -0.5, 0.0, 10.0):
+            assert np.isfinite(gradient(mean, std)).all()
+    assert gradient(-0.9, 0.01)[0] > 0 > gradient(2.0, 0.01)[0]
 
 
 def test_gaussian_kl_against_quadrature():
