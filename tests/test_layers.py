@@ -13,7 +13,8 @@ LEVELS = (
     {"nets", "diffusion", "gan", "tokens", "data", "metrics"},
     {"weights", "train"},
     {"zoo"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 )
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
 FILES = sorted((ROOT / "flaxgen").rglob("*.py"))
@@ -44,7 +45,8 @@ def test_imports_point_down(path):
     names = imported(ast.parse(path.read_text()))
     assert not {n for n in names if n.split(".")[0] in ("experiments", "tests", "benchmarks")}
     for other in {package_of(n) for n in names} - {None, here}:
-        assert LEVEL[other] < LEVEL[here] or here == "cli" or here == "parallel", f"{here} may not import {other}"
+        below = LEVEL[other] < LEVEL[here] or (here, other) == ("parallel", "types")
+        assert below, f"{here} may not import {other}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -73,8 +75,6 @@ def test_names_and_sizes(path):
 
 
 def test_import_is_light():
-    code = (
-        "import sys, flaxgen; print([m for m in ('torch', 'tensorflow', 'matplotlib', 'sklearn') if m in sys.modules])"
-    )
+    code = "import sys, flaxgen; print(*({'torch', 'tensorflow', 'matplotlib', 'sklearn'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == ""

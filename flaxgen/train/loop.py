@@ -39,6 +39,8 @@ class Extras(NamedTuple):
 
 
 class Keys(NamedTuple):
+    """What a run draws from, all from its seed."""
+
     init: PRNGKey
     train: PRNGKey
     preview: PRNGKey
