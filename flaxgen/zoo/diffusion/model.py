@@ -12,11 +12,12 @@ from flaxgen import parallel
 from flaxgen.data import open_source
 from flaxgen.diffusion import vlb
 from flaxgen.train.optim import require
-from flaxgen.types import Condition, Denoiser, Experiment, Params, PRNGKey, Source
+from flaxgen.types import Condition, Denoiser, Experiment, Params, PRNGKey, Schedule, Source
 from flaxgen.zoo import classifier, pictures
 from flaxgen.zoo.diffusion.config import Config, batch_fields, example_shape, null_condition, num_labels
 from flaxgen.zoo.diffusion.drawing import Sampling, Strengths, announced, draw_many, make_draw
 from flaxgen.zoo.diffusion.training import make_subject, make_training
+from flaxgen.zoo.process import make_schedule
 
 SHOWN_POINTS = 1000
 
@@ -129,13 +130,18 @@ class Model:
         draw = compiled_draw(self.config, settings, guided, model and model.config, self.plan)
         strengths = Strengths(self.params, jnp.float32(chosen.guidance), model and model.params, jnp.float32(scale))
         own, guided_to = num_labels(self.config), model.config.net.num_classes if model else 0
-        require(label is None or own or guided_to, f"label={label}: this model knows no classes")
+        require(label is None or own + guided_to > 0, f"label={label}: this model knows no classes")
         inputs = {"condition": choose_labels(own, label, num), "target": choose_labels(guided_to, label, num)}
         return draw_many(draw, strengths, key, inputs, num=num, batch=batch)
 
     def real_examples(self, num: int) -> np.ndarray | None:
         """Examples of what the model was trained on, if its data are at hand."""
         return beside(self.config, open_source(self.config.data), num)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule that it was trained with."""
+        return make_schedule(self.config.process)
 
     def denoiser(self, label: int | None = None) -> Denoiser:
         """(x_t, t) -> x0 of a batch, for samplers and edits of one's own; `label` as in `sample`."""
@@ -149,5 +155,4 @@ class Model:
     def bits_per_dim(self, images: Num[np.ndarray, "N H W C"], key: PRNGKey, timesteps: int) -> vlb.BitsPerDim:
         """The variational bound of 8-bit images, with its terms, of a model of table time [Ho20; Nichol21]."""
         variance = "learned" if self.config.net.learned_variance else "large"
-        schedule = make_subject(self.config).schedule
-        return vlb.bits_per_dim(self.denoiser(), schedule, images, timesteps, variance, key)
+        return vlb.bits_per_dim(self.denoiser(), self.schedule, images, timesteps, variance, key)

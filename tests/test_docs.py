@@ -1,0 +1,80 @@
+"""The code in README.md and docs/ runs as it is written, against a model directory of the shape that it speaks of."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from flaxgen.data import Data
+from flaxgen.nets.unet import UNet
+from flaxgen.zoo import directory
+from flaxgen.zoo.diffusion import Config, Objective, Sampling, init_params
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A folder with models/digits: a tiny net of the interface that `experiments/ddpm_digits.py` trains."""
+    net = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
+               attention_resolutions=(), num_classes=11)  # fmt: skip
+    config = Config(
+        seed=0,
+        steps=1,
+        batch_size=8,
+        data=Data(source="digits", image_size=8, channels=1),
+        net=net,
+        objective=Objective(condition_dropout=0.1),
+        sampling=Sampling(steps=2),
+    )
+    folder = tmp_path_factory.mktemp("workspace")
+    params = init_params(config, jax.random.key(0))
+    noisy = jax.tree.map(lambda x: x + 0.02 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
+    directory.write_model(folder / "models" / "digits", config, noisy, 1)
+    return folder
+
+
+def blocks(path: str) -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), flags=re.S))
+
+
+def test_guide(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    names: dict = {}
+    exec(compile(blocks("docs/guide.md"), "guide.md", "exec"), names)
+    for name in ("images", "painted", "varied", "noise"):
+        assert names[name].shape == (4, 8, 8, 1)
+        assert jnp.isfinite(names[name]).all(), name
+    assert (names["painted"][:, :4] == 0).all()
+    assert names["frames"].shape == (5, 4, 8, 8, 1)
+    assert jnp.isfinite(names["metrics"]["loss"])
+    assert int(names["state"].step) == 1
+
+
+def test_readme(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    known = jnp.zeros((4, 8, 8, 1))
+    names: dict = {"known": known, "mask": known, "x_T": jax.random.normal(jax.random.key(0), known.shape)}
+    exec(compile(blocks("README.md"), "README.md", "exec"), names)
+    assert names["images"].shape == (4, 8, 8, 1)
+    assert jnp.isfinite(names["images"]).all()
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/guide.md", "docs/design.md", "CONTRIBUTING.md"])
+def test_paths_named_in_prose_exist(path):
+    named = re.findall(r"(?:docs|experiments|tests|flaxgen)/[\w/]+\.(?:py|md)", (ROOT / path).read_text())
+    missing = [name for name in named if not (ROOT / name).exists() and "NAME" not in name]
+    assert not missing
+
+
+def test_references_are_listed():
+    """Every [Key22] in a docstring is in docs/references.md."""
+    known = set(re.findall(r"^\| (\w+) \|", (ROOT / "docs" / "references.md").read_text(), flags=re.M))
+    text = "\n".join(
+        path.read_text() for folder in ("flaxgen", "experiments") for path in (ROOT / folder).rglob("*.py")
+    )
+    cited = set(re.findall(r"[\[;] ?([A-Z][a-zá-ž]+\d\d[a-z]?)\b", text))
+    assert len(cited) > 10
+    assert cited <= known
