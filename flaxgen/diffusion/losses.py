@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Shaped
 
 from flaxgen.diffusion.denoise import Prediction, TimeInput, read_output
-from flaxgen.diffusion.vlb import bound_term
+from flaxgen.diffusion.vlb import bound_term, check_timesteps
 from flaxgen.diffusion.weighting import SampleTime, Weight
 from flaxgen.types import (
     AlphaSigma,
@@ -138,7 +138,11 @@ def hybrid(schedule: Schedule, prediction: Prediction, timesteps: int, bound_wei
     """L_simple + bound_weight L_vlb, whose gradient reaches the learned variance only [Nichol21, eq. 16].
 
     L_vlb is `timesteps` times the term of the sampled step, in bits a dimension (`vb`).
+
+    Raises:
+        ValueError: if timesteps is below 1.
     """
+    check_timesteps(timesteps)
 
     def objective(out, noised):
         check_output(out, noised, learned_variance=True)
@@ -155,7 +159,11 @@ def variational(schedule: Schedule, prediction: Prediction, timesteps: int, vari
     """L_vlb without its constant prior term, in bits a dimension [Ho20, eq. 5; Nichol21, sec. 3.3].
 
     One term, times `timesteps`, is an unbiased estimate where t is uniform over the table.
+
+    Raises:
+        ValueError: if timesteps is below 1.
     """
+    check_timesteps(timesteps)
 
     def objective(out, noised):
         learned = variance == "learned"

@@ -101,8 +101,7 @@ def bits_per_dim(
     Raises:
         ValueError: if timesteps is below 1, or the variance does not fit the denoiser (see `bound_term`).
     """
-    if timesteps < 1:
-        raise ValueError(f"timesteps={timesteps} must be at least 1")
+    check_timesteps(timesteps)
 
     def term(inputs):
         k, noise_key = inputs
@@ -117,3 +116,9 @@ def bits_per_dim(
     terms, mse = jax.lax.map(term, (steps, jax.random.split(key, timesteps)))
     prior = prior_term(x0, schedule)
     return BitsPerDim(prior + jnp.sum(terms, axis=0), prior, terms, mse)
+
+
+def check_timesteps(timesteps: int) -> None:
+    """Raises ValueError unless there is a first step: the bound is one of discrete steps, also in continuous time."""
+    if timesteps < 1:
+        raise ValueError(f"timesteps={timesteps} must be at least 1 for the variational bound")

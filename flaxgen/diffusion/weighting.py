@@ -51,7 +51,13 @@ WEIGHTS: dict[str, Weight] = {"simple": simple, "min_snr": min_snr(), "edm": edm
 
 
 def table_time(timesteps: int) -> SampleTime:
-    """Uniform over 1/T, 2/T .. 1 [Ho20, alg. 1]."""
+    """Uniform over 1/T, 2/T .. 1 [Ho20, alg. 1].
+
+    Raises:
+        ValueError: if timesteps is below 1.
+    """
+    if timesteps < 1:
+        raise ValueError(f"timesteps={timesteps} has no table to draw times from: draw them uniform, or take 1 or more")
     return lambda key: jax.random.randint(key, (), 1, timesteps + 1).astype(jnp.float32) / timesteps
 
 

@@ -295,6 +295,9 @@ def shapes_of(loss, params):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: losses.hybrid(SCHEDULE, EPS, 0), "timesteps=0 must be at least 1 for the variational bound"),
+        (lambda: losses.variational(SCHEDULE, EPS, -1, "small"), "timesteps=-1 must be at least 1"),
+        (lambda: weighting.table_time(0), "timesteps=0 has no table to draw times from"),
         (lambda: losses.read_batch(drops=(losses.Drop(1.5, {}),)), "probability=1.5 must be between 0 and 1"),
         (lambda: losses.read_batch("image", ("text",), (NO_LABEL,)), r"\['label'\] drops no field .*\['text'\]"),
         (
