@@ -13,7 +13,7 @@ def inpaint(
     sampler: Sampler,
     schedule: Schedule,
     known: Float[Array, "B H W C"],
-    mask: Float[Array, "B H W 1"],
+    mask: Float[Array, "#B H W 1"],
     *,
     resamples: int = 1,
 ) -> Sampler:
@@ -31,9 +31,9 @@ def inpaint(
     def step(denoise: Denoiser, state, t: Time, s: Time, key: PRNGKey):
         at_t, at_s = schedule(t), schedule(s)
 
-        def walk(carry, walk_key):
+        def walk(carry, i):
             x, _ = carry
-            step_key, known_key, back_key = jax.random.split(walk_key, 3)
+            step_key, known_key, back_key = jax.random.split(jax.random.fold_in(key, i), 3)
             moved = sampler.step(denoise, state._replace(x=x), t, s, step_key)
             noised = at_s.alpha * known + at_s.sigma * jax.random.normal(known_key, known.shape, known.dtype)
             noised = jnp.where(jnp.asarray(s) > 0, noised, known)
@@ -42,7 +42,7 @@ def inpaint(
             noisier = at_t.alpha / at_s.alpha * x + jnp.sqrt(step_variance(at_t, at_s)) * back
             return (noisier, moved._replace(x=x)), None
 
-        (_, moved), _ = jax.lax.scan(walk, (state.x, state), jax.random.split(key, resamples))
+        (_, moved), _ = jax.lax.scan(walk, (state.x, state), jnp.arange(resamples))
         return moved
 
     return Sampler(sampler.init, step)

@@ -100,15 +100,13 @@ def cosine(timesteps: int, offset: float = 0.008) -> Schedule:
 def sigmoid(timesteps: int, start: float = -3.0, end: float = 3.0, temperature: float = 1.0) -> Schedule:
     """Alpha^2 falls as a sigmoid does from `start` to `end`, rescaled to run from 1 to 0 [Chen23, sec. 2.1]."""
 
-    def difference(a, b):  # sigmoid(a) - sigmoid(b), without cancellation
-        return jnp.sinh((a - b) / 2) / (2 * jnp.cosh(a / 2) * jnp.cosh(b / 2))
-
     low, high = start / temperature, end / temperature
+    span = high - low
 
-    def squares(t):
-        run, rest = low + (high - low) * t, (high - low) * (1 - t)
-        alpha_bar = jnp.sinh(rest / 2) / (2 * jnp.cosh(run / 2) * np.cosh(high / 2))
-        return alpha_bar / difference(high, low), difference(run, low) / difference(high, low)
+    def squares(t):  # sigmoid(a) - sigmoid(b) = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2)) does not cancel
+        scale = np.sinh(span / 2) * jnp.cosh((low + span * t) / 2)
+        alpha_bar = jnp.sinh(span * (1 - t) / 2) * np.cosh(low / 2) / scale
+        return alpha_bar, jnp.sinh(span * t / 2) * np.cosh(high / 2) / scale
 
     return discretize(_above_minimum(squares), timesteps)
 
@@ -220,7 +218,8 @@ def _interpolate(alphas: ArrayLike, sigmas: ArrayLike) -> Schedule:
         place = jnp.asarray(t, jnp.float32) * timesteps
         below = jnp.clip(place.astype(jnp.int32), 0, timesteps - 1)
         low, high = jnp.asarray(knots)[:, below], jnp.asarray(knots)[:, below + 1]
-        alpha, sigma = low + (place - below) * (high - low)
+        part = place - below
+        alpha, sigma = (1 - part) * low + part * high
         return AlphaSigma(alpha, sigma)
 
     return schedule
@@ -249,6 +248,7 @@ def _above_minimum(squares) -> Schedule:
 
     def schedule(t: Time) -> AlphaSigma:
         alpha_bar, variance = squares(jnp.asarray(t, jnp.float32))
+        alpha_bar = jnp.where(variance < 0.5, 1 - variance, alpha_bar)
         alpha = jnp.sqrt(alpha_bar + ALPHA_BAR_MIN * variance)
         return AlphaSigma(alpha, jnp.sqrt((1 - ALPHA_BAR_MIN) * variance))
 

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from flaxgen.diffusion import schedules, times
+from flaxgen.diffusion.times import TIME_GRIDS
+
+
+def test_linspace_is_respacing_inclusive_of_both_ends():
+    """The seven steps of a published upsampler."""
+    grid = times.linspace(7, 1000)
+    assert (np.round(grid[:-1] * 1000) - 1).tolist() == [999, 832, 666, 500, 333, 166, 0]
+
+
+@pytest.mark.parametrize("name", TIME_GRIDS)
+@pytest.mark.parametrize(
+    ("steps", "timesteps"), [(1, 0), (1, 1000), (7, 0), (7, 1000), (50, 50), (49, 50), (250, 1000)]
+)
+def test_grids_fall_strictly_and_end_at_zero(name, steps, timesteps):
+    grid = TIME_GRIDS[name](schedules.cosine(timesteps), steps, timesteps)
+    assert grid.shape == (steps + 1,)
+    assert grid.dtype == np.float32
+    assert grid[0] <= 1
+    assert grid[-1] == 0
+    assert (np.diff(grid) < 0).all()
+    if timesteps and name != "karras":
+        np.testing.assert_allclose(grid * timesteps, np.round(grid * timesteps), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["trailing", "linspace", "quadratic"])
+def test_grids_start_at_pure_noise(name):
+    assert TIME_GRIDS[name](schedules.cosine(0), 7, 0)[0] == TIME_GRIDS[name](schedules.cosine(1000), 7, 1000)[0] == 1
+
+
+def test_leading_ends_on_the_first_entry_and_quadratic_lingers_there():
+    assert np.round(times.leading(5, 1000) * 1000).tolist() == [801, 601, 401, 201, 1, 0]
+    assert np.round(times.quadratic(50, 1000)[-4:] * 1000).tolist() == [4, 2, 1, 0]
+    np.testing.assert_allclose(times.quadratic(4, 0), [1, 9 / 16, 1 / 4, 1 / 16, 0])
+
+
+def test_karras_sigmas_are_the_papers():
+    """[Karras22, eq. 5] at its 18 steps."""
+    i = np.arange(18)
+    sigmas = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    np.testing.assert_allclose(times.karras(schedules.edm(0), 18, 0)[:-1] * 80, sigmas, rtol=1e-5)
+
+
+def test_karras_spans_the_table():
+    schedule = schedules.linear(1000)
+    grid = times.karras(schedule, 10, 1000)
+    assert grid[-2] == pytest.approx(1 / 1000, rel=1e-4)
+    assert float(schedule(grid[0].item()).sigma / schedule(grid[0].item()).alpha) == pytest.approx(80, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", TIME_GRIDS)
+@pytest.mark.parametrize(("steps", "message"), [(0, "steps=0 must be"), (51, "more than the schedule's 50 timesteps")])
+def test_a_wrong_number_of_steps_is_named(name, steps, message):
+    with pytest.raises(ValueError, match=message):
+        TIME_GRIDS[name](schedules.cosine(50), steps, 50)

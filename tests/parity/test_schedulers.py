@@ -1,0 +1,196 @@
+"""Beside diffusers' schedulers: the same denoiser, the same noise, the same numbers.
+
+Their conventions, as found in 0.42:
+- A timestep k is our t = (k + 1) / T; past the last one sigma is 0, ours is t = 0.
+- Euler, EulerAncestral and Heun work on x / alpha, of which the net gets x (`scale_model_input`).
+- DDIM reads the previous time as k - T // steps whatever the spacing, so it is right for `leading` alone.
+- DDPM adds noise in its last step unless that is timestep 0, so it is compared on `leading`, which ends there.
+- Leading and linspace of DPM-Solver and UniPC are laid out for steps + 1 and stop early; trailing agrees.
+- A linspace of one step is timestep 0 there and T - 1 here.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flaxgen.diffusion import denoise, schedules, times
+from flaxgen.diffusion.samplers import (
+    ancestral,
+    ddim,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    euler,
+    euler_ancestral,
+    heun,
+    sample,
+    unipc,
+)
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torch"),
+]
+
+T = 1000
+SHAPE = (2, 3, 4, 4)
+SCHEDULE = schedules.linear(T)
+GRIDS = {"leading": times.leading, "trailing": times.trailing, "linspace": times.linspace}
+
+
+def predicted_noise(x, index, where):
+    """A small nonlinear function of x and the timestep."""
+    time = index / T
+    return where.tanh(1.3 * x + 0.4 * where.sin(7 * time) + 0.1) * (0.6 + 0.3 * time) + 0.2 * where.cos(3 * x)
+
+
+def predicted_variance(x, index, where):
+    return where.sin(2 * x + index / T)
+
+
+def net(learned):
+    def apply(x, index, condition):
+        index = index[0]
+        eps = predicted_noise(x, index, jnp)
+        return jnp.concatenate([eps, predicted_variance(x, index, jnp)], axis=-1) if learned else eps
+
+    return denoise.make_bind(apply, SCHEDULE, denoise.EPS, denoise.table_index(T), learned_variance=learned)({})
+
+
+def normals(seed, steps):
+    """What a sampler with one draw a step draws, as torch sees it (channels first)."""
+    key = jax.random.key(seed)
+    shape = (SHAPE[0], *SHAPE[2:], SHAPE[1])
+    drawn = [jax.random.normal(jax.random.fold_in(key, i), shape) for i in range(steps)]
+    return [to_torch(noise) for noise in drawn]
+
+
+def to_torch(x):
+    return torch.from_numpy(np.moveaxis(np.array(x), -1, 1).copy())
+
+
+def ours(sampler, grid, x, learned=False):
+    x = jax.jit(lambda x, key: sample(sampler, net(learned), x, grid, key))(x, jax.random.key(3))
+    return np.moveaxis(np.array(x), -1, 1)
+
+
+def theirs(scheduler, steps, x, monkeypatch, learned=False, **step_arguments):
+    """Runs in units of the scheduler: those with sigmas start from x / alpha and end there, where alpha is 1."""
+    noise = iter(normals(3, steps))
+    module = __import__(scheduler.__module__, fromlist=["randn_tensor"])
+    if hasattr(module, "randn_tensor"):
+        monkeypatch.setattr(module, "randn_tensor", lambda *args, **kwargs: next(noise))
+    scheduler.set_timesteps(steps)
+    is_scaled = hasattr(scheduler, "is_scale_input_called") or isinstance(scheduler, diffusers.HeunDiscreteScheduler)
+    if is_scaled:
+        x = x * (scheduler.sigmas[0] ** 2 + 1) ** 0.5
+    for index in scheduler.timesteps:
+        x_in = scheduler.scale_model_input(x, index)
+        out = predicted_noise(x_in, index, torch)
+        if learned:
+            out = torch.cat([out, predicted_variance(x_in, index, torch)], dim=1)
+        x = scheduler.step(out, index, x, **step_arguments).prev_sample
+    return np.array(x)
+
+
+UNCLIPPED = {"clip_sample": False}
+CASES = {
+    "ddpm small": (ancestral(SCHEDULE, "small"), "DDPMScheduler", "leading", UNCLIPPED, {}),
+    "ddpm large": (
+        ancestral(SCHEDULE, "large"),
+        "DDPMScheduler",
+        "leading",
+        UNCLIPPED | {"variance_type": "fixed_large"},
+        {},
+    ),
+    "ddpm learned": (
+        ancestral(SCHEDULE, "learned"),
+        "DDPMScheduler",
+        "leading",
+        UNCLIPPED | {"variance_type": "learned_range"},
+        {},
+    ),
+    "ddim": (ddim(SCHEDULE), "DDIMScheduler", "leading", UNCLIPPED, {}),
+    "ddim eta 1": (ddim(SCHEDULE, eta=1.0), "DDIMScheduler", "leading", UNCLIPPED, {"eta": 1.0}),
+    "euler": (euler(SCHEDULE), "EulerDiscreteScheduler", "trailing", {}, {}),
+    "euler ancestral": (euler_ancestral(SCHEDULE), "EulerAncestralDiscreteScheduler", "trailing", {}, {}),
+    "heun": (heun(SCHEDULE), "HeunDiscreteScheduler", "trailing", {}, {}),
+    "dpm++ 2m": (
+        dpmpp_2m(SCHEDULE),
+        "DPMSolverMultistepScheduler",
+        "trailing",
+        {"algorithm_type": "dpmsolver++"},
+        {},
+    ),
+    "dpm++ 2m sde": (
+        dpmpp_2m_sde(SCHEDULE),
+        "DPMSolverMultistepScheduler",
+        "trailing",
+        {"algorithm_type": "sde-dpmsolver++"},
+        {},
+    ),
+    "unipc": (unipc(SCHEDULE), "UniPCMultistepScheduler", "trailing", {"solver_type": "bh2"}, {}),
+}
+
+
+@pytest.mark.parametrize("steps", [10, 50])
+@pytest.mark.parametrize("case", CASES)
+def test_same_sample(case, steps, monkeypatch):
+    sampler, name, spacing, options, step_arguments = CASES[case]
+    learned = options.get("variance_type") == "learned_range"
+    x = jax.random.normal(jax.random.key(0), (SHAPE[0], *SHAPE[2:], SHAPE[1]))
+    scheduler = getattr(diffusers, name)(
+        num_train_timesteps=T,
+        beta_start=1e-4,
+        beta_end=0.02,
+        beta_schedule="linear",
+        timestep_spacing=spacing,
+        **options,
+    )
+    expected = theirs(scheduler, steps, to_torch(x), monkeypatch, learned, **step_arguments)
+    found = ours(sampler, GRIDS[spacing](steps, T), x, learned)
+    error = np.abs(found - expected).max() / np.abs(expected).max()
+    print(f"{case}, {steps} steps: relative error {error:.1e}")
+    assert error <= 1e-4
+
+
+@pytest.mark.parametrize("spacing", GRIDS)
+@pytest.mark.parametrize("steps", [7, 10, 50, 300, 1000])
+def test_same_time_grids(spacing, steps):
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=T, timestep_spacing=spacing)
+    scheduler.set_timesteps(steps)
+    indices = np.round(GRIDS[spacing](steps, T)[:-1] * T).astype(int) - 1
+    np.testing.assert_array_equal(indices, scheduler.timesteps)
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        ("linear", schedules.linear(T)),
+        ("scaled_linear", schedules.scaled_linear(T, 1e-4, 0.02)),
+        ("squaredcos_cap_v2", schedules.cosine(T)),
+    ],
+)
+@pytest.mark.parametrize("rescale", [False, True])
+def test_same_tables(name, schedule, rescale):
+    """Theirs are float32: 1 - alpha_bar has four digits at the clean end."""
+    scheduler = diffusers.DDIMScheduler(num_train_timesteps=T, beta_schedule=name, rescale_betas_zero_snr=rescale)
+    schedule = schedules.zero_terminal_snr(schedule, T) if rescale else schedule
+    alpha, sigma = jax.vmap(schedule)(jnp.arange(1, T + 1) / T)
+    np.testing.assert_allclose(alpha**2, scheduler.alphas_cumprod, atol=2e-6)
+    np.testing.assert_allclose(sigma**2, 1 - scheduler.alphas_cumprod, atol=2e-6)
+
+
+def test_same_karras_sigmas():
+    scheduler = diffusers.EulerDiscreteScheduler(num_train_timesteps=T, use_karras_sigmas=True)
+    schedule = schedules.linear(T)
+    scheduler.set_timesteps(10)
+    grid = times.karras(schedule, 10, T)
+    alpha, sigma = jax.vmap(schedule)(jnp.asarray(grid[1:-1]))
+    high, low, ramp = 80.0, float(scheduler.sigmas[-2]), np.linspace(0, 1, 10)[1:]
+    expected = (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+    np.testing.assert_allclose(sigma / alpha, expected, rtol=1e-4)
