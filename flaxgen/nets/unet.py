@@ -75,7 +75,7 @@ class UNet(nn.Module):
         token_mask: Bool[Array, "B N"] | None = None,
         low_res: Float[Array, "B h w C"] | None = None,
         train: bool = False,
-    ) -> Float[Array, "B H W D"]:
+    ) -> Float[Array, "B H W O"]:
         """The prediction for x at `time`, in the units the net was trained with (0 .. T-1 of a table).
 
         `token_mask` is True where a token may be read; `low_res` is resized to x. With `train` and dropout, `rngs`

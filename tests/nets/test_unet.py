@@ -1,0 +1,181 @@
+"""What a UNet promises beside its numbers, which tests/parity compares with diffusers'."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flaxgen.nets.unet import UNet, resize_to
+
+TINY = UNet(
+    image_size=8,
+    channels=8,
+    multipliers=(1, 2),
+    depth=1,
+    attention_resolutions=(4,),
+    norm_groups=4,
+    dropout=0.5,
+    head_channels=8,
+)
+FLAT = TINY.clone(multipliers=(1,), attention_resolutions=(), middle="none")
+TOLD = TINY.clone(
+    dropout=0.0, num_classes=3, embedding_dim=5, token_dim=6, low_res=True, patch=2, learned_variance=True,
+    image_size=16, scale_shift=True, resample="resnet", time_order="cos_sin", time_shift=0,
+)  # fmt: skip
+
+
+def keys(n):
+    return jax.random.split(jax.random.key(3), n)
+
+
+def noisy(batch, size=8):
+    return jax.random.normal(jax.random.key(1), (batch, size, size, 3)), jnp.linspace(0.0, 999.0, batch)
+
+
+def conditions(batch):
+    embedding_key, tokens_key, low_res_key = keys(3)
+    return {
+        "label": jnp.arange(batch) % 3,
+        "embedding": jax.random.normal(embedding_key, (batch, 5)),
+        "tokens": jax.random.normal(tokens_key, (batch, 4, 6)),
+        "token_mask": jnp.arange(batch * 4).reshape(batch, 4) % 3 > 0,
+        "low_res": jax.random.normal(low_res_key, (batch, 5, 5, 3)),
+    }
+
+
+@pytest.fixture(scope="module")
+def tiny(shaken):
+    return shaken(TINY, *noisy(1))
+
+
+@pytest.fixture(scope="module")
+def told(shaken):
+    return shaken(TOLD, *noisy(1, 16), **conditions(1))
+
+
+def abstract(net, batch=1, size=8, **given):
+    return jax.eval_shape(lambda: net.init(jax.random.key(0), *noisy(batch, size), **given))["params"]
+
+
+def test_parameters_of_the_papers():
+    """DDPM's CIFAR-10 net has 35.7M [Ho20, app. B], ADM's 64 px net 296M [Dhariwal21, table 4]."""
+    adm = UNet(
+        image_size=64, channels=192, multipliers=(1, 2, 3, 4), depth=3, attention_resolutions=(32, 16, 8),
+        head_channels=64, num_classes=1000, learned_variance=True, scale_shift=True, resample="resnet",
+    )  # fmt: skip
+    label = jnp.zeros(1, int)
+    counts = [abstract(UNet(), 1, 32), abstract(adm, 1, 64, label=label)]
+    assert [sum(x.size for x in jax.tree.leaves(tree)) for tree in counts] == [
+        35_746_307,
+        pytest.approx(296e6, rel=1e-3),
+    ]
+
+
+def test_starts_at_zero():
+    """The last conv is zero, so the first prediction is too [Ho20, app. B]."""
+    out = jax.jit(lambda: FLAT.init_with_output(jax.random.key(0), *noisy(2))[0])()
+    assert out.shape == (2, 8, 8, 3)
+    assert not out.any()
+
+
+def test_one_example_one_key(tiny):
+    """Mapped over single examples: what is dropped depends on an example's key, and not on its place."""
+
+    def one(x, t, key):
+        rngs = {"dropout": key}
+        return jnp.asarray(TINY.apply({"params": tiny}, x[None], t[None], train=True, rngs=rngs))[0]
+
+    x, t = noisy(4)
+    mapped, order = jax.jit(jax.vmap(one)), np.array([2, 0, 3, 1])
+    out = mapped(x, t, keys(4))
+    np.testing.assert_allclose(mapped(x[order], t[order], keys(4)[order]), out[order], atol=1e-5)
+    same = mapped(x[:1].repeat(4, 0), t[:1].repeat(4), keys(4))
+    assert np.abs(same[0] - same[1]).max() > 1e-2
+
+
+def test_a_batch_is_its_examples(told):
+    """Every condition rides with its example, and what does not train does not drop."""
+    x, t = noisy(3, 16)
+    given = conditions(3)
+    apply = jax.jit(lambda x, t, c: TOLD.apply({"params": told}, x, t, **c))
+    batched = apply(x, t, given)
+    assert batched.shape == (3, 16, 16, 6)
+    one = jax.vmap(lambda x, t, c: apply(x[None], t[None], jax.tree.map(lambda leaf: leaf[None], c))[0])
+    np.testing.assert_allclose(one(x, t, given), batched, atol=1e-4)
+    for name in given:
+        changed = dict(given) | {name: given[name][np.array([1, 2, 0])]}
+        assert np.abs(apply(x, t, changed) - batched).max() > 1e-3, name
+    assert apply._cache_size() == 1
+
+
+def test_bfloat16_computes_and_float32_keeps(tiny):
+    half, (x, t) = TINY.clone(dtype="bfloat16"), noisy(2)
+    assert {leaf.dtype for leaf in jax.tree.leaves(abstract(half))} == {jnp.dtype("float32")}
+    exact, found = (jax.jit(lambda net=net: net.apply({"params": tiny}, x, t))() for net in (TINY, half))
+    assert found.dtype == jnp.float32
+    error = float(jnp.sqrt(jnp.mean((found - exact) ** 2) / jnp.mean(exact**2)))
+    assert 1e-4 < error < 0.05
+
+
+def test_remat_changes_memory_only(shaken):
+    x, t = noisy(1)
+    params = shaken(FLAT, x, t)
+
+    def gradient(net):
+        def loss(params):
+            return jnp.mean(net.apply({"params": params}, x, t, train=True, rngs={"dropout": keys(1)[0]}) ** 2)
+
+        return jax.jit(jax.grad(loss))
+
+    plain, again = gradient(FLAT), gradient(FLAT.clone(remat=True))
+    assert "remat" in str(again.trace(params).jaxpr)
+    assert "remat" not in str(plain.trace(params).jaxpr)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-3), plain(params), again(params))
+
+
+def test_other_sizes_than_its_own(tiny):
+    x, t = jnp.ones((1, 4, 12, 3)), jnp.ones(1)
+    assert jax.eval_shape(lambda: TINY.apply({"params": tiny}, x, t)).shape == x.shape
+
+
+def test_low_resolution_is_resized():
+    low, x = jnp.full((2, 4, 4, 3), 0.25), jnp.zeros((2, 16, 16, 3))
+    np.testing.assert_allclose(resize_to(low, x), np.full(x.shape, 0.25), atol=1e-6)
+
+
+def test_fields_are_plain_values():
+    values = {f.name: getattr(TOLD, f.name) for f in dataclasses.fields(TOLD) if f.name not in ("parent", "name")}
+    read = json.loads(json.dumps(values))
+    assert UNet(**{k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}) == TOLD
+
+
+@pytest.mark.parametrize(
+    ("fields", "given", "message"),
+    [
+        ({"multipliers": (1, 1, 1, 1, 1), "attention_resolutions": ()}, {}, "image size 8x8 .* multiple of 16"),
+        ({"patch": 3, "attention_resolutions": ()}, {}, "image size 8x8 .* patch=3 need a multiple of 6"),
+        ({"attention_resolutions": (16,)}, {}, r"attention_resolutions has 16, .* \(8, 4\) px"),
+        ({"norm_groups": 32}, {}, "norm_groups=32 does not divide 8 channels"),
+        ({"head_channels": 3}, {}, "head_channels=3 does not divide the 16 channels"),
+        ({"head_channels": 0, "heads": 3}, {}, "heads=3 does not divide the 16 channels"),
+        ({"resample": "fir"}, {}, "resample='fir' is not one of conv, resnet"),
+        ({"middle": "cross"}, {}, "middle='cross' is not one of attention, resblocks, none"),
+        ({"dtype": "float16"}, {}, "dtype='float16' is not one of float32, bfloat16"),
+        ({"in_channels": 1}, {}, "x has 3 channels, in_channels=1"),
+        ({"num_classes": 4}, {}, "num_classes=4 and needs the condition 'label'"),
+        ({}, {"label": jnp.zeros(1, int)}, "num_classes=0 and takes no condition 'label'"),
+        ({"token_dim": 6}, {}, "token_dim=6 and needs the condition 'tokens'"),
+        ({"token_dim": 6}, {"tokens": jnp.ones((1, 2, 5))}, "'tokens' is 5 wide, token_dim=6 expects 6"),
+        ({}, {"tokens": jnp.ones((1, 2, 5))}, "token_dim=0 and takes no condition 'tokens'"),
+        ({}, {"token_mask": jnp.ones((1, 2), bool)}, "'token_mask' is given without 'tokens'"),
+        ({"low_res": True}, {}, "low_res=True and needs the condition 'low_res'"),
+        ({}, {"low_res": jnp.ones((1, 4, 4, 3))}, "low_res=False and takes no condition 'low_res'"),
+    ],
+)
+def test_what_is_wrong_is_named(fields, given, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        abstract(TINY.clone(**fields), **given)
+    assert "\n" not in str(caught.value)
