@@ -57,11 +57,13 @@ def process_of(scheduler: Mapping[str, Any]) -> Process:
     require(schedule in SCHEDULES, f"scheduler beta_schedule={schedule!r}: expected one of {', '.join(SCHEDULES)}")
     require(prediction in PREDICTIONS, f"scheduler prediction_type={prediction!r}: expected {', '.join(PREDICTIONS)}")
     require(scheduler.get("trained_betas") is None, "scheduler trained_betas: a table of its own is not known here")
+    timesteps = int(scheduler.get("num_train_timesteps", 1000))
     return Process(
         schedule=SCHEDULES[schedule],
-        timesteps=int(scheduler.get("num_train_timesteps", 1000)),
-        beta_start=float(scheduler.get("beta_start", 1e-4)),
-        beta_end=float(scheduler.get("beta_end", 0.02)),
+        timesteps=timesteps,
+        # Theirs are the betas of the table, ours those of 1000 steps of the same process.
+        beta_start=float(scheduler.get("beta_start", 1e-4)) * timesteps / 1000,
+        beta_end=float(scheduler.get("beta_end", 0.02)) * timesteps / 1000,
         zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr", False)),
         prediction=PREDICTIONS[prediction],
     )
@@ -94,8 +96,8 @@ def export_diffusers(model: Model, directory: Path) -> None:
     scheduler = {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": process.timesteps,
-        "beta_start": process.beta_start,
-        "beta_end": process.beta_end,
+        "beta_start": process.beta_start * 1000 / process.timesteps,
+        "beta_end": process.beta_end * 1000 / process.timesteps,
         "beta_schedule": names[process.schedule],
         "prediction_type": names[process.prediction],
         "rescale_betas_zero_snr": process.zero_terminal_snr,

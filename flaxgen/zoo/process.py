@@ -25,8 +25,8 @@ def choose(what: str, name: str, known: Mapping[str, Entry]) -> Entry:
 @dataclass(frozen=True)
 class Process:
     """`timesteps` is the length of the table, 0 for continuous time. `shift` multiplies sigma / alpha, for training at
-    another resolution than the schedule was made for. `beta_start`, `beta_end` are those of the linear schedules,
-    `sigma_data` that of EDM preconditioning."""
+    another resolution than the schedule was made for. `beta_start`, `beta_end` are those of the linear schedules
+    at 1000 steps, `sigma_data` that of EDM preconditioning."""
 
     schedule: str = "linear"
     timesteps: int = 1000
