@@ -76,9 +76,9 @@ def test_parameters_of_the_papers():
 
 def test_starts_at_zero():
     """The last conv is zero, so the first prediction is too [Ho20, app. B]."""
-    out = jax.jit(lambda: FLAT.init_with_output(jax.random.key(0), *noisy(2))[0])()
-    assert out.shape == (2, 8, 8, 3)
-    assert not out.any()
+    conv_out = jax.jit(lambda: TINY.init(jax.random.key(0), *noisy(2))["params"]["conv_out"])()
+    assert conv_out["kernel"].shape == (3, 3, 8, 3)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(conv_out))
 
 
 def test_one_example_one_key(tiny):
@@ -97,24 +97,27 @@ def test_one_example_one_key(tiny):
 
 
 def test_a_batch_is_its_examples(told):
-    """Every condition rides with its example, and what does not train does not drop."""
+    """Every condition reaches its own example and no other, without compiling again."""
     x, t = noisy(3, 16)
     given = conditions(3)
     apply = jax.jit(lambda x, t, c: TOLD.apply({"params": told}, x, t, **c))
-    batched = apply(x, t, given)
-    assert batched.shape == (3, 16, 16, 6)
-    one = jax.vmap(lambda x, t, c: apply(x[None], t[None], jax.tree.map(lambda leaf: leaf[None], c))[0])
-    np.testing.assert_allclose(one(x, t, given), batched, atol=1e-4)
+    out = apply(x, t, given)
+    assert out.shape == (3, 16, 16, 6)
     for name in given:
-        changed = dict(given) | {name: given[name][np.array([1, 2, 0])]}
-        assert np.abs(apply(x, t, changed) - batched).max() > 1e-3, name
+        changed = apply(x, t, given | {name: given[name][np.array([0, 2, 1])]})
+        np.testing.assert_allclose(changed[0], out[0], atol=1e-4)
+        assert np.abs(changed[1] - out[1]).max() > 1e-3, name
+    changed = apply(x, t[np.array([0, 2, 1])], given)
+    np.testing.assert_allclose(changed[0], out[0], atol=1e-4)
+    assert np.abs(changed[1] - out[1]).max() > 1e-3
     assert apply._cache_size() == 1
 
 
-def test_bfloat16_computes_and_float32_keeps(tiny):
-    half, (x, t) = TINY.clone(dtype="bfloat16"), noisy(2)
+def test_bfloat16_computes_and_float32_keeps(shaken):
+    half, (x, t) = FLAT.clone(dtype="bfloat16"), noisy(2)
     assert {leaf.dtype for leaf in jax.tree.leaves(abstract(half))} == {jnp.dtype("float32")}
-    exact, found = (jax.jit(lambda net=net: net.apply({"params": tiny}, x, t))() for net in (TINY, half))
+    params = shaken(FLAT, x, t)
+    exact, found = (jax.jit(lambda net=net: net.apply({"params": params}, x, t))() for net in (FLAT, half))
     assert found.dtype == jnp.float32
     error = float(jnp.sqrt(jnp.mean((found - exact) ** 2) / jnp.mean(exact**2)))
     assert 1e-4 < error < 0.05
