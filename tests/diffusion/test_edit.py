@@ -14,27 +14,19 @@ PREDICT = oracles.gaussian_denoiser(COSINE, MEAN, STD)
 MASK = jnp.zeros((1, 4, 4, 1)).at[:, :2].set(1.0)
 
 
-@pytest.mark.parametrize(("name", "resamples"), [("ddpm", 1), ("heun", 3), ("dpmpp_2m", 3), ("unipc", 3)])
+@pytest.mark.parametrize(("name", "resamples"), [("ddpm", 1), ("unipc", 3)])
 def test_the_known_part_is_kept_to_the_bit_and_the_rest_drawn(name, resamples):
-    known = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
-    sampler = edit.inpaint(SAMPLERS[name](COSINE), COSINE, known, MASK, resamples=resamples)
-    x = jax.random.normal(jax.random.key(1), known.shape)
-    grid = times.trailing(8, 0)[1:]
-    drawn = jax.jit(lambda key: sample(sampler, PREDICT, x, grid, key))(jax.random.key(2))
-    np.testing.assert_array_equal(drawn[:, :2], known[:, :2])
-    assert (drawn[:, 2:] != known[:, 2:]).all()
-    assert (jnp.abs(drawn[:, 2:] - MEAN) < 6 * STD).all()
-
-
-def test_each_example_is_drawn_by_its_own_key():
-    known, x = jax.random.normal(jax.random.key(0), (2, 3, 1, 4, 4, 1))
+    """By vmap with one key an example, as pictures are drawn."""
+    known, x = jax.random.normal(jax.random.key(0), (2, 3, 1, 4, 4, 2))
 
     def draw(known, x, seed):
-        sampler = edit.inpaint(ancestral(COSINE), COSINE, known, MASK, resamples=2)
-        return sample(sampler, PREDICT, x, times.trailing(2, 0), jax.random.key(seed))
+        sampler = edit.inpaint(SAMPLERS[name](COSINE), COSINE, known, MASK, resamples=resamples)
+        return sample(sampler, PREDICT, x, times.trailing(8, 0), jax.random.key(seed))
 
-    batch = jax.jit(jax.vmap(draw))(known, x, jnp.arange(3))
-    np.testing.assert_allclose(batch[1], jax.jit(draw)(known[1], x[1], 1), rtol=1e-5, atol=1e-6)
+    drawn = jax.jit(jax.vmap(draw))(known, x, jnp.arange(3))
+    np.testing.assert_array_equal(drawn[:, :, :2], known[:, :, :2])
+    assert (drawn[:, :, 2:] != known[:, :, 2:]).all()
+    assert (jnp.abs(drawn[:, :, 2:] - MEAN) < 6 * STD).all()
 
 
 def pair_denoiser(x, t):

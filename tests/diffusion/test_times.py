@@ -12,9 +12,7 @@ def test_linspace_is_respacing_inclusive_of_both_ends():
 
 
 @pytest.mark.parametrize("name", TIME_GRIDS)
-@pytest.mark.parametrize(
-    ("steps", "timesteps"), [(1, 0), (1, 1000), (7, 0), (7, 1000), (50, 50), (49, 50), (250, 1000)]
-)
+@pytest.mark.parametrize(("steps", "timesteps"), [(1, 0), (7, 0), (50, 50), (49, 50), (250, 1000)])
 def test_grids_fall_strictly_and_end_at_zero(name, steps, timesteps):
     grid = TIME_GRIDS[name](schedules.cosine(timesteps), steps, timesteps)
     assert grid.shape == (steps + 1,)

@@ -42,7 +42,7 @@ def euler_ancestral(schedule: Schedule) -> Sampler:
 
 
 def ddim_inversion(schedule: Schedule, iterations: int = 1) -> Sampler:
-    """DDIM run backwards, for increasing times from 0 up: what noise would have given this x [Dhariwal21, app. F].
+    """DDIM run backwards, for increasing times from 0 up: what noise would have given this x [Song21, sec. 4.3].
 
     The noise of a step is that predicted at its far end, found by fixed-point iterations that start from x; one is the
     usual approximation, more come close to the exact inverse of `ddim`.
