@@ -8,8 +8,9 @@ numbers (tests/test_parallel.py): what is random depends on an example's place i
 import functools
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +90,19 @@ def process_index() -> int:
 
 def process_count() -> int:
     return jax.process_count()
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process because of an error, and with it the run.
+
+    Where there are others it goes at once: they may wait for it in a collective, which JAX's orderly shutdown would
+    wait for in turn; they stop when its heartbeat does.
+    """
+    if jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def agree(value: int) -> int:

@@ -1,23 +1,28 @@
 """What a run tells: metrics.jsonl, TensorBoard, a progress bar and previews."""
 
+import contextlib
 import importlib
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
 from tqdm import tqdm
 
 from flaxgen import parallel
 
+_pb: Any = event_pb2  # its classes are made at run time
 Tracker = Callable[[int, Mapping[str, float]], None]
 """Is told (step, metrics) of every logged step."""
 
@@ -37,7 +42,7 @@ class RunLog:
             return
         self.workdir.mkdir(parents=True, exist_ok=True)
         self._metrics = (self.workdir / "metrics.jsonl").open("ab", buffering=0)
-        self._board = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=start + 1, flush_secs=30)
+        self._board = _Board(self.workdir / "tensorboard", start)
         often = 0.1 if sys.stderr.isatty() else 10.0
         self._bar = tqdm(initial=start, total=steps, unit="step", mininterval=often, dynamic_ncols=True)
 
@@ -59,14 +64,9 @@ class RunLog:
         """Adds one line to metrics.jsonl, which is on disk when this returns, and a point to every curve."""
         if not self.speaks:
             return
-        try:
+        with _failure_named(self.workdir / "metrics.jsonl"):
             self._metrics.write(json.dumps({"step": step, **metrics}).encode() + b"\n")
-        except OSError as error:
-            raise OSError(
-                error.errno, f"metrics could not be written ({error.strerror})", str(self._metrics.name)
-            ) from error
-        for name, value in metrics.items():
-            self._board.add_scalar(name, value, step)
+        self._board.add(step, [summary.scalar(name, value) for name, value in metrics.items()])
         for track in self.trackers:
             track(step, metrics)
         shown = {"loss": "loss", "images_per_second": "images/s", "input_wait": "input wait"}
@@ -77,14 +77,50 @@ class RunLog:
         if not self.speaks:
             return
         path = self.workdir / "previews" / f"step-{step:06d}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
-        self._board.add_image("preview", image, step, dataformats="HWC")
+        with _failure_named(path):
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
+        self._board.add(step, [summary.image("preview", image, dataformats="HWC")])
 
     def say(self, text: str) -> None:
         """A line for the user, above the progress bar."""
         if self.speaks:
             tqdm.write(text, file=sys.stderr)
+
+
+class _Board:
+    """A TensorBoard event file, written in this thread: tensorboardX's own writer fails in another one, unheard."""
+
+    def __init__(self, directory: Path, start: int):
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / f"events.out.tfevents.{time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._records = RecordWriter(str(self.path))
+        self._put(_pb.Event(file_version="brain.Event:2"))
+        if start:  # hides what an interrupted run wrote of the steps to come
+            self._put(_pb.Event(step=start + 1, session_log=_pb.SessionLog(status=_pb.SessionLog.START)))
+
+    def add(self, step: int, summaries: list[Any]) -> None:
+        for content in summaries:
+            self._put(_pb.Event(step=step, summary=content))
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # a failed write has been raised, and fails again here
+            self._records.close()
+
+    def _put(self, event: Any) -> None:
+        event.wall_time = time()
+        with _failure_named(self.path):
+            self._records.write(event.SerializeToString())
+            self._records.flush()
+
+
+@contextlib.contextmanager
+def _failure_named(path: Path) -> Iterator[None]:
+    """Adds to an OSError the path, which those of writes lack."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"could not be written ({error.strerror})", str(path)) from error
 
 
 class Clock:
@@ -136,7 +172,8 @@ def rewind(path: Path, step: int, log_every: int) -> None:
 
     kept = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n") and stays(line)]
     rewritten = path.with_suffix(".tmp")
-    rewritten.write_bytes(b"".join(kept))
+    with _failure_named(rewritten):
+        rewritten.write_bytes(b"".join(kept))
     os.replace(rewritten, path)
 
 

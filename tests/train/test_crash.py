@@ -49,7 +49,7 @@ def test_twenty_kills_lose_nothing(tmp_path):
     reference = start(whole, steps, *words)
     finish(reference, 300)
     assert reference.returncode == 0
-    rng, kills, seen = random.Random(0), 0, {}
+    rng, kills, cut, seen = random.Random(0), 0, 0, {}
     while kills < 20:
         process = start(killed, steps, *words)
         since = max(seen, default=0)
@@ -59,11 +59,13 @@ def test_twenty_kills_lose_nothing(tmp_path):
         assert "Traceback" not in finish(process)
         assert process.returncode == -signal.SIGKILL, "the run ended before it was killed: give it more steps"
         kills += 1
+        cut += any((killed / "checkpoints").glob("saving-*"))
         for line in (killed / "metrics.jsonl").read_text().splitlines(keepends=True):
             if line.endswith("\n"):
                 row = json.loads(line)
                 numbers = (row["loss"], row["grad_norm"])
                 assert seen.setdefault(row["step"], numbers) == numbers, "a replayed step differs"
+    assert cut > 0, "no kill came in the middle of a save: the test says less than it should"
     last = start(killed, steps, *words)
     said = finish(last, 300)
     assert last.returncode == 0

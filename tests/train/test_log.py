@@ -1,6 +1,7 @@
 """The log says each step once, whatever interrupted the run."""
 
 import json
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -37,10 +38,10 @@ def test_tensorboard_has_the_curves(tmp_path):
     with RunLog(tmp_path, 0, 10) as log:
         log.write(5, {"loss": 0.5})
     (path,) = (tmp_path / "tensorboard").iterdir()
-    content, tags = path.read_bytes(), []
+    content, tags, messages = path.read_bytes(), [], cast(Any, event_pb2)
     while content:
         size = int.from_bytes(content[:8], "little")
-        event = event_pb2.Event.FromString(content[12 : 12 + size])
+        event = messages.Event.FromString(content[12 : 12 + size])
         tags += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
         content = content[12 + size + 4 :]
     assert (5, "loss", 0.5) in tags
@@ -97,7 +98,7 @@ def test_wandb_that_is_not_there_is_one_line(tmp_path, monkeypatch):
 def test_a_log_that_cannot_be_written_names_the_file(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     with (
-        pytest.raises(OSError, match=r"metrics could not be written \(No space left on device\)") as error,
+        pytest.raises(OSError, match=r"could not be written \(No space left on device\)") as error,
         RunLog(tmp_path, 0, 10) as log,
     ):
         log.write(1, {"loss": 1.0})

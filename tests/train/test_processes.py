@@ -92,3 +92,18 @@ def test_a_signal_to_one_stops_both_at_one_step(tmp_path, number, told):
     assert [process.returncode for process in processes] == [143, 143], said
     assert newest_good(tmp_path / "checkpoints") == len(losses(tmp_path))
     assert len(steps_in(tmp_path / "checkpoints")) == 1
+
+
+def test_an_error_in_one_does_not_leave_the_other_waiting(tmp_path):
+    """Only process 1 cannot write."""
+    port, words = free_port(), (*WORDS, "width=256", "sleep=0.05")
+    processes = [
+        start(tmp_path, 100_000, *words, "checkpoint_every=10", f"distributed={port},2,{i}", *limit, devices=2)
+        for i, limit in enumerate(((), ("file_limit=100000",)))
+    ]
+    began = time.monotonic()
+    said = finish_all(processes)
+    assert time.monotonic() - began < 60
+    assert processes[0].returncode != 0
+    assert processes[1].returncode == 1
+    assert "step 10 could not be saved" in said[1]

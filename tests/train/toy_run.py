@@ -83,7 +83,8 @@ def main() -> None:
             toy_experiment(config), config, Path(workdir), parallel.make_plan(plan, fsdp=fsdp), toy_batches(config)
         )
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"flaxgen: {error}")
+        print(f"flaxgen: {error}", file=sys.stderr)
+        parallel.leave(1)
 
 
 if __name__ == "__main__":
