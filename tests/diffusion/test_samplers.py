@@ -161,6 +161,16 @@ def test_an_example_depends_on_its_key_alone(name):
     np.testing.assert_allclose(batch[1, -1], alone, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("schedule", [schedules.linear(1000), schedules.cosine(1000)])
+@pytest.mark.parametrize("name", ["heun", "dpmpp_2m", "unipc"])
+def test_ten_steps_from_the_end_of_a_table_come_near(name, schedule):
+    """Cosine ends at sigma / alpha = 20,000."""
+    predict = oracles.gaussian_denoiser(schedule, MEAN, STD)
+    x = jnp.array([[-1.0], [1.0]])
+    drawn = run(SAMPLERS[name](schedule), predict, x, grid(1, 0, 10))
+    np.testing.assert_allclose(drawn, oracles.gaussian_ode(schedule, x, 1.0, 0.0, MEAN, STD), atol=0.2 * STD)
+
+
 def test_heun_calls_the_net_twice_a_step_and_once_at_the_end():
     schedule, calls = SCHEDULES["vp"], []
     predict = oracles.gaussian_denoiser(schedule, MEAN, STD)

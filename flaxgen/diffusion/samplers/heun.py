@@ -9,6 +9,10 @@ from flaxgen.diffusion.samplers.ddim import DdimState, ddim, init
 from flaxgen.diffusion.schedules import time_of
 from flaxgen.types import Denoiser, PRNGKey, Sampler, Scalar, Schedule, Time
 
+SIGMA_MAX = 500.0
+"""The sigma / alpha above which Heun's correction, which grows with it, does more harm than good: the first step of a
+cosine table or a zero-terminal-SNR schedule; the linear table ends at 157."""
+
 
 class Churn(NamedTuple):
     """Noise added before each step [Karras22, alg. 2].
@@ -31,15 +35,15 @@ def euler(schedule: Schedule, churn: Churn | None = None) -> Sampler:
 def heun(schedule: Schedule, churn: Churn | None = None) -> Sampler:
     """Heun in x / alpha over sigma / alpha, second order, two calls of the net a step [Karras22, alg. 2].
 
-    A step to sigma = 0 is Euler's and calls it once; so is one from alpha = 0, where sigma / alpha is infinite. Large
-    steps at a large sigma / alpha are inaccurate: take the `karras` grid.
+    A step to sigma = 0 is Euler's and calls it once; so is one from beyond SIGMA_MAX, as where alpha = 0. At a large
+    sigma / alpha large steps are inaccurate: take the `karras` grid.
     """
     first_order = ddim(schedule)
 
     def step(denoise: Denoiser, state: DdimState, t: Time, s: Time, key: PRNGKey) -> DdimState:
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
         ahead = first_order.step(denoise, state, t, s, key)
-        has_slopes = (sigma_s > 0) & (alpha_t > 0)
+        has_slopes = (sigma_s > 0) & (sigma_t < SIGMA_MAX * alpha_t)
         safe_alpha, safe_sigma = jnp.where(has_slopes, alpha_t, 1.0), jnp.where(has_slopes, sigma_s, 1.0)
 
         def correct(_):
