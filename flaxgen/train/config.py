@@ -134,7 +134,7 @@ def _parse(path: str, text: str, annotation: Any) -> Any:
         value = ast.literal_eval(literal)
     except (ValueError, SyntaxError):
         value = text
-    for candidate in (value, text, (value,), _as_int(value)):
+    for candidate in (value, text, (value,) if text else (), _as_int(value)):
         fitted = _fit(candidate, annotation)
         if fitted is not MISMATCH:
             return fitted
@@ -181,6 +181,6 @@ def _describe(annotation: Any) -> str:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " or ".join(map(_describe, args))
     if typing.get_origin(annotation) is tuple:
-        return f"a list of {_describe(args[0])}s such as 1,2,2"
+        return "a list such as 1,2,2 (nothing after = for an empty one)"
     names = {int: "an integer", float: "a number", bool: "true or false", str: "a string", type(None): "none"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -102,7 +102,7 @@ def export_diffusers(model: Model, directory: Path) -> None:
         "prediction_type": names[process.prediction],
         "rescale_betas_zero_snr": process.zero_terminal_snr,
         "variance_type": variances[model.config.sampling.variance],
-        "clip_sample": model.config.sampling.threshold == "clip",
+        "clip_sample": model.config.sampling.threshold != "none",
         "thresholding": model.config.sampling.threshold == "dynamic",
     }
     index = {

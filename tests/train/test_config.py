@@ -52,6 +52,8 @@ KNOWN = {kind.__name__: kind for kind in (Net, Rates, Config)}
         ("rates.decay=cosine", lambda c: c.rates.decay == "cosine"),
         ("net.multipliers=1,2,4", lambda c: c.net.multipliers == (1, 2, 4)),
         ("net.multipliers=3", lambda c: c.net.multipliers == (3,)),
+        ("net.multipliers=", lambda c: c.net.multipliers == ()),
+        ("path=", lambda c: c.path == ""),
         ("net.heads=none", lambda c: c.net.heads is None),
         ("net.heads=4", lambda c: c.net.heads == 4),
         ("net.dtype=bfloat16", lambda c: c.net.dtype == "bfloat16"),

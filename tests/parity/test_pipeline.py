@@ -1,0 +1,71 @@
+"""A whole diffusers folder comes in and goes out: weights to the bit, and the same noise process on both sides."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flaxgen import zoo
+from flaxgen.diffusion import samplers, times
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+pytestmark = pytest.mark.parity
+
+SCHEDULERS = {
+    "ddpm": {"beta_schedule": "linear"},
+    "short table": {"beta_schedule": "linear", "num_train_timesteps": 200, "beta_end": 0.08, "clip_sample": False},
+    "cosine v": {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"},
+    "scaled x0": {"beta_schedule": "scaled_linear", "prediction_type": "sample", "thresholding": True},
+}
+
+
+@pytest.fixture(scope="module")
+def unet():
+    torch.manual_seed(0)
+    return diffusers.UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=8,
+    ).eval()
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_pipeline_round_trip(unet, name, tmp_path):
+    scheduler = diffusers.DDPMScheduler(**SCHEDULERS[name])
+    diffusers.DDPMPipeline(unet, scheduler).save_pretrained(tmp_path / "theirs")
+    zoo.import_model(str(tmp_path / "theirs"), tmp_path / "model")
+    model = zoo.load(tmp_path / "model")
+    timesteps = model.config.process.timesteps
+    alphas = np.stack([model.schedule(k / timesteps).alpha for k in range(1, timesteps + 1)])
+    np.testing.assert_allclose(alphas**2, scheduler.alphas_cumprod.numpy(), rtol=2e-4, atol=1e-7)
+
+    zoo.export(tmp_path / "model", tmp_path / "ours", layout="diffusers")
+    back = diffusers.DDPMPipeline.from_pretrained(tmp_path / "ours")
+    for key, value in unet.state_dict().items():
+        assert torch.equal(back.unet.state_dict()[key], value), key
+    for field in ("num_train_timesteps", "beta_schedule", "prediction_type", "clip_sample", "thresholding"):
+        assert back.scheduler.config[field] == scheduler.config[field]
+    np.testing.assert_allclose(back.scheduler.alphas_cumprod, scheduler.alphas_cumprod, rtol=1e-6)
+
+
+def test_the_same_noise_becomes_the_same_picture(unet, tmp_path):
+    """DDIM, 10 steps, clipped, from one x_T, by their pipeline's parts and by ours."""
+    theirs = diffusers.DDIMScheduler(timestep_spacing="trailing")
+    diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "theirs")
+    zoo.import_model(str(tmp_path / "theirs"), tmp_path / "model")
+    model = zoo.load(tmp_path / "model")
+    x_T = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    x = torch.from_numpy(x_T.transpose(0, 3, 1, 2).copy())
+    theirs.set_timesteps(10)
+    with torch.no_grad():
+        for t in theirs.timesteps:
+            x = theirs.step(unet(x, t).sample, t, x, use_clipped_model_output=True).prev_sample
+    sampler = samplers.ddim(model.schedule)
+    denoise = zoo.diffusion.drawing.THRESHOLDS["clip"](model.denoiser())
+    ours = samplers.sample(sampler, denoise, jnp.asarray(x_T), times.trailing(10, 1000), jax.random.key(0))
+    np.testing.assert_allclose(np.asarray(ours).transpose(0, 3, 1, 2), x.numpy(), atol=2e-4)
