@@ -20,6 +20,8 @@ Times: TypeAlias = Float[NDArray, " N"]
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 """The range of sigma / alpha in [Karras22], taken where a schedule itself has no end."""
+ENDLESS = 500.0
+"""The sigma / alpha from which on a schedule counts as having no noisy end: cosine tables, straight paths."""
 
 
 def leading(steps: int, timesteps: int) -> Times:
@@ -62,8 +64,8 @@ def quadratic(steps: int, timesteps: int) -> Times:
 def karras(schedule: Schedule, steps: int, timesteps: int, *, rho: float = 7.0) -> Times:
     """Sigma^(1 / rho) falls in equal steps [Karras22, eq. 5], here sigma / alpha.
 
-    It runs from the noisiest that the schedule has, 80 at most, to that of the table's first time (0.002 in continuous
-    time); what lies between is not snapped to the table.
+    It runs from that at t=1 (80 where that is past 500) to that of the table's first time (0.002 in continuous time);
+    what lies between is not snapped to the table.
     """
     check_steps(steps, timesteps)
 
@@ -72,7 +74,8 @@ def karras(schedule: Schedule, steps: int, timesteps: int, *, rho: float = 7.0) 
         return float(sigma) / max(float(alpha), 1e-12)
 
     with jax.ensure_compile_time_eval():
-        high = min(noise_to_signal(1.0), SIGMA_MAX)
+        high = noise_to_signal(1.0)
+        high = SIGMA_MAX if high > ENDLESS else high
         low = noise_to_signal(1 / timesteps) if timesteps else SIGMA_MIN
         sigmas = np.linspace(high ** (1 / rho), low ** (1 / rho), steps) ** rho
         times = jax.vmap(lambda sigma: time_of(schedule, sigma))(jnp.asarray(sigmas, jnp.float32))
