@@ -12,7 +12,7 @@ from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=4_000,
+        steps=2_000,
         batch_size=128,
         log_every=100,
         preview_every=1_000,
@@ -22,7 +22,7 @@ def get_config() -> Config:
             image_size=8,
             in_channels=1,
             out_channels=1,
-            channels=64,
+            channels=32,
             multipliers=(1, 2),
             depth=1,
             attention_resolutions=(4,),

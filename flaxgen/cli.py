@@ -22,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.environ.get(DEBUG):
         raise message
     print(f"flaxgen {parsed.command}: error: {' '.join(str(message).split())}", file=sys.stderr)
+    if parsed.command == "train":
+        from flaxgen import parallel
+
+        parallel.leave(code)
     return code
 
 

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,17 +92,16 @@ def process_count() -> int:
     return jax.process_count()
 
 
-def leave(code: int) -> NoReturn:
-    """Ends this process because of an error, and with it the run.
+def leave(code: int) -> None:
+    """Ends this process at once because of an error, where there are other processes; returns where there are none.
 
-    Where there are others it goes at once: they may wait for it in a collective, which JAX's orderly shutdown would
-    wait for in turn; they stop when its heartbeat does.
+    The others may wait for it in a collective, which JAX's orderly shutdown would wait for in turn; they stop when its
+    heartbeat does.
     """
     if jax.process_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    sys.exit(code)
 
 
 def agree(value: int) -> int:

@@ -53,7 +53,7 @@ def decode(data: Any, known: Types) -> Any:
     if not isinstance(data, dict):
         return data
     name = data.get("type")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"config type {name!r} is not known to this version: expected one of {', '.join(known)}")
     kind = known[name]
     return kind(**{key: _decode_field(kind, key, value, known) for key, value in data.items() if key != "type"})

@@ -68,11 +68,11 @@ def make_learning_rate(config: Optimizer, steps: int) -> optax.Schedule:
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
     """Clipping, then the named optimizer."""
     rate = make_learning_rate(config, steps)
-    betas = {"b1": config.beta1, "b2": config.beta2}
+    b1, b2 = config.beta1, config.beta2
     makers = {
-        "adam": lambda: optax.adam(rate, **betas, eps=config.epsilon),
-        "adamw": lambda: optax.adamw(rate, **betas, eps=config.epsilon, weight_decay=config.weight_decay),
-        "lion": lambda: optax.lion(rate, **betas, weight_decay=config.weight_decay),
+        "adam": lambda: optax.adam(rate, b1, b2, eps=config.epsilon),
+        "adamw": lambda: optax.adamw(rate, b1, b2, eps=config.epsilon, weight_decay=config.weight_decay),
+        "lion": lambda: optax.lion(rate, b1, b2, weight_decay=config.weight_decay),
         "sgd": lambda: optax.sgd(rate, momentum=config.beta1),
     }
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()

@@ -2,9 +2,11 @@
 
 import functools
 from dataclasses import dataclass
+from typing import cast
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from flaxgen import parallel
 from flaxgen.data import Data, open_source
@@ -60,10 +62,10 @@ def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def apply_net(config: Config, params: Params, x, time, condition: Condition, dropout_key: PRNGKey | None):
+def apply_net(config: Config, params: Params, x, time, condition: Condition, dropout_key: PRNGKey | None) -> Array:
     """Logits; with a key it trains, and drops out."""
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
-    return config.net.apply({"params": params}, x, time, train=dropout_key is not None, rngs=rngs)
+    return cast(Array, config.net.apply({"params": params}, x, time, train=dropout_key is not None, rngs=rngs))
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:
@@ -90,6 +92,7 @@ def make_training(config: Config):
     tx = optim.make_optimizer(config.optimizer, config.steps)
     loss, ema_decay = make_loss(config), optim.make_ema_decay(config.ema)
 
+    @jax.jit
     def init(key: PRNGKey):
         return init_state(init_params(config, key), tx)
 

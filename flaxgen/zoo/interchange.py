@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flaxgen.data import Data
 from flaxgen.nets.unet import UNet
@@ -14,8 +14,13 @@ from flaxgen.zoo.diffusion import Config, Model, Objective, Process, Sampling
 
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
-VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "fixed_large_log": "large",
-             "learned_range": "learned"}  # fmt: skip
+VARIANCES: dict[str, Literal["small", "large", "learned"]] = {
+    "fixed_small": "small",
+    "fixed_small_log": "small",
+    "fixed_large": "large",
+    "fixed_large_log": "large",
+    "learned_range": "learned",
+}
 
 
 def import_diffusers(source: str, revision: str | None = None) -> tuple[Config, Params]:
@@ -86,7 +91,8 @@ def export_diffusers(model: Model, directory: Path) -> None:
         ValueError: if diffusers has no such net or process.
     """
     process, net = model.config.process, model.config.net
-    require(isinstance(net, UNet), f"a {type(net).__name__} has no counterpart in diffusers: only UNet has")
+    if not isinstance(net, UNet):
+        raise ValueError(f"a {type(net).__name__} has no counterpart in diffusers: only UNet has")
     names = {name: theirs for table in (SCHEDULES, PREDICTIONS) for theirs, name in table.items()}
     for field, value in (("schedule", process.schedule), ("prediction", process.prediction)):
         require(value in names, f"process.{field}={value!r} has no counterpart in diffusers")

@@ -85,6 +85,7 @@ def main() -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"flaxgen: {error}", file=sys.stderr)
         parallel.leave(1)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from flaxgen.diffusion import guidance, times
 from flaxgen.diffusion.samplers import SAMPLERS, ancestral, ddim, sample
 from flaxgen.train.optim import require
-from flaxgen.types import Bind, Condition, Denoiser, Params, PRNGKey, Sampler, Schedule
+from flaxgen.types import Bind, Condition, Denoiser, Params, PRNGKey, Sampler, Scalar, Schedule
 from flaxgen.zoo.process import choose
 
 THRESHOLDS: dict[str, Callable[[Denoiser], Denoiser]] = {
@@ -75,7 +75,7 @@ class Strengths(NamedTuple):
     params: Params
     guidance: Float[Array, ""]
     classifier: Params = None
-    classifier_scale: Float[Array, ""] | None = None
+    classifier_scale: Scalar = 0.0
 
 
 def make_draw(subject: Subject, sampling: Sampling, *, guided: bool, log_prob: Callable | None = None):
@@ -90,7 +90,7 @@ def make_draw(subject: Subject, sampling: Sampling, *, guided: bool, log_prob: C
     def denoiser(strengths: Strengths, condition: Condition, target: Condition) -> Denoiser:
         bind = subject.bind(strengths.params)
         denoise = bind(condition)
-        if guided:
+        if guided and subject.null is not None:
             free = guidance.classifier_free(bind, condition, subject.null, strengths.guidance, sampling.rescale)
             low, high = sampling.interval
             denoise = free if (low, high) == (0, 1) else guidance.limited_interval(free, denoise, low, high)

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, UInt8
 
 from flaxgen import parallel
 from flaxgen.data import open_source
 from flaxgen.diffusion import vlb
+from flaxgen.diffusion.losses import unit_range
 from flaxgen.train.optim import require
 from flaxgen.types import Condition, Denoiser, Experiment, Params, PRNGKey, Schedule, Source
 from flaxgen.zoo import classifier, pictures
@@ -152,7 +153,9 @@ class Model:
 
         return denoise
 
-    def bits_per_dim(self, images: Num[np.ndarray, "N H W C"], key: PRNGKey, timesteps: int) -> vlb.BitsPerDim:
-        """The variational bound of 8-bit images, with its terms, of a model of table time [Ho20; Nichol21]."""
+    def bits_per_dim(self, images: UInt8[np.ndarray, "N H W C"], key: PRNGKey, timesteps: int) -> vlb.BitsPerDim:
+        """The variational bound of 8-bit images with its terms, in `timesteps` equal steps [Ho20; Nichol21]."""
         variance = "learned" if self.config.net.learned_variance else "large"
-        return vlb.bits_per_dim(self.denoiser(), self.schedule, images, timesteps, variance, key)
+        return vlb.bits_per_dim(
+            self.denoiser(), self.schedule, unit_range(jnp.asarray(images)), timesteps, variance, key
+        )

@@ -1,8 +1,11 @@
 """From a diffusion config to its net, loss and train step; nothing here reads data."""
 
 import functools
+from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from flaxgen.diffusion import losses, weighting
 from flaxgen.diffusion.denoise import make_bind
@@ -24,10 +27,12 @@ def init_params(config: Config, key: PRNGKey) -> Params:
     return config.net.init(key, jnp.zeros((1, *example_shape(config))), jnp.ones(1), label=label)["params"]
 
 
-def apply_net(config: Config, params: Params, x, time, condition: Condition, dropout_key: PRNGKey | None):
+def apply_net(config: Config, params: Params, x, time, condition: Condition, dropout_key: PRNGKey | None) -> Array:
     """The net's output; with a key it trains, and drops out."""
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
-    return config.net.apply({"params": params}, x, time, **condition, train=dropout_key is not None, rngs=rngs)
+    told: dict[str, Any] = dict(condition)
+    out = config.net.apply({"params": params}, x, time, **told, train=dropout_key is not None, rngs=rngs)
+    return cast(Array, out)
 
 
 def make_loss(config: Config) -> Loss:
@@ -61,6 +66,7 @@ def make_training(config: Config):
     tx = optim.make_optimizer(config.optimizer, config.steps)
     loss, ema_decay = make_loss(config), optim.make_ema_decay(config.ema)
 
+    @jax.jit
     def init(key: PRNGKey):
         return init_state(init_params(config, key), tx)
 
