@@ -23,6 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from flaxgen.diffusion import losses, schedules, weighting
@@ -41,7 +44,7 @@ def flaxgen_work(unet: UNet, params, x: np.ndarray, t: np.ndarray) -> Work:
     """What is measured, each ready to be called again and again."""
     schedule, time_input = schedules.linear(TIMESTEPS), table_index(TIMESTEPS)
 
-    def apply(params, x, time, condition, key=None):
+    def apply(params, x, time, condition, key=None) -> Any:
         rngs = {} if key is None else {"dropout": key}
         return unet.apply({"params": params}, x, time, **condition, train=key is not None, rngs=rngs)
 
@@ -85,9 +88,9 @@ def flaxgen_work(unet: UNet, params, x: np.ndarray, t: np.ndarray) -> Work:
 
 def torch_work(folder: Path, x: np.ndarray, t: np.ndarray) -> Work:
     """The same with diffusers' net and schedulers, and torch's own Adam."""
-    net: Any = diffusers.UNet2DModel.from_pretrained(folder)
-    noised_at: Any = diffusers.DDPMScheduler(num_train_timesteps=TIMESTEPS)
-    walk: Any = diffusers.DDIMScheduler(num_train_timesteps=TIMESTEPS, clip_sample=False)
+    net: Any = UNet2DModel.from_pretrained(folder)
+    noised_at: Any = DDPMScheduler(num_train_timesteps=TIMESTEPS)
+    walk: Any = DDIMScheduler(num_train_timesteps=TIMESTEPS, clip_sample=False)
     pictures, times = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(t)
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
     ema, move_ema = [value.detach().clone() for value in net.parameters()], get_ema_multi_avg_fn(EMA_DECAY)
