@@ -106,12 +106,12 @@ def test_sinusoidal(channels, shift):
     np.testing.assert_allclose(both[1], cos_sin, atol=2e-4)
 
 
-def test_fourier_frequencies_are_not_trained():
+def test_fourier_frequencies_are_not_trained(run):
     fourier, time = layers.Fourier(4), jnp.array([0.5, 2.0])
     params = fourier.init(jax.random.key(0), time)
     angles = 2 * np.pi * np.log(np.asarray(time))[:, None] * np.asarray(params["params"]["frequencies"])
     expected = np.concatenate((np.sin(angles), np.cos(angles)), axis=1)
-    np.testing.assert_allclose(fourier.apply(params, time), expected, atol=1e-3)
+    np.testing.assert_allclose(run(fourier, params["params"], time), expected, atol=1e-3)
     gradient = jax.grad(lambda p: jnp.sum(jnp.asarray(fourier.apply(p, time)) ** 3))(params)
     assert not np.any(gradient["params"]["frequencies"])
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +101,7 @@ def test_a_batch_is_its_examples(told):
     """Every condition reaches its own example and no other, without compiling again."""
     x, t = noisy(3, 16)
     given = conditions(3)
-    apply = jax.jit(lambda x, t, c: TOLD.apply({"params": told}, x, t, **c))
+    apply: Any = jax.jit(lambda x, t, c: TOLD.apply({"params": told}, x, t, **c))
     out = apply(x, t, given)
     assert out.shape == (3, 16, 16, 6)
     for name in given:
@@ -151,8 +152,9 @@ def test_low_resolution_is_resized():
 
 def test_fields_are_plain_values():
     values = {f.name: getattr(TOLD, f.name) for f in dataclasses.fields(TOLD) if f.name not in ("parent", "name")}
-    read = json.loads(json.dumps(values))
-    assert UNet(**{k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}) == TOLD
+    read: dict[str, Any] = json.loads(json.dumps(values))
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
+    assert UNet(**fields) == TOLD
 
 
 @pytest.mark.parametrize(
