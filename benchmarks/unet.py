@@ -33,6 +33,7 @@ from flaxgen.diffusion.denoise import EPS, make_bind, table_index
 from flaxgen.diffusion.samplers import ddim, sample
 from flaxgen.diffusion.times import leading
 from flaxgen.nets.unet import UNet
+from flaxgen.parallel import make_plan
 from flaxgen.train.state import init_state, make_train_step
 from flaxgen.weights.unet2d import export_unet2d
 
@@ -48,8 +49,8 @@ def flaxgen_work(unet: UNet, params, x: np.ndarray, t: np.ndarray) -> Work:
         rngs = {} if key is None else {"dropout": key}
         return unet.apply({"params": params}, x, time, **condition, train=key is not None, rngs=rngs)
 
-    def forward_one(params, x, t):
-        return apply(params, x[None], t[None], {})[0]
+    def forward_one(params, xt):
+        return apply(params, xt[0][None], xt[1][None], {})[0]
 
     def draw_one(params, x):
         bind = make_bind(lambda *inputs: apply(params, *inputs), schedule, EPS, time_input)
@@ -67,10 +68,12 @@ def flaxgen_work(unet: UNet, params, x: np.ndarray, t: np.ndarray) -> Work:
         )
     )
     tx = optax.adam(LEARNING_RATE)
-    train = jax.jit(make_train_step(loss, tx, ema_decay=lambda step: jnp.float32(EMA_DECAY)), donate_argnums=0)
-    batched = jax.jit(lambda params, x, t: apply(params, x, t, {}))
-    forward = jax.jit(jax.vmap(forward_one, (None, 0, 0)))
-    draw = jax.jit(jax.vmap(draw_one, (None, 0)))
+    train_step = make_train_step(loss, tx, ema_decay=lambda step: jnp.float32(EMA_DECAY))
+    plan = make_plan("jit")
+    train = plan.compile_step(lambda axis_name: train_step)
+    batched = plan.compile_map(lambda params, xt: apply(params, *xt, {}))
+    forward = plan.compile_map(jax.vmap(forward_one, (None, 0)))
+    draw = plan.compile_map(jax.vmap(draw_one, (None, 0)))
     state = init_state(jax.tree.map(jnp.array, params), tx)
 
     def train_once():
@@ -79,8 +82,8 @@ def flaxgen_work(unet: UNet, params, x: np.ndarray, t: np.ndarray) -> Work:
         jax.block_until_ready((state, metrics))
 
     return {
-        "forward": lambda: jax.block_until_ready(forward(params, x, t)),
-        "forward, batched": lambda: jax.block_until_ready(batched(params, x, t)),
+        "forward": lambda: jax.block_until_ready(forward(params, (x, t))),
+        "forward, batched": lambda: jax.block_until_ready(batched(params, (x, t))),
         "train": train_once,
         "ddim": lambda: jax.block_until_ready(draw(params, x)),
     }

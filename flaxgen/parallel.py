@@ -26,6 +26,14 @@ MIN_SHARDED = 2**12
 """Arrays with fewer elements are replicated: gathering them would cost more than storing them."""
 
 
+CPU_OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
+    "xla_cpu_enable_concurrency_optimized_scheduler": False,
+}
+"""XLA's own sums over pixels take a fifth of a UNet's train step on a CPU: these options give them to a library, and
+order work by memory. `benchmarks/unet.py` shows what they bring."""
+
+
 class Plan(NamedTuple):
     """Where things live and how steps run.
 
@@ -44,6 +52,18 @@ class Plan(NamedTuple):
     single: Callable[[State], State]
     abstract: Callable[[State], State]
     compile_map: Callable[[Callable[[Any, Any], Any]], Callable[[Any, Any], Any]]
+
+
+@functools.cache
+def compiler_options() -> dict[str, str | bool] | None:
+    """What the compiler is told: CPU_OPTIONS on a CPU whose compiler knows them, else nothing."""
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=CPU_OPTIONS)(0)
+    except jax.errors.JaxRuntimeError:
+        return None
+    return dict(CPU_OPTIONS)
 
 
 def example_keys(key: PRNGKey, batch_size: int, axis_name: str | None = None):
@@ -144,12 +164,12 @@ def jit_plan() -> Plan:
     return Plan(
         name="jit",
         devices=1,
-        compile_step=lambda make_step: jax.jit(make_step(None), donate_argnums=0),
+        compile_step=lambda make_step: jax.jit(make_step(None), donate_argnums=0, compiler_options=compiler_options()),
         place_state=jax.device_put,
         place_batch=jax.device_put,
         single=lambda state: state,
         abstract=lambda state: jax.tree.map(lambda x: _struct(x, _one_device()), jax.eval_shape(lambda: state)),
-        compile_map=jax.jit,
+        compile_map=lambda fn: jax.jit(fn, compiler_options=compiler_options()),
     )
 
 
@@ -241,7 +261,11 @@ def _meshed_step(step, shardings, rows, everywhere) -> TrainStep:
         if not compiled:
             kept = shardings(state)
             compiled[0] = jax.jit(
-                step, in_shardings=(kept, rows, everywhere), out_shardings=(kept, everywhere), donate_argnums=0
+                step,
+                in_shardings=(kept, rows, everywhere),
+                out_shardings=(kept, everywhere),
+                donate_argnums=0,
+                compiler_options=compiler_options(),
             )
         return compiled[0](state, batch, key)
 
@@ -252,7 +276,7 @@ def _meshed_map(fn, rows, everywhere):
     def constrained(params, inputs):
         return fn(params, jax.lax.with_sharding_constraint(inputs, rows))
 
-    return jax.jit(constrained, out_shardings=everywhere)
+    return jax.jit(constrained, out_shardings=everywhere, compiler_options=compiler_options())
 
 
 def fsdp_spec(shape: tuple[int, ...], fsdp: int) -> P:
