@@ -12,10 +12,10 @@ from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=2_000,
+        steps=3_000,
         batch_size=128,
         log_every=100,
-        preview_every=1_000,
+        preview_every=1_500,
         checkpoint_every=1_000,
         data=Data(source="digits", image_size=8, channels=1, threads=2),
         net=UNet(
@@ -26,7 +26,6 @@ def get_config() -> Config:
             multipliers=(1, 2),
             depth=1,
             attention_resolutions=(4,),
-            dropout=0.1,
             num_classes=11,
         ),
         process=Process(schedule="cosine", timesteps=1000),

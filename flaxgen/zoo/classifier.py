@@ -13,10 +13,9 @@ from flaxgen.data import Data, open_source
 from flaxgen.diffusion import losses, weighting
 from flaxgen.diffusion.guidance import label_log_prob
 from flaxgen.nets.classifier import NoisyClassifier
-from flaxgen.train import optim
+from flaxgen.train import optim, state
 from flaxgen.train.optim import Ema, Optimizer, require
 from flaxgen.train.run import Run
-from flaxgen.train.state import init_state, make_train_step
 from flaxgen.types import Condition, Experiment, Loss, Params, PRNGKey
 from flaxgen.zoo.process import Process, choose, make_schedule, make_time_input
 
@@ -89,17 +88,12 @@ def make_loss(config: Config) -> Loss:
 
 def make_training(config: Config):
     """`init(key)` and `make_step(axis_name)` of the run."""
-    tx = optim.make_optimizer(config.optimizer, config.steps)
-    loss, ema_decay = make_loss(config), optim.make_ema_decay(config.ema)
-
-    @jax.jit
-    def init(key: PRNGKey):
-        return init_state(init_params(config, key), tx)
-
-    def make_step(axis_name: str | None):
-        return make_train_step(loss, tx, ema_decay=ema_decay, axis_name=axis_name)
-
-    return init, make_step
+    return state.make_training(
+        functools.partial(init_params, config),
+        make_loss(config),
+        optim.make_optimizer(config.optimizer, config.steps),
+        ema_decay=optim.make_ema_decay(config.ema),
+    )
 
 
 def build(config: Config) -> Experiment:

@@ -3,14 +3,12 @@
 import functools
 from typing import Any, cast
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from flaxgen.diffusion import losses, weighting
 from flaxgen.diffusion.denoise import make_bind
-from flaxgen.train import optim
-from flaxgen.train.state import init_state, make_train_step
+from flaxgen.train import optim, state
 from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
 from flaxgen.zoo.diffusion.config import Config, batch_fields, example_shape, null_condition
 from flaxgen.zoo.diffusion.drawing import Subject
@@ -63,17 +61,13 @@ def make_loss(config: Config) -> Loss:
 
 def make_training(config: Config):
     """`init(key)` and `make_step(axis_name)` of the run."""
-    tx = optim.make_optimizer(config.optimizer, config.steps)
-    loss, ema_decay = make_loss(config), optim.make_ema_decay(config.ema)
-
-    @jax.jit
-    def init(key: PRNGKey):
-        return init_state(init_params(config, key), tx)
-
-    def make_step(axis_name: str | None):
-        return make_train_step(loss, tx, ema_decay=ema_decay, accumulate=config.accumulate, axis_name=axis_name)
-
-    return init, make_step
+    return state.make_training(
+        functools.partial(init_params, config),
+        make_loss(config),
+        optim.make_optimizer(config.optimizer, config.steps),
+        ema_decay=optim.make_ema_decay(config.ema),
+        accumulate=config.accumulate,
+    )
 
 
 def make_subject(config: Config) -> Subject:
