@@ -12,7 +12,7 @@ from flaxgen.data.images import Frame, Images, Stored
 from flaxgen.data.loader import Order, batch_at, batches
 from flaxgen.data.records import Records, Tfds
 from flaxgen.data.toys import TOYS, Toy
-from flaxgen.data.transforms import Transform, make_augment, to_uint8, to_unit_range
+from flaxgen.data.transforms import Transform, make_augment
 from flaxgen.data.webdataset import Shards
 
 __all__ = [
@@ -27,8 +27,6 @@ __all__ = [
     "batches",
     "open_source",
     "random_transform",
-    "to_uint8",
-    "to_unit_range",
 ]
 
 
@@ -107,6 +105,10 @@ def _check(data: Data) -> None:
         )
     if data.resize and data.resize < data.image_size:
         raise DataError(f"data.resize={data.resize} is smaller than data.image_size={data.image_size}")
+    if data.source in TOYS and (data.flip or data.random_crop):
+        raise DataError(
+            f"data.flip and data.random_crop are for images, and {data.source!r} has points: set them false"
+        )
     if data.random_crop and not data.image_size:
         raise DataError("data.random_crop needs a size: set data.image_size")
     if data.threads < 0 or data.prefetch < 1:

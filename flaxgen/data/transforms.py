@@ -3,23 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 Transform: TypeAlias = Callable[[Mapping[str, Any], np.random.Generator], Mapping[str, Any]]
 """A random change of one example; it draws from the generator and from nothing else."""
-
-
-def to_unit_range(image: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """uint8 0 .. 255 to float32 [-1, 1], on the device."""
-    return image.astype(jnp.float32) / 127.5 - 1.0
-
-
-def to_uint8(image: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
-    """[-1, 1] to the nearest of uint8 0 .. 255, clipped; the inverse of `to_unit_range`."""
-    return jnp.round(jnp.clip(image.astype(jnp.float32) * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
 
 
 def resize_short_side(image: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarray, "h w C"]:

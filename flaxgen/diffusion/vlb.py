@@ -103,8 +103,8 @@ def bits_per_dim(
     """
     check_timesteps(timesteps)
 
-    def term(inputs):
-        k, noise_key = inputs
+    def term(k):
+        noise_key = jax.random.fold_in(key, k)
         t, s = k / timesteps, (k - 1) / timesteps
         alpha, sigma = schedule(t)
         x = alpha * x0 + sigma * jax.random.normal(noise_key, x0.shape)
@@ -112,8 +112,7 @@ def bits_per_dim(
         mse = jnp.mean((denoised.x0 - x0) ** 2, axis=range(1, x0.ndim))
         return bound_term(denoised, x0, x, (t, s), schedule, variance), mse
 
-    steps = jnp.arange(1, timesteps + 1, dtype=jnp.float32)
-    terms, mse = jax.lax.map(term, (steps, jax.random.split(key, timesteps)))
+    terms, mse = jax.lax.map(term, jnp.arange(1, timesteps + 1))
     prior = prior_term(x0, schedule)
     return BitsPerDim(prior + jnp.sum(terms, axis=0), prior, terms, mse)
 

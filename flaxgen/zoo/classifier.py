@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from flaxgen import parallel
-from flaxgen.data import Data, open_source
+from flaxgen.data import Data
 from flaxgen.diffusion import losses, weighting
 from flaxgen.diffusion.guidance import label_log_prob
 from flaxgen.nets.classifier import NoisyClassifier
@@ -17,6 +17,7 @@ from flaxgen.train import optim, state
 from flaxgen.train.optim import Ema, Optimizer, require
 from flaxgen.train.run import Run
 from flaxgen.types import Condition, Experiment, Loss, Params, PRNGKey
+from flaxgen.zoo.matching import open_matching
 from flaxgen.zoo.process import Process, choose, make_schedule, make_time_input
 
 
@@ -104,16 +105,8 @@ def build(config: Config) -> Experiment:
     """
     init, make_step = make_training(config)
     jax.eval_shape(init, jax.random.key(0))
-    source = open_source(config.data)
-    example = source[0]
-    for field in ("image", "label"):
-        require(field in example, f"data.source={config.data.source} has no {field}, only {', '.join(example)}")
-    require(
-        example["image"].shape == image_shape(config),
-        f"the data has images of shape {example['image'].shape}, the net is for {image_shape(config)}: set "
-        "data.image_size and data.channels, or net.image_size and net.in_channels",
-    )
-    return Experiment(init, make_step, source, ("image", "label"))
+    shapes = {"image": image_shape(config), "label": ()}
+    return Experiment(init, make_step, open_matching(config.data, shapes, config.net.num_classes), tuple(shapes))
 
 
 def make_log_prob(config: Config):

@@ -6,18 +6,19 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from flaxgen import parallel
-from flaxgen.data import open_source
+from flaxgen.data import Data
 from flaxgen.diffusion import vlb
 from flaxgen.diffusion.losses import unit_range
 from flaxgen.train.optim import require
-from flaxgen.types import Condition, Denoiser, Experiment, Params, PRNGKey, Schedule, Source
+from flaxgen.types import Condition, Denoiser, Experiment, Params, PRNGKey, Schedule
 from flaxgen.zoo import classifier, pictures
-from flaxgen.zoo.diffusion.config import Config, batch_fields, example_shape, null_condition, num_labels
-from flaxgen.zoo.diffusion.drawing import Sampling, Strengths, announced, draw_many, make_draw
+from flaxgen.zoo.diffusion.config import Config, batch_fields, batch_spec, example_shape, null_condition, num_labels
+from flaxgen.zoo.diffusion.drawing import Sampling, Strengths, announced, draw_many, guided, make_draw
 from flaxgen.zoo.diffusion.training import make_subject, make_training
+from flaxgen.zoo.matching import open_matching, real_examples
 from flaxgen.zoo.process import make_schedule
 
 SHOWN_POINTS = 1000
@@ -27,53 +28,77 @@ def build(config: Config) -> Experiment:
     """The run.
 
     Raises:
-        ValueError: if the data cannot be read or does not fit the net, or the net its image size.
+        ValueError: if the data cannot be read or do not fit the net, or if the net, the loss or the sampling for
+            previews do not fit together.
     """
     init, make_step = make_training(config)
-    jax.eval_shape(init, jax.random.key(0))
-    source = open_source(config.data)
-    check_data(config, source)
+    state, key = jax.eval_shape(init, jax.random.key(0)), jax.random.key(0)
+    jax.eval_shape(make_step(None), state, batch_spec(config), key)
+    here = parallel.jit_plan()
+
+    check_sampling(config, config.sampling)
+    shapes = dict(zip(batch_fields(config), (example_shape(config), ()), strict=False))
+    source = open_matching(config.data, shapes, num_labels(config))
 
     def preview(state, key):
-        drawn = Model(config, state.ema_params, 0, parallel.make_plan("jit")).sample(key, config.sampling.batch)
-        return pictures.draw(drawn, beside(config, source, 0))
+        drawn = Model(config, state.ema_params, 0, here).sample(key, config.sampling.batch)
+        is_image = batch_fields(config)[0] == "image"
+        return pictures.draw(drawn, None if is_image else real_examples(config.data, "point", SHOWN_POINTS))
 
     return Experiment(init, make_step, source, batch_fields(config), preview)
 
 
-def check_data(config: Config, source: Source) -> None:
-    """Raises ValueError unless the first example has the fields and the shape that the net is for."""
-    field, *condition = batch_fields(config)
-    example, shape = source[0], example_shape(config)
-    require(field in example, f"data.source={config.data.source} has no {field}, only {', '.join(example)}")
+def check_sampling(config: Config, sampling: Sampling) -> None:
+    """Raises ValueError unless these settings can draw from such a model."""
     require(
-        example[field].shape == shape,
-        f"the data has {field}s of shape {example[field].shape}, the net is for {shape}: set data.image_size and "
-        "data.channels, or net.image_size and net.in_channels",
+        sampling.guidance == 1 or null_condition(config) is not None,
+        f"guidance={sampling.guidance} needs a model trained with objective.condition_dropout, and this one was not",
     )
-    for name in condition:
-        require(name in example, f"net.num_classes={config.net.num_classes} needs a {name}, and the data has none")
+    require(
+        sampling.sampler != "ddpm" or sampling.variance != "learned" or config.net.learned_variance,
+        "variance=learned needs net.learned_variance, and this net has none",
+    )
+    make_draw(make_subject(config), sampling.kind())
 
 
-def beside(config: Config, source: Source, num_images: int) -> np.ndarray | None:
-    """What to show beside samples: the first images, or enough points to see the shape of the data."""
-    field = batch_fields(config)[0]
-    num = min(num_images if field == "image" else SHOWN_POINTS, len(source))
-    return np.stack([source[i][field] for i in range(num)]) if num else None
+def check_guide(config: Config, guide: "classifier.Model") -> None:
+    """Raises ValueError unless the classifier can guide such a model."""
+    require(isinstance(guide, classifier.Model), f"a {type(guide).__name__} of pictures is no classifier to guide with")
+    require(
+        guide.config.process == replace(config.process, prediction=guide.config.process.prediction),
+        f"the classifier knows the noise of {guide.config.process}, the model has {config.process}: train them alike",
+    )
+    shape, classes = classifier.image_shape(guide.config), guide.config.net.num_classes
+    require(shape == example_shape(config), f"the classifier reads {shape}, the model draws {example_shape(config)}")
+    require(
+        num_labels(config) in (0, classes),
+        f"the classifier knows {classes} classes, the model {num_labels(config)}: train them on the same data",
+    )
 
 
 @functools.lru_cache(maxsize=16)
-def compiled_draw(
-    config: Config, sampling: Sampling, guided: bool, guide: classifier.Config | None, plan: parallel.Plan
-):
+def compiled_draw(config: Config, kind: Sampling, guide: classifier.Config | None, plan: parallel.Plan):
     """One drawing program, kept for the next call; what may change without compiling again is in `Strengths`."""
-    log_prob = None if guide is None else classifier.make_log_prob(guide)
-    draw = make_draw(make_subject(config), sampling, guided=guided, log_prob=log_prob)
-    shape = " x ".join(map(str, (sampling.batch, *example_shape(config))))
+    draw = make_draw(make_subject(config), kind, None if guide is None else classifier.make_log_prob(guide))
+    shape = " x ".join(map(str, (kind.batch, *example_shape(config))))
     return announced(
         plan.compile_map(draw),
-        f"{sampling.sampler}, {sampling.steps} steps, {shape}, on {plan.devices} {jax.default_backend()} device(s)",
+        f"{kind.sampler}, {kind.steps} steps, {shape}, on {plan.devices} {jax.default_backend()} device(s)",
     )
+
+
+@functools.lru_cache(maxsize=4)
+def compiled_bits(config: Config, timesteps: int, plan: parallel.Plan):
+    """The evaluator of `Model.bits_per_dim`: terms of each example, [N ...]."""
+    subject, variance = make_subject(config), "learned" if config.net.learned_variance else "large"
+
+    def bits(params, inputs):
+        denoise = subject.bind(params)(jax.tree.map(lambda x: x[None], inputs["condition"]))
+        x0 = unit_range(inputs["image"][None])
+        result = vlb.bits_per_dim(denoise, subject.schedule, x0, timesteps, variance, inputs["key"])
+        return jax.tree.map(lambda x: x[..., 0], result)
+
+    return plan.compile_map(jax.vmap(bits, (None, 0)))
 
 
 def choose_labels(classes: int, label: int | None, num: int) -> Condition:
@@ -120,42 +145,79 @@ class Model:
         given = {"steps": steps, "sampler": sampler, "guidance": guidance}
         chosen = replace(sampling or self.config.sampling, **{k: v for k, v in given.items() if v is not None})
         require(num >= 1, f"num={num}: expected 1 or more")
-        guided = chosen.guidance != 1.0
-        require(
-            not guided or null_condition(self.config) is not None,
-            f"guidance={chosen.guidance} needs a model trained with objective.condition_dropout, and this one was not",
-        )
-        batch = -(-min(num, chosen.batch) // self.plan.devices) * self.plan.devices
+        check_sampling(self.config, chosen)
         model, scale = guide or (None, 0.0)
-        settings = replace(chosen, guidance=1.0, batch=batch)
-        draw = compiled_draw(self.config, settings, guided, model and model.config, self.plan)
-        strengths = Strengths(self.params, jnp.float32(chosen.guidance), model and model.params, jnp.float32(scale))
+        if model is not None:
+            check_guide(self.config, model)
         own, guided_to = num_labels(self.config), model.config.net.num_classes if model else 0
         require(label is None or own + guided_to > 0, f"label={label}: this model knows no classes")
         inputs = {"condition": choose_labels(own, label, num), "target": choose_labels(guided_to, label, num)}
-        return draw_many(draw, strengths, key, inputs, num=num, batch=batch)
+        batch = batch_for(num, chosen.batch, self.plan.devices)
+        draw = compiled_draw(self.config, replace(chosen.kind(), batch=batch), model and model.config, self.plan)
+        strengths = Strengths(
+            self.params,
+            chosen.guidance,
+            chosen.rescale,
+            chosen.interval,
+            chosen.eta,
+            model and model.params,
+            scale,
+        )
+        drawn = draw_many(draw, strengths, key, inputs, num=num, batch=batch)
+        if not np.isfinite(drawn).all():
+            raise FloatingPointError(
+                "the samples are not finite: the model is broken, or its process is not the one set"
+            )
+        return np.clip(drawn, -1, 1) if batch_fields(self.config)[0] == "image" else drawn
 
-    def real_examples(self, num: int) -> np.ndarray | None:
-        """Examples of what the model was trained on, if its data are at hand."""
-        return beside(self.config, open_source(self.config.data), num)
+    def real_examples(self, num: int, data: Data | None = None) -> np.ndarray:
+        """Examples to put beside `num` samples: of what the model was trained on, or of `data`."""
+        field = batch_fields(self.config)[0]
+        return real_examples(data or self.config.data, field, num if field == "image" else SHOWN_POINTS)
 
     @property
     def schedule(self) -> Schedule:
         """The noise schedule that it was trained with."""
         return make_schedule(self.config.process)
 
-    def denoiser(self, label: int | None = None) -> Denoiser:
-        """(x_t, t) -> x0 of a batch, for samplers and edits of one's own; `label` as in `sample`."""
-        bind = make_subject(self.config).bind(self.params)
+    def denoiser(self, label: int | None = None, guidance: float = 1.0) -> Denoiser:
+        """(x_t, t) -> x0 of a batch, for samplers and edits of one's own; `label` and `guidance` as in `sample`."""
+        sampling = replace(self.config.sampling, guidance=guidance)
+        check_sampling(self.config, sampling)
+        subject = make_subject(self.config)
+        strengths = Strengths(self.params, guidance, sampling.rescale, sampling.interval, 0.0)
 
         def denoise(x, t):
-            return bind(choose_labels(num_labels(self.config), label, x.shape[0]))(x, t)
+            condition = choose_labels(num_labels(self.config), label, x.shape[0])
+            return guided(subject, sampling.kind(), strengths, condition)(x, t)
 
         return denoise
 
-    def bits_per_dim(self, images: UInt8[np.ndarray, "N H W C"], key: PRNGKey, timesteps: int) -> vlb.BitsPerDim:
-        """The variational bound of 8-bit images with its terms, in `timesteps` equal steps [Ho20; Nichol21]."""
-        variance = "learned" if self.config.net.learned_variance else "large"
-        return vlb.bits_per_dim(
-            self.denoiser(), self.schedule, unit_range(jnp.asarray(images)), timesteps, variance, key
-        )
+    def bits_per_dim(
+        self,
+        images: UInt8[np.ndarray, "N H W C"],
+        key: PRNGKey,
+        timesteps: int,
+        labels: Int[np.ndarray, " N"] | None = None,
+    ) -> vlb.BitsPerDim:
+        """The variational bound of 8-bit images in `timesteps` equal steps [Ho20; Nichol21]; `total` and `prior` are
+        [N], `terms` and `mse` [N timesteps]. Without labels a conditional model takes the null label.
+
+        Raises:
+            ValueError: if a conditional model knows no null label and gets no labels.
+        """
+        num, null = len(images), null_condition(self.config)
+        condition: Condition = {}
+        if self.config.net.num_classes:
+            require(labels is not None or null is not None, "this model needs the labels of the images")
+            rows = jnp.asarray(labels) if labels is not None else jnp.broadcast_to((null or {})["label"], (num,))
+            condition = {"label": rows}
+        batch = batch_for(num, self.config.sampling.batch, self.plan.devices)
+        bits = compiled_bits(self.config, timesteps, self.plan)
+        return draw_many(bits, self.params, key, {"image": images, "condition": condition}, num=num, batch=batch)
+
+
+def batch_for(num: int, largest: int, devices: int) -> int:
+    """How many to draw at once: a power of two, so that few programs are compiled, and a multiple of the devices."""
+    size = min(2 ** (num - 1).bit_length(), largest)
+    return -(-size // devices) * devices

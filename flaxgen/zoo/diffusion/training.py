@@ -38,8 +38,9 @@ def make_loss(config: Config) -> Loss:
     process, objective = config.process, config.objective
     schedule, prediction = make_schedule(process), make_prediction(process)
     variance = "learned" if config.net.learned_variance else "large"
+    weights = {**weighting.WEIGHTS, "edm": weighting.edm(process.sigma_data)}
     objectives = {
-        "mse": lambda: losses.weighted_mse(prediction, weighting.WEIGHTS[objective.weight]),
+        "mse": lambda: losses.weighted_mse(prediction, weights[objective.weight]),
         "hybrid": lambda: losses.hybrid(schedule, prediction, process.timesteps),
         "variational": lambda: losses.variational(schedule, prediction, process.timesteps, variance),
     }
