@@ -85,20 +85,30 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
 
     Raises:
         ValueError: if only some of the arguments are given.
+        ConnectionError: if the others do not come.
     """
     given = (coordinator, num_processes, process_id)
     if any(x is not None for x in given) and None in given:
         raise ValueError("--coordinator, --num-processes and --process-id go together: give all three or none")
     if coordinator is None and not launched_as_several():
         return
-    jax.distributed.initialize(
-        coordinator, num_processes, process_id, initialization_timeout=120, heartbeat_timeout_seconds=10
-    )
+    try:
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, initialization_timeout=120, heartbeat_timeout_seconds=10
+        )
+    except RuntimeError as error:
+        where = f" at {coordinator}" if coordinator else ""
+        reason = str(error).strip().partition("\n")[0]
+        raise ConnectionError(f"could not join the other processes{where}: {reason}") from error
 
 
 def launched_as_several(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether a launcher says that this process is one of several."""
-    counts = (environ.get(name, "") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    """Whether a launcher says that this process is one of several.
+
+    Slurm says how many there will be in a batch script already, which is one process: srun adds a step.
+    """
+    names = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE") if "SLURM_STEP_NODELIST" in environ else ("OMPI_COMM_WORLD_SIZE",)
+    counts = (environ.get(name, "") for name in names)
     hosts = environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
     multislice = "MEGASCALE_COORDINATOR_ADDRESS" in environ or "JAX_COORDINATOR_ADDRESS" in environ
     return multislice or len(hosts) > 1 or any(count.isdigit() and int(count) > 1 for count in counts)
@@ -118,7 +128,7 @@ def leave(code: int) -> None:
     The others may wait for it in a collective, which JAX's orderly shutdown would wait for in turn; they stop when its
     heartbeat does.
     """
-    if jax.process_count() > 1:
+    if is_distributed():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -129,13 +139,6 @@ def agree(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
-
-
-def any_process(flag: bool) -> bool:
-    """Whether the flag is raised on any process; every process has to ask."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def is_distributed() -> bool:
@@ -219,9 +222,11 @@ def mesh_plan(data: int | None = None, fsdp: int = 1) -> Plan:
     state over fsdp.
 
     Raises:
-        ValueError: if data * fsdp is not the number of devices.
+        ValueError: if data or fsdp is below 1, or data * fsdp is not the number of devices.
     """
     available = jax.device_count()
+    if data is not None and data < 1:
+        raise ValueError(f"mesh data={data}: expected 1 or more")
     if fsdp < 1 or (data is None and available % fsdp):
         raise ValueError(f"mesh fsdp={fsdp} does not divide the {available} devices")
     data = available // fsdp if data is None else data
@@ -299,10 +304,15 @@ def make_plan(name: str, *, data: int | None = None, fsdp: int = 1) -> Plan:
     return plans[name]()
 
 
-def check_batch(batch_size: int, plan: Plan) -> None:
-    """Raises ValueError unless the plan's devices divide the batch."""
+def check_batch(batch_size: int, plan: Plan, accumulate: int = 1) -> None:
+    """Raises ValueError unless the plan's devices divide the batch, and each of the parts that it is taken in."""
     if batch_size % plan.devices:
         raise ValueError(f"batch_size={batch_size} is not divisible by the {plan.devices} devices of {plan.name}")
+    if batch_size % (plan.devices * accumulate):
+        raise ValueError(
+            f"batch_size={batch_size} in accumulate={accumulate} parts is not divisible by the {plan.devices} devices "
+            f"of {plan.name}: expected a multiple of {plan.devices * accumulate}"
+        )
 
 
 def _one_device():

@@ -176,6 +176,8 @@ def test_keys_of_examples_are_those_of_their_place_in_the_global_batch():
     [
         (lambda: parallel.make_plan("tpu"), "jit, pmap, mesh"),
         (lambda: parallel.mesh_plan(fsdp=3), "fsdp=3 does not divide the 8 devices"),
+        (lambda: parallel.mesh_plan(data=0), "data=0: expected 1 or more"),
+        (lambda: parallel.check_batch(32, parallel.pmap_plan(), 3), "batch_size=32 in accumulate=3 parts"),
         (lambda: parallel.mesh_plan(data=8, fsdp=2), "needs 16 devices, found 8"),
         (lambda: parallel.check_batch(12, parallel.pmap_plan()), "batch_size=12 is not divisible by the 8 devices"),
     ],
@@ -184,3 +186,26 @@ def test_what_cannot_be_is_one_line(make, message):
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "several"),
+    [
+        ({}, False),
+        ({"SLURM_NTASKS": "4"}, False),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "a,b"}, True),
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "a"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+    ],
+)
+def test_a_batch_script_is_one_process_and_a_step_of_it_several(environ, several):
+    assert parallel.launched_as_several(environ) is several
+
+
+def test_processes_that_do_not_come_are_one_line(monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out.\nDetails")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(ConnectionError, match=r"^could not join the other processes at a:1: DEADLINE[^\n]*out\.$"):
+        parallel.initialize("a:1", 2, 0)
