@@ -155,10 +155,11 @@ class Clock:
         return rates
 
 
-def rewind(path: Path, step: int, log_every: int) -> None:
+def rewind(path: Path, step: int, *, logged: bool) -> None:
     """Removes from metrics.jsonl what a run that resumes after `step` will write again, and a line that was torn.
 
-    The line of `step` itself goes too if it is there only because a shorter run ended with it.
+    The line of `step` itself stays if it is one that the run has `logged`, and goes if it is there only because a
+    shorter run ended with it.
     """
     if not path.exists():
         return
@@ -168,7 +169,7 @@ def rewind(path: Path, step: int, log_every: int) -> None:
             at = json.loads(line)["step"]
         except (ValueError, KeyError, TypeError):
             return False
-        return at < step or (at == step and step % log_every == 0)
+        return at < step or (at == step and logged)
 
     kept = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n") and stays(line)]
     rewritten = path.with_suffix(".tmp")
@@ -187,8 +188,8 @@ def wandb_tracker(project: str, workdir: Path, config: Mapping[str, Any]) -> Tra
         wandb: Any = importlib.import_module("wandb")
     except ImportError as error:
         raise ValueError("wandb is not installed: pip install 'flaxgen[wandb]'") from error
-    run = wandb.init(project=project, dir=str(workdir), name=workdir.name, id=workdir.name, resume="allow",
-                     config=dict(config))  # fmt: skip
+    name = workdir.resolve().name
+    run = wandb.init(project=project, dir=str(workdir), name=name, id=name, resume="allow", config=dict(config))
     return lambda step, metrics: run.log(dict(metrics), step=step)
 
 

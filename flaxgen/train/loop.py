@@ -4,6 +4,7 @@ import collections
 import contextlib
 import math
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
@@ -59,7 +60,8 @@ def run(
     On the same devices a resumed run is bit for bit the run that was never interrupted.
 
     Raises:
-        ValueError: if the devices do not divide the batch, or there are checkpoints and none can be loaded.
+        ValueError: if the devices do not divide the batch, the run is past `settings.steps`, or there are checkpoints
+            and none can be loaded.
         FloatingPointError: if the loss or the state is not a number; the last good checkpoint stays.
         OSError: if the disk is full; the last good checkpoint stays.
         SystemExit: 128 + the signal's number, after SIGTERM or SIGINT and a checkpoint of the step then reached.
@@ -71,8 +73,12 @@ def run(
         stop_requests() as stop_after,
     ):
         step, state = _begin(experiment, plan, checkpoints, _keys(settings.seed).init)
+        _check_reached(step, settings.steps, workdir)
         if parallel.process_index() == 0:
-            rewind(workdir / "metrics.jsonl", step, settings.log_every)
+            logged = step == settings.steps or step % settings.log_every == 0
+            rewind(workdir / "metrics.jsonl", step, logged=logged)
+        if step == settings.steps:
+            return plan.single(state)
         with RunLog(workdir, step, settings.steps, extras.trackers) as log:
             if step:
                 log.say(f"resumed after step {step}")
@@ -85,6 +91,18 @@ def _begin(experiment: Experiment, plan: parallel.Plan, checkpoints: Checkpoints
     abstract = plan.abstract(jax.eval_shape(experiment.init, key))
     step, state = checkpoints.restore(abstract) or (0, None)
     return step, plan.place_state(experiment.init(key) if state is None else state)
+
+
+def _check_reached(step: int, steps: int, workdir: Path) -> None:
+    """Says so where there is nothing to do.
+
+    Raises:
+        ValueError: if there is less than nothing to do.
+    """
+    if step > steps:
+        raise ValueError(f"{workdir} is at step {step} already: expected --steps {step} or more, got {steps}")
+    if step == steps and parallel.process_index() == 0:
+        print(f"{workdir} is already at step {step} of {steps}: nothing to do", file=sys.stderr)
 
 
 def _keys(seed: int) -> Keys:

@@ -1,6 +1,8 @@
 """The log says each step once, whatever interrupted the run."""
 
 import json
+import sys
+import types
 from typing import Any, cast
 
 import numpy as np
@@ -55,16 +57,16 @@ def test_rewinding_keeps_what_will_not_be_written_again(tmp_path, step, kept):
     """The line at 12 was the last of a run of 12 steps: a longer run, logging every 5, would not have it."""
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"step": s, "loss": 1.0}) + "\n" for s in (5, 10, 12, 15)))
-    rewind(path, step, log_every=5)
+    rewind(path, step, logged=step % 5 == 0)
     assert [line["step"] for line in lines(path)] == kept
 
 
 def test_rewinding_drops_a_torn_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 5, "loss": 1.0}\nnonsense\n[]\n{"step": 10, "lo')
-    rewind(path, 10, log_every=5)
+    rewind(path, 10, logged=True)
     assert lines(path) == [{"step": 5, "loss": 1.0}]
-    rewind(tmp_path / "none.jsonl", 10, log_every=5)
+    rewind(tmp_path / "none.jsonl", 10, logged=True)
 
 
 def test_rates_count_images_and_waiting(monkeypatch):
@@ -90,9 +92,19 @@ def test_metrics_become_numbers():
 
 
 def test_wandb_that_is_not_there_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match=r"pip install 'flaxgen\[wandb\]'"):
         wandb_tracker("project", tmp_path, {})
+
+
+def test_wandb_is_told_of_every_logged_step(tmp_path, monkeypatch):
+    told = []
+    run = types.SimpleNamespace(log=lambda metrics, step: told.append((step, metrics)))
+    fake = types.SimpleNamespace(init=lambda **given: told.append(given) or run)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    wandb_tracker("project", tmp_path / "name", {"seed": 1})(5, {"loss": 0.5})
+    assert (told[0]["project"], told[0]["id"], told[0]["config"]) == ("project", "name", {"seed": 1})
+    assert told[1:] == [(5, {"loss": 0.5})]
 
 
 def test_a_log_that_cannot_be_written_names_the_file(tmp_path):

@@ -73,12 +73,19 @@ def test_twelve_steps_and_28_are_40(tmp_path, plan, monkeypatch):
     assert steps_in(tmp_path / "parts" / "checkpoints") == [20, 30, 40]
 
 
-def test_a_run_that_is_done_stays_done(tmp_path, capsys):
-    state = run(toy(10), tmp_path)
+@pytest.mark.parametrize("steps", [10, 12])
+def test_a_run_that_is_done_stays_done(tmp_path, steps, capfd):
+    """Also where its last line is none of those that are logged every five steps."""
+    state = run(toy(steps), tmp_path)
     before = (tmp_path / "metrics.jsonl").read_bytes()
-    assert_bit_equal(run(toy(10), tmp_path), state)
+    capfd.readouterr()
+    assert_bit_equal(run(toy(steps), tmp_path), state)
+    assert capfd.readouterr().err == f"{tmp_path} is already at step {steps} of {steps}: nothing to do\n"
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
-    assert steps_in(tmp_path / "checkpoints") == [10]
+    assert steps_in(tmp_path / "checkpoints")[-1] == steps
+    with pytest.raises(ValueError, match=f"at step {steps} already: expected --steps {steps} or more, got 8"):
+        run(toy(8), tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize(("signals", "code"), [((signal.SIGTERM, signal.SIGTERM), 143), ((signal.SIGINT,), 130)])
