@@ -8,6 +8,7 @@ imported by name, and no code is ever loaded from a file.
 import ast
 import dataclasses
 import difflib
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,12 @@ from flax import linen as nn
 Config = TypeVar("Config")
 Types = Mapping[str, type]
 MISMATCH = object()
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ValueError with the message unless the condition holds; for checking the values of a config."""
+    if not condition:
+        raise ValueError(message)
 
 
 def fields(kind: type) -> dict[str, Any]:
@@ -46,7 +53,7 @@ def decode(data: Any, known: Types) -> Any:
     """The inverse of `encode`; a field that is missing takes its default.
 
     Raises:
-        ValueError: for a type that is not in `known`, an unknown field, or a value of the wrong type.
+        ValueError: for a type that is not in `known`, a field that is unknown or lacks, or a value of the wrong type.
     """
     if isinstance(data, list):
         return tuple(decode(v, known) for v in data)
@@ -56,7 +63,14 @@ def decode(data: Any, known: Types) -> Any:
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"config type {name!r} is not known to this version: expected one of {', '.join(known)}")
     kind = known[name]
-    return kind(**{key: _decode_field(kind, key, value, known) for key, value in data.items() if key != "type"})
+    values = {key: _decode_field(kind, key, value, known) for key, value in data.items() if key != "type"}
+    missing = [field.name for field in dataclasses.fields(kind) if _is_required(field) and field.name not in values]
+    require(not missing, f"config type {name} lacks the field {', '.join(missing)}")
+    return kind(**values)
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.init and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _decode_field(kind: type, key: str, data: Any, known: Types) -> Any:
@@ -131,8 +145,8 @@ def _parse(path: str, text: str, annotation: Any) -> Any:
     """Text to a value of the annotated type; what is no Python literal is a string."""
     literal = {"none": "None", "null": "None", "true": "True", "false": "False"}.get(text.lower(), text)
     try:
-        value = ast.literal_eval(literal)
-    except (ValueError, SyntaxError):
+        value = _tuples(ast.literal_eval(literal))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = text
     for candidate in (value, text, (value,) if text else (), _as_int(value)):
         fitted = _fit(candidate, annotation)
@@ -141,17 +155,35 @@ def _parse(path: str, text: str, annotation: Any) -> Any:
     raise ValueError(f"{path}={text}: expected {_describe(annotation)}")
 
 
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, all the way down."""
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
 def _as_int(value: Any) -> Any:
     """1e5 is a fine way to write a count."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _fit(value: Any, annotation: Any) -> Any:
-    """The value, an integer as a number where a number is meant, or MISMATCH."""
+    """The value, with integers as numbers where numbers are meant, or MISMATCH."""
     if _matches(value, annotation):
         return value
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        fitted = (_fit(value, arg) for arg in args)
+        return next((x for x in fitted if x is not MISMATCH), MISMATCH)
+    if origin is tuple and isinstance(value, tuple):
+        each = _each(value, args)
+        fitted = tuple(map(_fit, value, each))
+        return MISMATCH if len(each) != len(value) or any(x is MISMATCH for x in fitted) else fitted
     whole = isinstance(value, int) and not isinstance(value, bool)
-    return float(value) if whole and _matches(float(value), annotation) else MISMATCH
+    return float(value) if whole and annotation is float and abs(value) <= sys.float_info.max else MISMATCH
+
+
+def _each(value: tuple, args: tuple) -> tuple:
+    """The type of each element of a tuple of these type arguments."""
+    return args[:1] * len(value) if args[-1] is Ellipsis else args
 
 
 def _matches(value: Any, annotation: Any) -> bool:
@@ -165,7 +197,7 @@ def _matches(value: Any, annotation: Any) -> bool:
     if origin is tuple:
         if not isinstance(value, tuple):
             return False
-        each = args[:1] * len(value) if args[-1] is Ellipsis else args
+        each = _each(value, args)
         return len(each) == len(value) and all(map(_matches, value, each))
     if annotation is None or annotation is type(None):
         return value is None

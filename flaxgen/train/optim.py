@@ -8,11 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-
-def require(condition: bool, message: str) -> None:
-    """Raises ValueError with the message unless the condition holds; for checking the values of a config."""
-    if not condition:
-        raise ValueError(message)
+from flaxgen.train.config import require
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ class Net(nn.Module):
     multipliers: tuple[int, ...] = (1, 2)
     heads: int | None = None
     dtype: str = "float32"
+    interval: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,12 @@ class Config:
     net: Net = Net()
 
 
-KNOWN = {kind.__name__: kind for kind in (Net, Rates, Config)}
+@dataclass(frozen=True)
+class Named:
+    name: str
+
+
+KNOWN = {kind.__name__: kind for kind in (Net, Rates, Config, Named)}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +62,9 @@ KNOWN = {kind.__name__: kind for kind in (Net, Rates, Config)}
         ("path=", lambda c: c.path == ""),
         ("net.heads=none", lambda c: c.net.heads is None),
         ("net.heads=4", lambda c: c.net.heads == 4),
+        ("net.multipliers=[1,2]", lambda c: c.net.multipliers == (1, 2)),
+        ("net.interval=0,0.5", lambda c: c.net.interval == (0.0, 0.5) and isinstance(c.net.interval[0], float)),
+        ("path={[]}", lambda c: c.path == "{[]}"),
         ("net.dtype=bfloat16", lambda c: c.net.dtype == "bfloat16"),
     ],
 )
@@ -73,6 +82,8 @@ def test_override_parses_by_the_type_of_the_field(assignment, read):
         ("flip=2", "flip=2: expected true or false"),
         ("rates.decay=step", "rates.decay=step: expected one of constant, cosine"),
         ("rates.learning_rate=-1", "rates.learning_rate=-1.0: expected a number above 0"),
+        ("net.interval=0,1,2", "net.interval=0,1,2: expected a list"),
+        ("rates.learning_rate=1" + 400 * "0", "expected a number"),
         ("net=UNet", "net is a Net: set one of net.channels"),
         ("net.heads.x=1", "heads is a plain value"),
         ("net.parent=1", "net.parent is not a field of Net"),
@@ -101,6 +112,7 @@ def test_decode_fills_missing_fields_with_defaults():
         ({"type": "Config", "steps": "3"}, "Config.steps='3': expected an integer"),
         ({"type": "Config", "stepz": 3}, "stepz is not a field of Config: the nearest is steps"),
         ({"type": "Config", "net": {"type": "Rates"}}, "expected Net"),
+        ({"type": "Named"}, "config type Named lacks the field name"),
     ],
 )
 def test_decode_refuses_in_one_line(data, message):
