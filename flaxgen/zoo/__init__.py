@@ -5,7 +5,7 @@ from typing import Any
 
 from flaxgen import parallel
 from flaxgen.data import Images, Order, batches, random_transform
-from flaxgen.train import loop
+from flaxgen.train import log, loop
 from flaxgen.types import State
 from flaxgen.zoo import directory, interchange
 from flaxgen.zoo.directory import describe, load, read_experiment
@@ -13,14 +13,19 @@ from flaxgen.zoo.directory import describe, load, read_experiment
 __all__ = ["describe", "export", "import_model", "load", "read_experiment", "train"]
 
 
-def train(config: Any, workdir: str | Path, plan: parallel.Plan, *, profile: bool = False) -> State:
+def train(
+    config: Any, workdir: str | Path, plan: parallel.Plan, *, profile: bool = False, wandb: str | None = None
+) -> State:
     """Trains in `workdir`, or goes on with the run that is there; returns the last state.
+
+    `profile` writes a trace of a few steps to `workdir/profile`; `wandb` is the Weights & Biases project that is told
+    of every logged step.
 
     Raises:
         ValueError, OSError: if config, data, devices and `workdir` do not fit together; see also `train.loop.run`.
     """
     workdir = Path(workdir)
-    parallel.check_batch(config.batch_size, plan)
+    parallel.check_batch(config.batch_size, plan, getattr(config, "accumulate", 1))
     experiment = directory.FAMILIES[type(config)].build(config)
     directory.claim(workdir, config)
     source, data = experiment.source, config.data
@@ -40,7 +45,10 @@ def train(config: Any, workdir: str | Path, plan: parallel.Plan, *, profile: boo
     def counters():
         return {"skipped_images": len(source.broken)} if isinstance(source, Images) and source.broken else {}
 
-    return loop.run(experiment, config, workdir, plan, make_batches, loop.Extras(counters, profile=profile))
+    trackers = ()
+    if wandb is not None and parallel.process_index() == 0:
+        trackers = (log.wandb_tracker(wandb, workdir, directory.encode(config)),)
+    return loop.run(experiment, config, workdir, plan, make_batches, loop.Extras(counters, trackers, profile))
 
 
 def export(source: str | Path, target: str | Path, *, layout: str = "flaxgen") -> None:

@@ -4,9 +4,11 @@ A run directory has `config.json`, `metrics.jsonl`, `previews/`, `tensorboard/` 
 has `config.json` and `model.safetensors`. No code is ever loaded from either.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ from flaxgen.weights import store
 from flaxgen.zoo import classifier, diffusion
 
 CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"
+TORN = f"{CONFIG}.tmp"
 FREE = {"steps", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints", "sampling", "data.path",
         "data.threads", "data.prefetch", "data.max_broken"}  # fmt: skip
 """What may change between two commands of one run."""
@@ -101,38 +104,76 @@ def read_config(directory: Path) -> tuple[Any, int]:
     if not path.is_file():
         raise ValueError(f"{directory} is no run or model directory: it has no {CONFIG}")
     data = store.read_json(path)
-    if "config" not in data:
+    config, step = data.get("config"), data.get("step", 0)
+    if config is None:
         raise ValueError(f"{path} is not flaxgen's: use `flaxgen import {directory} MODEL_DIR` for other layouts")
-    return decode(data["config"]), int(data.get("step", 0))
+    try:
+        config = decode(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if type(config) not in FAMILIES:
+        raise ValueError(f"{path} holds no run: expected a config of type {' or '.join(map(family_name, FAMILIES))}")
+    if not isinstance(step, int):
+        raise ValueError(f"{path}: step={step!r}: expected an integer")
+    return config, step
 
 
 def write_config(directory: Path, config: Any, **more: int) -> None:
     """Writes config.json whole or not at all."""
     text = json.dumps({"flaxgen": flaxgen.__version__, **more, "config": encode(config)}, indent=2)
-    torn = directory / f"{CONFIG}.{parallel.process_index()}.tmp"
-    torn.write_text(text + "\n")
-    os.replace(torn, directory / CONFIG)
+    (directory / TORN).write_text(text + "\n")
+    os.replace(directory / TORN, directory / CONFIG)
 
 
 def claim(workdir: Path, config: Any) -> None:
-    """Makes `workdir` the run of this config, or finds that it is.
+    """Makes `workdir` the run of this config, or finds that it is; process 0 does, and all hear what came of it.
 
     Raises:
-        ValueError: if it holds another experiment (naming the first field that differs), or something else.
+        ValueError, OSError: if it holds another experiment (naming the first field that differs), one that went further
+            than `config.steps`, or something else, or cannot be written.
     """
-    if (workdir / CONFIG).is_file():
-        ours, theirs = (_flat(encode(c)) for c in (config, read_config(workdir)[0]))
-        for key in ours.keys() | theirs.keys():
-            if ours.get(key) != theirs.get(key) and not _is_free(key):
-                raise ValueError(
-                    f"{workdir} holds another experiment: {key} is {theirs.get(key)!r} there and {ours.get(key)!r} "
-                    "here; choose another --workdir"
-                )
-    elif workdir.is_dir() and any(workdir.iterdir()):
-        raise ValueError(f"{workdir} is not empty and holds no run: choose another --workdir")
+    refusal = None
     if parallel.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_config(workdir, config)
+        try:
+            _claim(workdir, config)
+        except (ValueError, OSError) as error:
+            refusal = error
+    if parallel.agree(int(refusal is not None)):
+        raise refusal or ValueError(f"process 0 cannot use {workdir} and says why")
+
+
+def _claim(workdir: Path, config: Any) -> None:
+    if (workdir / CONFIG).is_file():
+        _check_same(workdir, config, read_config(workdir)[0])
+    elif workdir.is_dir() and any(path.name != TORN for path in workdir.iterdir()):
+        raise ValueError(f"{workdir} is not empty and holds no run: choose another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_config(workdir, config)
+
+
+def _check_same(workdir: Path, config: Any, saved: Any) -> None:
+    ours, theirs = _flat(encode(config)), _flat(encode(saved))
+    for key in sorted(ours.keys() | theirs.keys(), key=lambda key: (key.rpartition(".")[2] != "type", key)):
+        if ours.get(key) != theirs.get(key) and not _is_free(key):
+            raise ValueError(
+                f"{workdir} holds another experiment: {key} is {theirs.get(key)!r} there and {ours.get(key)!r} "
+                "here; choose another --workdir"
+            )
+    reached = _steps_saved(workdir)[-1:]
+    if reached and reached[0] > config.steps:
+        raise ValueError(f"{workdir} is at step {reached[0]} already: expected --steps {reached[0]} or more, "
+                         f"got {config.steps}")  # fmt: skip
+    decays = any(key.endswith("optimizer.decay") and value != "constant" for key, value in ours.items())
+    if reached and decays and config.steps != saved.steps:
+        print(f"the learning rate now decays over {config.steps} steps, up to step {reached[0]} it did over "
+              f"{saved.steps}: not the run that has {config.steps} from the start", file=sys.stderr)  # fmt: skip
+
+
+def _steps_saved(workdir: Path) -> list[int]:
+    """The steps of the checkpoints in a run directory, good or not."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return checkpoint.steps_in(workdir / CHECKPOINTS)
+    return []
 
 
 def _is_free(key: str) -> bool:
@@ -190,27 +231,43 @@ def describe(path: Path) -> str:
     """A run or model in words: what it is, its step, its parameters by part, its size, its config."""
     config, step = read_config(path)
     family = FAMILIES[type(config)]
-    if not (path / WEIGHTS).is_file() and (path / CHECKPOINTS).is_dir():
-        step = checkpoint.newest_good(path / CHECKPOINTS) or 0
     like = jax.eval_shape(lambda: family.init_params(config, jax.random.key(0)))
     sizes = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in like.items()}
     total = sum(sizes.values())
-    files = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:8]
     fields = {key: value for key, value in _flat(encode(config)).items() if key.rpartition(".")[2] != "type"}
     lines = [
-        f"{path}: {_family_name(config)} with a {type(config.net).__name__}, at step {step:,} of {config.steps:,}",
+        f"{path}: {family_name(type(config))} with a {type(config.net).__name__}, {_progress(path, config, step)}",
         f"parameters  {total:,} ({4 * total / 2**20:.1f} MiB in float32)",
         *(f"  {size:>12,}  {name}" for name, size in largest),
-        f"on disk     {files / 2**20:.1f} MiB",
+        f"on disk     {_bytes_in(path) / 2**20:.1f} MiB",
         "config",
         *(f"  {key} = {_shown(value)}" for key, value in fields.items()),
     ]
     return "\n".join(lines)
 
 
-def _family_name(config: Any) -> str:
-    return next(name for name, kind in KNOWN.items() if kind is type(config)).lower()
+def _progress(path: Path, config: Any, step: int) -> str:
+    if not (path / WEIGHTS).is_file():
+        step = max(_steps_saved(path), default=0)
+    elif not step:
+        return "imported"
+    return f"at step {step:,} of {config.steps:,}" if step else "nothing saved yet"
+
+
+def _bytes_in(path: Path) -> int:
+    """Size of the files below; those that vanish meanwhile, as in a run that goes on, count nothing."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
+
+
+def family_name(kind: type) -> str:
+    """What the family of a config is called."""
+    return next(name for name, known in KNOWN.items() if known is kind).lower()
 
 
 def _shown(value: Any) -> str:

@@ -88,6 +88,65 @@ def test_another_experiment_in_the_workdir_is_refused(run):
     assert (run / "config.json").read_bytes() == before
 
 
+def test_fewer_steps_than_taken_are_refused(run):
+    before = (run / "config.json").read_bytes()
+    with pytest.raises(ValueError, match="is at step 4 already: expected --steps 4 or more, got 3"):
+        zoo.train(dataclasses.replace(CONFIG, steps=3), run, parallel.make_plan("jit"))
+    assert (run / "config.json").read_bytes() == before
+
+
+def test_another_decay_is_told_of(tmp_path, capfd):
+    decaying = dataclasses.replace(CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, decay="cosine"))
+    directory.claim(tmp_path, decaying)
+    directory.claim(tmp_path, dataclasses.replace(decaying, steps=5))
+    assert capfd.readouterr().err == ""
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    directory.claim(tmp_path, dataclasses.replace(decaying, steps=6))
+    assert "the learning rate now decays over 6 steps" in capfd.readouterr().err
+
+
+def test_a_claim_that_was_torn_is_made_again(tmp_path):
+    (tmp_path / directory.TORN).write_text("{")
+    directory.claim(tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert directory.read_config(tmp_path) == (CONFIG, 0)
+
+
+def test_only_process_0_claims_and_the_others_hear_of_it(tmp_path, monkeypatch):
+    (tmp_path / "thesis.tex").write_text("important")
+    monkeypatch.setattr(parallel, "process_index", lambda: 1)
+    monkeypatch.setattr(parallel, "agree", lambda mine: 0)
+    directory.claim(tmp_path, CONFIG)
+    monkeypatch.setattr(parallel, "agree", lambda mine: 1)
+    with pytest.raises(ValueError, match="process 0 cannot use"):
+        directory.claim(tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"config": []}, "holds no run: expected a config of type diffusion or"),
+        ({"config": {"type": "MLP", "features": 2}}, "holds no run"),
+        ({"config": {"type": "Diffusion", "seed": 0}}, "config type Diffusion lacks the field"),
+        ({"config": directory.encode(CONFIG), "step": []}, r"step=\[\]"),
+        ({"net": "UNet"}, "is not flaxgen's"),
+    ],
+)
+def test_a_config_that_is_none_is_one_line(tmp_path, content, message):
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as error:
+        directory.read_config(tmp_path)
+    assert "\n" not in str(error.value)
+    assert "config.json" in str(error.value)
+
+
+def test_parts_that_the_devices_do_not_divide(tmp_path):
+    with pytest.raises(ValueError, match="batch_size=8 in accumulate=2 parts is not divisible by the 8 devices"):
+        zoo.train(dataclasses.replace(CONFIG, accumulate=2), tmp_path / "run", parallel.make_plan("pmap"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_workdir_with_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("important")
     with pytest.raises(ValueError, match="not empty and holds no run"):
@@ -122,6 +181,16 @@ def test_describe_counts_parameters(run):
     assert f"{sum(x.size for x in jax.tree.leaves(params)):,}" in text
     assert "at step 4 of 4" in text
     assert "net.width = 16" in text
+
+
+def test_describe_needs_no_checkpoint_that_loads(tmp_path, run):
+    directory.claim(tmp_path, CONFIG)
+    assert "nothing saved yet" in zoo.describe(tmp_path)
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    assert "at step 3 of 4" in zoo.describe(tmp_path)
+    model = flaxgen.load(run)
+    directory.write_model(tmp_path / "model", CONFIG, model.params, 0)
+    assert "with a MLP, imported\n" in zoo.describe(tmp_path / "model")
 
 
 def test_export_does_not_overwrite(run, tmp_path):
