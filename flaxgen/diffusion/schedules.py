@@ -139,6 +139,8 @@ SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "rectified_flow": rectified_flow,
     "edm": edm,
 }
+VARIANCE_PRESERVING = ("linear", "scaled_linear", "cosine", "sigmoid")
+"""Those with alpha^2 + sigma^2 = 1."""
 
 
 def zero_terminal_snr(schedule: Schedule, timesteps: int = 0) -> Schedule:

@@ -46,6 +46,11 @@ class Process:
         require(0 < self.beta_start <= self.beta_end < 1, f"beta_start={self.beta_start}, beta_end={self.beta_end}: "
                 "expected 0 < beta_start <= beta_end < 1")  # fmt: skip
         require(
+            not self.zero_terminal_snr or self.schedule in schedules.VARIANCE_PRESERVING,
+            f"schedule={self.schedule!r} does not preserve variance: zero_terminal_snr needs one of "
+            f"{', '.join(schedules.VARIANCE_PRESERVING)}",
+        )
+        require(
             not self.zero_terminal_snr or self.prediction in ("v", "x0", "flow"),
             f"prediction={self.prediction!r} says nothing of x0 at zero SNR: zero_terminal_snr needs v, x0 or flow",
         )

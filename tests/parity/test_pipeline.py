@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from flaxgen import zoo
-from flaxgen.diffusion import samplers, times
+from flaxgen.diffusion import samplers, schedules, times
+from flaxgen.zoo import interchange
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -16,8 +17,31 @@ SCHEDULERS = {
     "ddpm": {"beta_schedule": "linear"},
     "short table": {"beta_schedule": "linear", "num_train_timesteps": 200, "beta_end": 0.08, "clip_sample": False},
     "cosine v": {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"},
-    "scaled x0": {"beta_schedule": "scaled_linear", "prediction_type": "sample", "thresholding": True},
+    "scaled x0": {
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "sample",
+        "thresholding": True,
+        "sample_max_value": 1e9,
+    },
+    "trailing": {"timestep_spacing": "trailing", "variance_type": "fixed_large"},
 }
+SAME = (
+    "num_train_timesteps",
+    "beta_schedule",
+    "prediction_type",
+    "clip_sample",
+    "thresholding",
+    "sample_max_value",
+    "timestep_spacing",
+    "variance_type",
+)
+THEIR_WARNING = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+PLAIN = {"PNDMScheduler": {"skip_prk_steps": True}}
+"""Without the Runge-Kutta warm-up, which visits times of its own."""
+
+
+def alphas_of(schedule, timesteps):
+    return np.asarray(jax.vmap(schedule)(jnp.arange(1, timesteps + 1, dtype=jnp.float32) / timesteps).alpha)
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +65,14 @@ def test_pipeline_round_trip(unet, name, tmp_path):
     zoo.import_model(str(tmp_path / "theirs"), tmp_path / "model")
     model = zoo.load(tmp_path / "model")
     timesteps = model.config.process.timesteps
-    alphas = np.stack([model.schedule(k / timesteps).alpha for k in range(1, timesteps + 1)])
+    alphas = alphas_of(model.schedule, timesteps)
     np.testing.assert_allclose(alphas**2, scheduler.alphas_cumprod.numpy(), rtol=2e-4, atol=1e-7)
 
     zoo.export(tmp_path / "model", tmp_path / "ours", layout="diffusers")
     back = diffusers.DDPMPipeline.from_pretrained(tmp_path / "ours")
     for key, value in unet.state_dict().items():
         assert torch.equal(back.unet.state_dict()[key], value), key
-    for field in ("num_train_timesteps", "beta_schedule", "prediction_type", "clip_sample", "thresholding"):
+    for field in SAME:
         assert back.scheduler.config[field] == scheduler.config[field]
     np.testing.assert_allclose(back.scheduler.alphas_cumprod, scheduler.alphas_cumprod, rtol=1e-6)
 
@@ -69,3 +93,39 @@ def test_the_same_noise_becomes_the_same_picture(unet, tmp_path):
     denoise = zoo.diffusion.drawing.THRESHOLDS["clip"](model.denoiser())
     ours = samplers.sample(sampler, denoise, jnp.asarray(x_T), times.trailing(10, 1000), jax.random.key(0))
     np.testing.assert_allclose(np.asarray(ours).transpose(0, 3, 1, 2), x.numpy(), atol=2e-4)
+
+
+@THEIR_WARNING
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("name", interchange.KINDS)
+def test_the_grid_is_that_of_the_scheduler_where_it_is_called_so(name, spacing, capsys):
+    theirs = getattr(diffusers, name)(timestep_spacing=spacing, **PLAIN.get(name, {}))
+    sampling = interchange.sampling_of({"_class_name": name, **theirs.config}, False)
+    theirs.set_timesteps(12)
+    visited = sorted(set(np.asarray(theirs.timesteps).tolist()), reverse=True)
+    ours = times.TIME_GRIDS[spacing](schedules.linear(1000), 12, 1000)[:-1] * 1000 - 1
+    same = len(ours) == len(visited) and np.allclose(ours, visited, atol=1e-3)
+    assert sampling.grid == (spacing if same else "trailing")
+    assert bool(capsys.readouterr().err) != same
+
+
+@THEIR_WARNING
+@pytest.mark.parametrize("name", interchange.KINDS)
+def test_what_a_config_leaves_out(name):
+    """An empty config means to us what it means to diffusers."""
+    theirs = getattr(diffusers, name)()
+    kind = interchange.KINDS[name]
+    for key, value in {**interchange.DEFAULTS, **kind.defaults}.items():
+        if key in theirs.config and key != "variance_type":
+            assert theirs.config[key] == value, key
+    assert ("clip_sample" in theirs.config) or kind.defaults["clip_sample"] is False
+    process = interchange.process_of({"_class_name": name})
+    alphas = alphas_of(zoo.process.make_schedule(process), 1000)
+    np.testing.assert_allclose(alphas**2, theirs.alphas_cumprod.numpy(), rtol=2e-4)
+
+
+def test_thresholding_up_to_1_clips():
+    scheduler = diffusers.DDPMScheduler(thresholding=True)
+    x0 = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 4, 4)) * 3)
+    assert torch.equal(scheduler._threshold_sample(x0), x0.clamp(-1, 1))
+    assert interchange.sampling_of({"_class_name": "DDPMScheduler", **scheduler.config}, False).threshold == "clip"
