@@ -1,8 +1,10 @@
 """The command line: thin shells over `train` and `zoo`. Wrong input is one line and exit code 2."""
 
 import argparse
+import dataclasses
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,18 +17,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = make_parser().parse_args(arguments)
     try:
         return parsed.run(parsed) or 0
-    except FloatingPointError as error:
-        code, message = 1, error
-    except (ValueError, OSError, ImportError) as error:
-        code, message = 2, error
-    if os.environ.get(DEBUG):
-        raise message
-    print(f"flaxgen {parsed.command}: error: {' '.join(str(message).split())}", file=sys.stderr)
-    if parsed.command == "train":
-        from flaxgen import parallel
-
-        parallel.leave(code)
+    except (Exception, KeyboardInterrupt) as error:
+        code, line = _verdict(error)
+        if line is None or os.environ.get(DEBUG):
+            _leave(parsed, code, error)
+            raise
+    print(f"flaxgen {parsed.command}: {line}", file=sys.stderr)
+    _leave(parsed, code)
     return code
+
+
+def _verdict(error: BaseException) -> tuple[int, str | None]:
+    """The exit code, and the line that says it all; None for what the user cannot mend."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    if isinstance(error, ValueError | OSError | ImportError):
+        return 2, f"error: {text}"
+    if isinstance(error, FloatingPointError):
+        return 1, f"error: {text}"
+    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in text:
+        first = str(error).strip().partition("\n")[0]
+        return 1, f"error: out of memory ({first}): make the batch smaller (train --set batch_size, sample --set batch)"
+    return 1, None
+
+
+def _leave(parsed, code: int, error: BaseException | None = None) -> None:
+    """Where there are other processes, which may wait for this one, ends it at once; says which error it was."""
+    if parsed.command != "train":
+        return
+    from flaxgen import parallel
+
+    if error is not None and parallel.is_distributed():
+        traceback.print_exception(error)
+    parallel.leave(code)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -47,6 +71,7 @@ def _add_train(parser):
     parser.add_argument("--steps", type=int, help="short for --set steps=N")
     _add_devices(parser)
     parser.add_argument("--profile", action="store_true", help="trace a few steps to WORKDIR/profile")
+    parser.add_argument("--wandb", metavar="PROJECT", help="tell a Weights & Biases project of every logged step")
     several = parser.add_argument_group("several processes (found by themselves on TPU pods, Slurm and MPI)")
     several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     several.add_argument("--num-processes", type=int, metavar="N")
@@ -64,8 +89,9 @@ def _add_sample(parser):
     parser.add_argument("--class", dest="label", type=int, metavar="LABEL", help="the class to draw (all in turn)")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance scale; 1 is none")
     parser.add_argument("--classifier", type=Path, help="a classifier run or model to guide with")
-    parser.add_argument("--classifier-scale", type=float, default=1.0, help="strength of its guidance (1)")
+    parser.add_argument("--classifier-scale", type=float, metavar="SCALE", help="strength of its guidance (1)")
     parser.add_argument("--beside-data", action="store_true", help="put real examples beside the drawn ones")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where these are (where they were at training)")
     _add_set(parser, "eta=0.5 or grid=karras (the model's `sampling` fields)")
     _add_devices(parser)
     parser.set_defaults(run=_sample)
@@ -98,7 +124,7 @@ def _add_set(parser, example: str):
 
 def _add_devices(parser):
     parser.add_argument("--parallel", choices=("jit", "pmap", "mesh"), default="jit", help="one device or many (jit)")
-    parser.add_argument("--mesh", metavar="data=N,fsdp=M", help="the shape of the mesh (data=all,fsdp=1)")
+    parser.add_argument("--mesh", metavar="data=N,fsdp=M", help="the shape of the mesh (all devices as data, fsdp=1)")
 
 
 def _plan(parsed):
@@ -122,11 +148,12 @@ def _train(parsed) -> int:
     parallel.initialize(parsed.coordinator, parsed.num_processes, parsed.process_id)
     steps = [] if parsed.steps is None else [f"steps={parsed.steps}"]
     config = configs.override(zoo.read_experiment(parsed.experiment), [*parsed.set, *steps])
-    zoo.train(config, parsed.workdir, _plan(parsed), profile=parsed.profile)
+    zoo.train(config, parsed.workdir, _plan(parsed), profile=parsed.profile, wandb=parsed.wandb)
     return 0
 
 
 def _sample(parsed) -> int:
+    _check_sample(parsed)
     import jax
 
     from flaxgen import zoo
@@ -134,7 +161,11 @@ def _sample(parsed) -> int:
     from flaxgen.zoo import pictures
 
     model = zoo.load(parsed.model, _plan(parsed))
-    guide = (zoo.load(parsed.classifier), parsed.classifier_scale) if parsed.classifier else None
+    if _family(model) == "classifier":
+        raise ValueError(f"{parsed.model} is a classifier: it draws nothing, and guides a model by --classifier")
+    guide = _guide(parsed)
+    real = _real_examples(parsed, model) if parsed.beside_data else None
+    parsed.out.parent.mkdir(parents=True, exist_ok=True)
     samples = model.sample(
         jax.random.key(parsed.seed),
         parsed.num,
@@ -145,10 +176,52 @@ def _sample(parsed) -> int:
         sampling=configs.override(model.config.sampling, parsed.set),
         guide=guide,
     )
-    real = model.real_examples(parsed.num) if parsed.beside_data else None
     pictures.save(parsed.out, samples, real, about={"model": parsed.model, "step": model.step, "seed": parsed.seed})
     print(f"wrote {parsed.out}: {parsed.num} samples of {parsed.model}, step {model.step}, seed {parsed.seed}")
     return 0
+
+
+def _check_sample(parsed) -> None:
+    """What can be said before anything is loaded."""
+    if parsed.out.suffix not in (".png", ".npz"):
+        raise ValueError(f"--out {parsed.out}: expected a name that ends in .png or .npz")
+    if parsed.beside_data and parsed.out.suffix != ".png":
+        raise ValueError(f"--beside-data needs a picture: expected --out to end in .png, got {parsed.out}")
+    if parsed.data and not parsed.beside_data:
+        raise ValueError(f"--data {parsed.data} says where the data of --beside-data are: give both or none")
+    if parsed.classifier_scale is not None and not parsed.classifier:
+        raise ValueError(
+            f"--classifier-scale {parsed.classifier_scale} needs --classifier, a run or model to guide with"
+        )
+
+
+def _family(model) -> str:
+    from flaxgen.zoo import directory
+
+    return directory.family_name(type(model.config))
+
+
+def _guide(parsed):
+    """The classifier to guide with and its strength, if there is one."""
+    from flaxgen import zoo
+
+    if parsed.classifier is None:
+        return None
+    model = zoo.load(parsed.classifier)
+    if _family(model) != "classifier":
+        raise ValueError(f"--classifier {parsed.classifier} is a {_family(model)} model: expected a classifier")
+    return model, 1.0 if parsed.classifier_scale is None else parsed.classifier_scale
+
+
+def _real_examples(parsed, model):
+    data = model.config.data
+    if parsed.data:
+        data = dataclasses.replace(data, path=str(parsed.data))
+    try:
+        return model.real_examples(parsed.num, data)
+    except (ValueError, OSError) as error:
+        reason = str(error).replace("--set data.path=DIR", "--data DIR")
+        raise ValueError(f"--beside-data: {reason}") from error
 
 
 def _export(parsed) -> int:

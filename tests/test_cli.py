@@ -2,11 +2,16 @@
 
 import io
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from flaxgen import parallel, zoo
 from flaxgen.cli import main
+from flaxgen.data import Data
+from flaxgen.nets.classifier import NoisyClassifier
+from flaxgen.zoo import classifier, directory
 
 EXPERIMENT = """
 from flaxgen.data import Data
@@ -95,6 +100,7 @@ SAMPLE = ["sample", "{run}", "--out", "{tmp}/out.png"]
         ([*TRAIN, "--set", "data.path={tmp}"], "{tmp}"),
         ([*TRAIN, "--set", "net.image_size=16"], "the data has images of shape (8, 8, 3), the net is for (16, 16, 3)"),
         ([*TRAIN, "--set", "batch_size=6", "--parallel", "pmap"], "batch_size=6 is not divisible by the 8 devices"),
+        ([*TRAIN, "--parallel", "mesh", "--mesh", "data=0"], "data=0: expected 1 or more"),
         ([*TRAIN, "--mesh", "data=2"], "needs --parallel mesh"),
         ([*TRAIN, "--parallel", "mesh", "--mesh", "data=3,fsdp=4"], "needs 12 devices, found 8"),
         ([*TRAIN, "--num-processes", "2"], "go together"),
@@ -106,6 +112,15 @@ SAMPLE = ["sample", "{run}", "--out", "{tmp}/out.png"]
         ([*SAMPLE, "--class", "2"], "label=2: expected a class from 0 to 1"),
         ([*SAMPLE, "--num", "0"], "num=0: expected 1 or more"),
         (["sample", "{run}", "--out", "{tmp}/out.gif"], "expected a name that ends in .png or .npz"),
+        ([*SAMPLE, "--classifier-scale", "2"], "needs --classifier"),
+        ([*SAMPLE, "--classifier", "{run}"], "is a diffusion model: expected a classifier"),
+        ([*SAMPLE, "--data", "{tmp}"], "give both or none"),
+        (
+            [*SAMPLE, "--beside-data", "--data", "{tmp}/no"],
+            "data.path {tmp}/no does not exist: give another with --data",
+        ),
+        (["sample", "{run}", "--beside-data", "--out", "{tmp}/a.npz"], "expected --out to end in .png"),
+        (["sample", "{run}", "--out", "{experiment}/a.png"], "{experiment}"),
         (["sample", "{tmp}"], "is no run or model directory"),
         (["export", "{run}", "{run}"], "not empty"),
         (["import", "{tmp}", "{tmp}/model"], "config.json"),
@@ -144,6 +159,65 @@ def test_some_broken_images_are_skipped_and_counted_many_stop(experiment, tmp_pa
     capsys.readouterr()
     assert main([*train, *many]) == 2
     assert "000.png" in capsys.readouterr().err
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """`train` fails with the error that is put into the list."""
+
+    def make(error):
+        def fail(*arguments, **options):
+            raise error
+
+        monkeypatch.setattr(zoo, "train", fail)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "flaxgen train: interrupted"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmore"), 1, "flaxgen train: error: out of memory"),
+    ],
+)
+def test_an_interrupt_and_a_full_memory_are_one_line(error, code, line, failing, experiment, tmp_path, capsys):
+    failing(error)
+    assert main(["train", str(experiment), "--workdir", str(tmp_path / "run")]) == code
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(line)
+
+
+def test_a_bug_ends_one_of_several_at_once_and_is_shown(failing, experiment, tmp_path, monkeypatch, capsys):
+    failing(TypeError("a bug"))
+    left = []
+    monkeypatch.setattr(parallel, "leave", left.append)
+    train = ["train", str(experiment), "--workdir", str(tmp_path / "run")]
+    with pytest.raises(TypeError, match="a bug"):
+        main(train)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(parallel, "is_distributed", lambda: True)
+    with pytest.raises(TypeError, match="a bug"):
+        main(train)
+    assert "TypeError: a bug" in capsys.readouterr().err
+    assert left == [1, 1]
+
+
+def test_data_that_moved_are_shown_beside(run, experiment, tmp_path):
+    (tmp_path / "moved").symlink_to(experiment.parent / "data0")
+    out = tmp_path / "deep" / "beside.png"
+    moved = ["--beside-data", "--data", str(tmp_path / "moved"), "--out", str(out)]
+    assert main(["sample", str(run), "--num", "2", *moved]) == 0
+    assert out.is_file()
+
+
+def test_a_classifier_draws_nothing(tmp_path, capsys):
+    small = {"channels": 8, "multipliers": (1,), "depth": 1, "head_channels": 8, "norm_groups": 4}
+    net = NoisyClassifier(num_classes=2, image_size=8, attention_resolutions=(), **small)
+    config = classifier.Config(seed=0, steps=1, batch_size=4, data=Data(source="folder"), net=net)
+    directory.write_model(tmp_path / "model", config, classifier.init_params(config, jax.random.key(0)), 1)
+    assert main(["sample", str(tmp_path / "model"), "--out", str(tmp_path / "a.png")]) == 2
+    assert "is a classifier: it draws nothing" in capsys.readouterr().err
 
 
 def test_a_nan_loss_stops_with_exit_code_1(experiment, tmp_path, capsys):
