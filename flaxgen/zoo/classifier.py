@@ -14,7 +14,8 @@ from flaxgen.diffusion import losses, weighting
 from flaxgen.diffusion.guidance import label_log_prob
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.train import optim, state
-from flaxgen.train.optim import Ema, Optimizer, require
+from flaxgen.train.config import require
+from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.train.run import Run
 from flaxgen.types import Condition, Experiment, Loss, Params, PRNGKey
 from flaxgen.zoo.matching import open_matching

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from flaxgen.data import Data
 from flaxgen.nets.unet import UNet
-from flaxgen.train.optim import require
+from flaxgen.train.config import require
 from flaxgen.types import Params
 from flaxgen.weights import hub, store, unet2d
 from flaxgen.zoo.diffusion import Config, Model, Objective, Process, Sampling

@@ -8,7 +8,7 @@ import numpy as np
 
 from flaxgen.data import Data, DataError, open_source, random_transform
 from flaxgen.data.loader import element_at
-from flaxgen.train.optim import require
+from flaxgen.train.config import require
 from flaxgen.types import Source
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from flaxgen.diffusion import denoise, schedules
 from flaxgen.diffusion.denoise import Prediction, TimeInput
-from flaxgen.train.optim import require
+from flaxgen.train.config import require
 from flaxgen.types import Schedule
 
 Entry = TypeVar("Entry")

@@ -10,7 +10,8 @@ from flaxgen.data import Data
 from flaxgen.diffusion import weighting
 from flaxgen.nets.mlp import MLP
 from flaxgen.nets.unet import UNet
-from flaxgen.train.optim import Ema, Optimizer, require
+from flaxgen.train.config import require
+from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.train.run import Run
 from flaxgen.types import Condition
 from flaxgen.zoo.diffusion.drawing import Sampling

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from flaxgen.diffusion import guidance, times
 from flaxgen.diffusion.samplers import SAMPLERS, Churn, ancestral, ddim, euler, heun, sample
-from flaxgen.train.optim import require
+from flaxgen.train.config import require
 from flaxgen.types import Bind, Condition, Denoiser, Params, PRNGKey, Sampler, Scalar, Schedule
 from flaxgen.zoo.process import choose
 

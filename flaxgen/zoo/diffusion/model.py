@@ -12,7 +12,7 @@ from flaxgen import parallel
 from flaxgen.data import Data
 from flaxgen.diffusion import vlb
 from flaxgen.diffusion.losses import unit_range
-from flaxgen.train.optim import require
+from flaxgen.train.config import require
 from flaxgen.types import Condition, Denoiser, Experiment, Params, PRNGKey, Schedule
 from flaxgen.zoo import classifier, pictures
 from flaxgen.zoo.diffusion.config import Config, batch_fields, batch_spec, example_shape, null_condition, num_labels
