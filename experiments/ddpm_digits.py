@@ -12,10 +12,10 @@ from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=2_200,
+        steps=2_000,
         batch_size=128,
         log_every=100,
-        preview_every=1_100,
+        preview_every=1_000,
         checkpoint_every=1_000,
         data=Data(source="digits", image_size=8, channels=1, threads=2),
         net=UNet(
@@ -29,9 +29,9 @@ def get_config() -> Config:
             dropout=0.1,
             num_classes=11,
         ),
-        process=Process(schedule="cosine", timesteps=1000, prediction="v"),
+        process=Process(schedule="cosine", timesteps=1000),
         objective=Objective(condition_dropout=0.1),
         optimizer=Optimizer(learning_rate=1e-3, warmup=200, decay="cosine"),
         ema=Ema(decay=0.999),
-        sampling=Sampling(sampler="ddim", steps=50),
+        sampling=Sampling(sampler="unipc", steps=25),
     )
