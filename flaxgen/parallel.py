@@ -24,7 +24,7 @@ from flaxgen.types import Batch, PRNGKey, State, TrainStep
 AXIS = "device"
 MIN_SHARDED = 2**12
 """Arrays with fewer elements are replicated: gathering them would cost more than storing them."""
-
+JOIN_SECONDS = 120
 
 CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
@@ -81,7 +81,8 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
     """Joins the other processes, where there are any; call before any other use of JAX.
 
     Without arguments JAX asks the launcher, if the environment shows one (TPU pods, Slurm, Open MPI, or
-    JAX_COORDINATOR_ADDRESS). Survivors of a dead peer stop after 10 s instead of JAX's 100 s.
+    JAX_COORDINATOR_ADDRESS). Survivors of a dead peer stop after 10 s instead of JAX's 100 s. Where the others do not
+    come, most versions of JAX abort with a stack trace, hence the line before.
 
     Raises:
         ValueError: if only some of the arguments are given.
@@ -92,14 +93,15 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
         raise ValueError("--coordinator, --num-processes and --process-id go together: give all three or none")
     if coordinator is None and not launched_as_several():
         return
+    where = f"the other processes at {coordinator}" if coordinator else "the other processes of the launcher"
+    print(f"joining {where}, for at most {JOIN_SECONDS} s", file=sys.stderr, flush=True)
     try:
         jax.distributed.initialize(
-            coordinator, num_processes, process_id, initialization_timeout=120, heartbeat_timeout_seconds=10
+            coordinator, num_processes, process_id, initialization_timeout=JOIN_SECONDS, heartbeat_timeout_seconds=10
         )
     except RuntimeError as error:
-        where = f" at {coordinator}" if coordinator else ""
         reason = str(error).strip().partition("\n")[0]
-        raise ConnectionError(f"could not join the other processes{where}: {reason}") from error
+        raise ConnectionError(f"could not join {where}: {reason}") from error
 
 
 def launched_as_several(environ: Mapping[str, str] = os.environ) -> bool:

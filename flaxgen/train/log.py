@@ -1,6 +1,7 @@
 """What a run tells: metrics.jsonl, TensorBoard, a progress bar and previews."""
 
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -179,7 +180,7 @@ def rewind(path: Path, step: int, *, logged: bool) -> None:
 
 
 def wandb_tracker(project: str, workdir: Path, config: Mapping[str, Any]) -> Tracker:
-    """Sends every logged step to Weights & Biases; a resumed run goes on with its curves.
+    """Sends every logged step to Weights & Biases, from the first on; a resumed run goes on with its curves.
 
     Raises:
         ValueError: if wandb is not installed.
@@ -189,8 +190,12 @@ def wandb_tracker(project: str, workdir: Path, config: Mapping[str, Any]) -> Tra
     except ImportError as error:
         raise ValueError("wandb is not installed: pip install 'flaxgen[wandb]'") from error
     name = workdir.resolve().name
-    run = wandb.init(project=project, dir=str(workdir), name=name, id=name, resume="allow", config=dict(config))
-    return lambda step, metrics: run.log(dict(metrics), step=step)
+
+    @functools.cache
+    def run() -> Any:
+        return wandb.init(project=project, dir=str(workdir), name=name, id=name, resume="allow", config=dict(config))
+
+    return lambda step, metrics: run().log(dict(metrics), step=step)
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:

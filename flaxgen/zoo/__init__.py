@@ -27,6 +27,9 @@ def train(
     workdir = Path(workdir)
     parallel.check_batch(config.batch_size, plan, getattr(config, "accumulate", 1))
     experiment = directory.FAMILIES[type(config)].build(config)
+    trackers = ()
+    if wandb is not None and parallel.process_index() == 0:
+        trackers = (log.wandb_tracker(wandb, workdir, directory.encode(config)),)
     directory.claim(workdir, config)
     source, data = experiment.source, config.data
     order = Order(config.seed, config.batch_size, parallel.process_index(), parallel.process_count())
@@ -45,9 +48,6 @@ def train(
     def counters():
         return {"skipped_images": len(source.broken)} if isinstance(source, Images) and source.broken else {}
 
-    trackers = ()
-    if wandb is not None and parallel.process_index() == 0:
-        trackers = (log.wandb_tracker(wandb, workdir, directory.encode(config)),)
     return loop.run(experiment, config, workdir, plan, make_batches, loop.Extras(counters, trackers, profile))
 
 
