@@ -80,10 +80,10 @@ def import_diffusers(source: str, revision: str | None = None) -> tuple[Config, 
     folder = hub.resolve(source, revision)
     if (folder / "model_index.json").is_file():
         _check_parts(store.read_json(folder / "model_index.json"))
-    described = _read_scheduler(folder)
-    process = process_of(described)
     net, params = unet2d.import_unet2d(folder / "unet" if (folder / "unet").is_dir() else folder)
     _check_net(net)
+    described = _read_scheduler(folder)
+    process = process_of(described)
     config = Config(
         seed=0,
         steps=1,
