@@ -1,6 +1,8 @@
 """DDPM on CIFAR-10 for two CPU cores: 2 x 2 patches in front of few, wide levels.
 
-flaxgen train experiments/ddpm_cifar10_small.py --workdir runs/cifar10_small --set data.path=CIFAR_SHARDS
+    flaxgen train experiments/ddpm_cifar10_small.py --workdir runs/cifar10_small --set data.path=CIFAR_SHARDS
+
+Started by us, not trained to the end.
 """
 
 from flaxgen.data import Data

