@@ -1,7 +1,7 @@
 """A classifier of noisy digits, to guide `ddpm_digits` with: the noise process is the same.
 
-    flaxgen train experiments/classifier_digits.py --workdir runs/classifier
-    flaxgen sample runs/digits --classifier runs/classifier --classifier-scale 2 --class 3
+flaxgen train experiments/classifier_digits.py --workdir runs/classifier
+flaxgen sample runs/digits --classifier runs/classifier --classifier-scale 2 --class 3
 """
 
 from flaxgen.data import Data
