@@ -12,6 +12,8 @@ INIT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 ZERO = nn.initializers.zeros
 ORDERS = ("sin_cos", "cos_sin")
 MAX_PERIOD = 10_000.0
+LEVEL_STEPS = 1000.0
+"""A noise level of 1 is embedded as the last of this many steps, which is what the frequencies are made for."""
 
 
 def conv(features: int, *, name: str, dtype: Any, size: int = 3, zero: bool = False) -> nn.Conv:
@@ -121,10 +123,12 @@ class Fourier(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """What a denoising net is told beside the picture, as one vector: MLP(time) + label row + linear(embedding).
+    """What a denoising net is told beside the picture, as one vector: MLP(time) + label row + linear(embedding)
+    + MLP(level) + added.
 
     `channels` is the width of the time embedding, `features` that of the result; `num_classes` 0 and `embedding_dim` 0
-    mean that the net knows no label and no embedding.
+    mean that the net knows no label and no embedding. With `noise_level` it is told the level in [0, 1] of the noise on
+    another of its inputs [Ho22b, sec. 4.2]; with `added`, a vector of the result's width that is added as it is.
     """
 
     channels: int
@@ -135,6 +139,8 @@ class Conditioning(nn.Module):
     num_classes: int = 0
     embedding_dim: int = 0
     dtype: Any = jnp.float32
+    noise_level: bool = False
+    added: bool = False
 
     @nn.compact
     def __call__(
@@ -142,24 +148,37 @@ class Conditioning(nn.Module):
         time: Float[Array, " B"],
         label: Int[Array, " B"] | None = None,
         embedding: Float[Array, "B D"] | None = None,
+        level: Float[Array, " B"] | None = None,
+        added: Float[Array, "B F"] | None = None,
     ) -> Float[Array, "B F"]:
         check_choice("time_order", self.time_order, ORDERS)
         check_choice("time_embedding", self.time_embedding, ("sinusoidal", "fourier"))
         check_given("label", label, "num_classes", self.num_classes)
         check_given("embedding", embedding, "embedding_dim", self.embedding_dim)
+        check_given("level", level, "noise_level", self.noise_level)
+        check_given("added", added, "added", self.added)
         if self.time_embedding == "fourier":
             waves = Fourier(self.channels, name="fourier")(time)
         else:
             waves = sinusoidal(time, self.channels, self.time_order, self.time_shift)
-        out = nn.silu(dense(self.features, name="time_1", dtype=self.dtype)(waves))
-        out = dense(self.features, name="time_2", dtype=self.dtype)(out)
+        out = self._mlp("time", waves)
         if label is not None:
             table = nn.Embed(self.num_classes, self.features, embedding_init=nn.initializers.normal(0.02), name="label")
             out = out + table(label).astype(out.dtype)
         if embedding is not None:
             check_width("embedding", embedding, "embedding_dim", self.embedding_dim)
             out = out + dense(self.features, name="embedding", dtype=self.dtype)(embedding)
+        if level is not None:
+            waves = sinusoidal(LEVEL_STEPS * level, self.channels, self.time_order, self.time_shift)
+            out = out + self._mlp("level", waves)
+        if added is not None:
+            check_width("added", added, "the time embedding", self.features)
+            out = out + added.astype(out.dtype)
         return out
+
+    def _mlp(self, name: str, waves: Float[Array, "B C"]) -> Float[Array, "B F"]:
+        h = nn.silu(dense(self.features, name=f"{name}_1", dtype=self.dtype)(waves))
+        return dense(self.features, name=f"{name}_2", dtype=self.dtype)(h)
 
 
 def check_given(name: str, value: Any, field: str, setting: int | bool) -> None:

@@ -28,8 +28,10 @@ class UNet(nn.Module):
     are `image_size / patch / 2^i` pixels wide, and blocks attend where that is in `attention_resolutions`. Other
     picture sizes than `image_size` work too, if the levels divide them. `heads` counts attention heads, or
     `head_channels` (not 0) is their width. `num_classes` is the rows of the label table, the null label's included;
-    `embedding_dim` and `token_dim` the widths of those conditions; 0 is none. `learned_variance` doubles the output
-    channels. `middle_norm_groups` is for the middle attention: None is `norm_groups`, 0 is no norm. `time_embedding`
+    `embedding_dim` and `token_dim` the widths of those conditions; 0 is none. `low_res` makes it an upsampler [Ho22b],
+    told with `noise_level` how much noise was put on the low-resolution picture; with `added` it takes a vector of the
+    width `time_width` that is added to the time embedding. `learned_variance` doubles the output channels.
+    `middle_norm_groups` is for the middle attention: None is `norm_groups`, 0 is no norm. `time_embedding`
     "fourier" takes a noise level > 0 as time, and divides the output by it. `dtype` is what is computed in; parameters
     and output are float32. `remat` trades a second forward pass for memory.
     """
@@ -50,6 +52,8 @@ class UNet(nn.Module):
     embedding_dim: int = 0
     token_dim: int = 0
     low_res: bool = False
+    noise_level: bool = False
+    added: bool = False
     learned_variance: bool = False
     scale_shift: bool = False
     resample: str = "conv"
@@ -64,8 +68,13 @@ class UNet(nn.Module):
     dtype: str = "float32"
     remat: bool = False
 
+    @property
+    def time_width(self) -> int:
+        """The width of the time embedding that every block is told."""
+        return self.time_channels or 4 * self.channels
+
     @nn.compact
-    def __call__(
+    def __call__(  # noqa: PLR0913 - every condition there is, by keyword
         self,
         x: Float[Array, "B H W C"],
         time: Float[Array, " B"],
@@ -74,12 +83,14 @@ class UNet(nn.Module):
         tokens: Float[Array, "B N E"] | None = None,
         token_mask: Bool[Array, "B N"] | None = None,
         low_res: Float[Array, "B h w C"] | None = None,
+        level: Float[Array, " B"] | None = None,
+        added: Float[Array, "B F"] | None = None,
         train: bool = False,
     ) -> Float[Array, "B H W O"]:
         """The prediction for x at `time`, in the units the net was trained with (0 .. T-1 of a table).
 
-        `token_mask` is True where a token may be read; `low_res` is resized to x. With `train` and dropout, `rngs`
-        needs a key `dropout`.
+        `token_mask` is True where a token may be read; `low_res` is resized to x, and `level` in [0, 1] is that of the
+        noise on it. With `train` and dropout, `rngs` needs a key `dropout`.
 
         Raises:
             ValueError: if a condition is missing or not known to this net, or the levels do not divide x.
@@ -88,15 +99,17 @@ class UNet(nn.Module):
         dtype = DTYPES[self.dtype]
         emb = layers.Conditioning(
             self.channels,
-            self.time_channels or 4 * self.channels,
+            self.time_width,
             self.time_embedding,
             self.time_order,
             self.time_shift,
             self.num_classes,
             self.embedding_dim,
             dtype,
+            self.noise_level,
+            self.added,
             name="condition",
-        )(time, label, embedding)
+        )(time, label, embedding, level, added)
         h = x if low_res is None else jnp.concatenate((x, resize_to(low_res, x)), axis=-1)
         h = layers.conv(self.channels, name="conv_in", dtype=dtype)(space_to_depth(h, self.patch))
         h = self._decode(h, Context(emb, tokens, token_mask), self._blocks(train, dtype))
@@ -150,6 +163,8 @@ class UNet(nn.Module):
         layers.check_choice("resample", self.resample, RESAMPLES)
         layers.check_given("tokens", tokens, "token_dim", self.token_dim)
         layers.check_given("low_res", low_res, "low_res", self.low_res)
+        if self.noise_level and not self.low_res:
+            raise ValueError("noise_level=True is the level of the noise on 'low_res': set low_res=True too")
         check_size(x.shape[1], x.shape[2], len(self.multipliers), self.patch)
         if x.shape[-1] != self.in_channels:
             raise ValueError(f"x has {x.shape[-1]} channels, in_channels={self.in_channels} expects {self.in_channels}")

@@ -1,0 +1,103 @@
+"""unCLIP's decoder: a U-Net that draws what a CLIP image embedding and a caption say [Ramesh22, sec. 2.1]."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from flaxgen.nets import layers
+from flaxgen.nets.unet import DTYPES, UNet
+
+NORM_EPS = 1e-5
+
+
+class Decoder(nn.Module):
+    """A UNet told a CLIP image embedding and a caption, as in [Ramesh22, sec. 2.1] and [Karlo].
+
+    The time embedding is MLP(time) + linear(image embedding) + linear(text embedding). Attention reads `image_tokens`
+    tokens made of the image embedding, then norm(linear(text hidden states)). `unet` needs `added` and a `token_dim`;
+    `embedding_dim` is the width of both embeddings, `text_dim` that of the text hidden states. There is always a
+    learned null image embedding. `null_text` adds a learned null text embedding and hidden state; without it, no
+    caption is "" encoded, as in Karlo.
+    """
+
+    unet: UNet
+    embedding_dim: int
+    text_dim: int
+    image_tokens: int = 4
+    null_text: bool = False
+
+    @nn.compact
+    def __call__(  # noqa: PLR0913 - every condition by keyword
+        self,
+        x: Float[Array, "B H W C"],
+        time: Float[Array, " B"],
+        image_embedding: Float[Array, "B D"],
+        text_embedding: Float[Array, "B D"],
+        text_hidden: Float[Array, "B L W"],
+        text_mask: Bool[Array, "B L"],
+        has_image: Bool[Array, " B"] | None = None,
+        has_text: Bool[Array, " B"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "B H W O"]:
+        """The prediction for x at `time`, as of a UNet.
+
+        `text_mask` is True where a hidden state may be read. Where `has_image` or `has_text` is False, that condition
+        is its learned null instead; None is True everywhere.
+
+        Raises:
+            ValueError: if the UNet cannot take these conditions, a width is wrong, or `has_text` is given to a net
+                without `null_text`.
+        """
+        self._check(image_embedding, text_embedding, text_hidden, has_text)
+        image_embedding = self._or_null("null_image", image_embedding, has_image)
+        if self.null_text:
+            text_embedding = self._or_null("null_text", text_embedding, has_text)
+            text_hidden = self._or_null("null_text_hidden", text_hidden, has_text)
+            if has_text is not None:
+                first = jnp.arange(text_mask.shape[1]) == 0
+                text_mask = jnp.where(has_text[:, None], text_mask, first[None])
+        tokens, token_mask = self._tokens(image_embedding, text_hidden, text_mask)
+        added = self._dense("image", self.unet.time_width, image_embedding)
+        added = added + self._dense("text", self.unet.time_width, text_embedding)
+        return self.unet(x, time, tokens=tokens, token_mask=token_mask, added=added, train=train)
+
+    def _or_null(self, name: str, value: Array, has: Bool[Array, " B"] | None) -> Array:
+        """`value` where the example has one, else the learned null; the null is there even when none needs it."""
+        null = self.param(name, nn.initializers.normal(0.02), (value.shape[-1],))
+        if has is None:
+            return value
+        ones = (1,) * (value.ndim - 1)
+        return jnp.where(has.reshape(-1, *ones), value, null.reshape(*ones, -1))
+
+    def _tokens(self, image_embedding, text_hidden, text_mask) -> tuple[Float[Array, "B N E"], Bool[Array, "B N"]]:
+        """Image tokens, which are always visible, then text tokens. A projection's channel c of token n stands at
+        c * image_tokens + n, as in Karlo."""
+        batch, width = image_embedding.shape[0], self.unet.token_dim
+        image = self._dense("image_tokens", self.image_tokens * width, image_embedding)
+        image = image.reshape(batch, width, self.image_tokens).transpose(0, 2, 1)
+        text = self._dense("text_tokens", width, text_hidden)
+        text = nn.LayerNorm(NORM_EPS, dtype=DTYPES[self.unet.dtype], name="text_norm")(text)
+        visible = jnp.ones((batch, self.image_tokens), bool)
+        return jnp.concatenate((image, text), axis=1), jnp.concatenate((visible, text_mask), axis=1)
+
+    def _dense(self, name: str, features: int, value: Array) -> Array:
+        return layers.dense(features, name=name, dtype=DTYPES[self.unet.dtype])(value)
+
+    def _check(self, image_embedding, text_embedding, text_hidden, has_text) -> None:
+        unet = self.unet
+        layers.check_choice("dtype", unet.dtype, tuple(DTYPES))
+        if not unet.added or unet.token_dim < 1:
+            raise ValueError(
+                f"a decoder's unet has added={unet.added} and token_dim={unet.token_dim}: set added=True and "
+                "token_dim to the width of the tokens it attends to"
+            )
+        if unet.middle != "attention" and not unet.attention_resolutions:
+            raise ValueError(
+                f"a decoder's unet attends nowhere, so it cannot read its tokens: middle={unet.middle!r}, "
+                "attention_resolutions=(); set one of them"
+            )
+        if has_text is not None and not self.null_text:
+            raise ValueError("null_text=False has no null for 'has_text': leave it out and encode an empty caption")
+        for name, value in (("image_embedding", image_embedding), ("text_embedding", text_embedding)):
+            layers.check_width(name, value, "embedding_dim", self.embedding_dim)
+        layers.check_width("text_hidden", text_hidden, "text_dim", self.text_dim)
