@@ -1,0 +1,240 @@
+"""Captions to token ids: byte-level BPE [Radford19] trained on the captions at hand, or CLIP's own files."""
+
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tokenizers
+from jaxtyping import Bool, Int32
+from numpy.typing import NDArray
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+PAD, START, END = "<pad>", "<start>", "<end>"
+ENDS = ((START, END), ("<|startoftext|>", "<|endoftext|>"))
+"""What the first and the last token of a caption are called: here, and in CLIP's files."""
+BYTES = 256
+MAX_FILE = 64 * 2**20
+MAX_CONTEXT = 2**20
+"""What transformers writes for "no limit" is above it."""
+
+
+class Tokens(NamedTuple):
+    """Captions as ids, padded to the context; `mask` is True for start, text and end."""
+
+    ids: Int32[NDArray, "N L"]
+    mask: Bool[NDArray, "N L"]
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """`tokenizer(captions) -> Tokens`; a value, whose whole content is the text of its tokenizer.json.
+
+    The text states the context (its truncation) and the padding. Longer captions are cut, keeping the end token; the
+    first time, a line on stderr says so. Names of special tokens in a caption are text like any other.
+
+    Raises:
+        ValueError: if the text is no tokenizer.json, states no context, or frames captions by no start and end.
+    """
+
+    text: str = field(repr=False)
+    _told: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        if not self._codec.truncation or self._codec.padding is None:
+            raise ValueError("the tokenizer states no context: give one")
+        if self._codec.encode("").ids != [self.start_id, self.end_id] + [self.pad_id] * (self.context - 2):
+            raise ValueError("the tokenizer does not put its start and its end around a caption")
+
+    def __call__(self, captions: Sequence[str]) -> Tokens:
+        """The captions' tokens; any Unicode has some, and an empty caption is start and end."""
+        encodings = self._codec.encode_batch([_valid(caption) for caption in captions])
+        if any(encoding.overflowing for encoding in encodings) and not self._told:
+            self._told.append(True)
+            print(f"warning: captions longer than {self.context} tokens are cut to that", file=sys.stderr, flush=True)
+        shape = (len(encodings), self.context)
+        ids = np.array([encoding.ids for encoding in encodings], np.int32).reshape(shape)
+        return Tokens(ids, np.array([encoding.attention_mask for encoding in encodings], bool).reshape(shape))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The normalised caption that the ids of one row stand for, without its special tokens."""
+        kept = (int(i) for i in ids)
+        text = self._codec.decode([i for i in kept if i not in (self.start_id, self.end_id, self.pad_id)])
+        return text.replace("</w>", " ").strip()
+
+    def to_json(self) -> str:
+        """The text of a tokenizer.json, from which `read_tokenizer` makes the same tokenizer."""
+        return self.text
+
+    @cached_property
+    def context(self) -> int:
+        """How many tokens a caption has, start, end and padding included."""
+        return (self._codec.truncation or {})["max_length"]
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """How many ids there are; all are below it."""
+        return max(self._codec.get_vocab(with_added_tokens=True).values()) + 1
+
+    @cached_property
+    def pad_id(self) -> int:
+        return (self._codec.padding or {})["pad_id"]
+
+    @cached_property
+    def start_id(self) -> int:
+        return _ends(self._codec)[0]
+
+    @cached_property
+    def end_id(self) -> int:
+        return _ends(self._codec)[1]
+
+    @cached_property
+    def _codec(self) -> tokenizers.Tokenizer:
+        codec = _parse(self.text)
+        codec.encode_special_tokens = True
+        return codec
+
+
+def _valid(caption: str) -> str:
+    """Half surrogate pairs, which no encoding has bytes for, as U+FFFD."""
+    return caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _parse(text: str) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"not a tokenizer.json: {str(error).partition(chr(10))[0]}") from error
+
+
+def _ends(codec: tokenizers.Tokenizer) -> tuple[int, int]:
+    """The ids of the tokens that a caption starts and ends with."""
+    for names in ENDS:
+        start, end = map(codec.token_to_id, names)
+        if start is not None and end is not None:
+            return start, end
+    known = " or ".join(" and ".join(names) for names in ENDS)
+    raise ValueError(f"the tokenizer has no start and end tokens: expected {known}")
+
+
+def _framed(codec: tokenizers.Tokenizer, context: int, pad_id: int) -> Tokenizer:
+    """The tokenizer that cuts and pads to `context`."""
+    if not 2 <= context <= MAX_CONTEXT:
+        raise ValueError(f"context={context}: expected 2 (start and end) to {MAX_CONTEXT}")
+    pad = codec.id_to_token(pad_id) if pad_id >= 0 else None
+    if pad is None:
+        raise ValueError(f"pad_id={pad_id} is not one of the tokenizer's ids")
+    codec.enable_truncation(context)
+    codec.enable_padding(length=context, pad_id=pad_id, pad_token=pad)
+    return Tokenizer(codec.to_str())
+
+
+def train_bpe(captions: Iterable[str], vocab_size: int, context: int) -> Tokenizer:
+    """A byte-level BPE of at most `vocab_size` ids, after NFC, lower case and single spaces [Radford19, sec. 2.2].
+
+    Ids 0, 1, 2 are padding, start and end, the next 256 are bytes. The same captions give the same tokenizer, whatever
+    their order.
+
+    Raises:
+        ValueError: if there are no captions, or vocab_size or context is too small.
+    """
+    if vocab_size < 3 + BYTES:
+        raise ValueError(f"vocab_size={vocab_size} is too small: expected {3 + BYTES} (the bytes and 3) or more")
+    captions = iter(captions)
+    if (first := next(captions, None)) is None:
+        raise ValueError("there are no captions to train a tokenizer on")
+    codec = tokenizers.Tokenizer(models.BPE())
+    one_space = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
+    codec.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Lowercase(), one_space, normalizers.Strip()]
+    )
+    codec.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    codec.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    codec.train_from_iterator(map(_valid, itertools.chain([first], captions)), trainer)
+    codec.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(START, 1), (END, 2)]
+    )
+    return _framed(codec, context, pad_id=0)
+
+
+def read_tokenizer(path: Path, context: int | None = None, pad_id: int | None = None) -> Tokenizer:
+    """The tokenizer in a tokenizer.json, or in a folder with one or with CLIP's vocab.json and merges.txt.
+
+    None takes what the files state; where they state no padding, the end token, as transformers' CLIP does.
+
+    Raises:
+        ValueError: if a file is no tokenizer's, has no start and end, or no context is stated or given.
+        FileNotFoundError: if there is no such file.
+    """
+    try:
+        codec, stated = _open(Path(path))
+        context = context or stated
+        if context is None:
+            raise ValueError("it states no context: give one")
+        if pad_id is None:
+            pad_id = codec.padding["pad_id"] if codec.padding else _ends(codec)[1]
+        return _framed(codec, context, pad_id)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _open(path: Path) -> tuple[tokenizers.Tokenizer, int | None]:
+    """A path's tokenizer, and the context that it states."""
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if file.is_file():
+        codec = _parse(_read_text(file))
+        if codec.truncation:
+            return codec, codec.truncation["max_length"]
+    elif (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+        codec = _open_clip(path)
+    else:
+        raise FileNotFoundError(f"there is no {file}" + (", nor a vocab.json and merges.txt" if path.is_dir() else ""))
+    beside = file.with_name("tokenizer_config.json")
+    length = _read_object(beside).get("model_max_length") if beside.is_file() else None
+    return codec, length if isinstance(length, int) and length <= MAX_CONTEXT else None
+
+
+def _open_clip(folder: Path) -> tokenizers.Tokenizer:
+    """CLIP's own tokenizer from its vocabulary and merges."""
+    from transformers import CLIPTokenizer  # slow to import
+
+    vocab = _read_object(folder / "vocab.json")
+    lines = _read_text(folder / "merges.txt").splitlines()
+    merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+    if not all(type(i) is int and i >= 0 for i in vocab.values()) or any(len(merge) != 2 for merge in merges):
+        raise ValueError("vocab.json has to give every token an id, merges.txt two tokens a line")
+    if missing := [token for merge in merges for token in (*merge, "".join(merge)) if token not in vocab]:
+        raise ValueError(f"merges.txt has {missing[0]!r}, which vocab.json lacks")
+    if missing := [token for token in ENDS[1] if token not in vocab]:
+        raise ValueError(f"vocab.json lacks {missing[0]!r}")
+    return _parse(CLIPTokenizer(vocab=vocab, merges=merges).backend_tokenizer.to_str())  # pyright: ignore
+
+
+def _read_text(path: Path) -> str:
+    if path.stat().st_size > MAX_FILE:
+        raise ValueError(f"{path.name} is larger than {MAX_FILE} bytes")
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8 text") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path.name} is not JSON") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return value
