@@ -11,6 +11,7 @@ from flaxgen.data.folder import open_folder
 from flaxgen.data.images import Frame, Images, Stored
 from flaxgen.data.loader import Order, batch_at, batches
 from flaxgen.data.records import Records, Tfds
+from flaxgen.data.scenes import Scenes
 from flaxgen.data.toys import TOYS, Toy
 from flaxgen.data.transforms import Transform, make_augment
 from flaxgen.data.webdataset import Shards
@@ -39,7 +40,8 @@ class Data:
     the folder. Images: `channels` 1 or 3; the shorter side becomes `resize` pixels (0: `image_size`) and a square of
     `image_size` (0: images as they are) is cut out, the middle one or, with `random_crop`, any; `flip` mirrors every
     second one. Captions come from `caption_field` ("": text or caption), labels from `label_field`. Toys have `size`
-    points, drawn by `seed`, which is part of the data set's identity and no seed of the run. Reading stops when more
+    points, and scenes are `size` pictures, drawn by `seed`, which is part of the data set's identity and no seed of the
+    run; scenes also have the splits "seen" (which is "test") and "novel". Reading stops when more
     than the share `max_broken` of the images cannot be used. `threads` make batches, of which `prefetch` may wait.
     """
 
@@ -63,6 +65,7 @@ class Data:
 
 STORED: Mapping[str, Callable[[Data], Stored]] = {
     "digits": lambda data: Digits(data.split),
+    "scenes": lambda data: Scenes(data.split, data.seed, data.size, data.image_size),
     "folder": lambda data: open_folder(Path(_split_path(data)), data.caption_field, data.label_field),
     "webdataset": lambda data: Shards(_split_path(data), data.caption_field, data.label_field),
     "array_record": lambda data: Records(_split_path(data), data.caption_field, data.label_field),
@@ -108,6 +111,11 @@ def _check(data: Data) -> None:
     if data.source in TOYS and (data.flip or data.random_crop):
         raise DataError(
             f"data.flip and data.random_crop are for images, and {data.source!r} has points: set them false"
+        )
+    if data.source == "scenes" and (data.flip or data.random_crop or data.resize or data.channels != 3):
+        raise DataError(
+            "captions of scenes say where things are and their colours: set data.flip and data.random_crop false, "
+            "data.resize 0 and data.channels 3"
         )
     if data.random_crop and not data.image_size:
         raise DataError("data.random_crop needs a size: set data.image_size")

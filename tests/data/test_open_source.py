@@ -58,7 +58,7 @@ def test_center_crop_without_chance(wide):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"source": "cifar"}, "data.source='cifar' is not known: use one of digits, folder"),
+        ({"source": "cifar"}, "data.source='cifar' is not known: use one of digits, scenes, folder"),
         ({"source": "webdataset"}, "data.path is not set: .*--set data.path=DIR"),
         ({"source": "folder", "path": "/nonesuch"}, "data.path /nonesuch does not exist"),
         ({"source": "webdataset", "path": "/nonesuch/*.tar"}, "names no .tar shard"),
@@ -88,5 +88,6 @@ def test_an_empty_folder(source, tmp_path):
 
 def test_the_names_are_those_documented():
     assert SOURCES == (
-        "digits", "folder", "webdataset", "array_record", "tfds", "s_curve", "swiss_roll", "eight_gaussians", "moons",
+        "digits", "scenes", "folder", "webdataset", "array_record", "tfds", "s_curve", "swiss_roll",
+        "eight_gaussians", "moons",
     )  # fmt: skip
