@@ -69,7 +69,7 @@ class VisionTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """A causal transformer over tokens [Radford21, sec. 2.4]; the defaults are ViT-L/14's, fields as `VisionTower`'s."""
+    """A causal transformer over tokens [Radford21, sec. 2.4]; defaults are ViT-L/14's, fields as `VisionTower`'s."""
 
     vocab_size: int = 49408
     context: int = 77
@@ -162,8 +162,8 @@ class CLIP(nn.Module):
         self, images: Float[Array, "B H W 3"], ids: Int[Array, "B L"], mask: Bool[Array, "B L"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B D"], Float[Array, ""]]:
         """The embeddings of pictures and of captions, and the logit scale: what `contrastive_loss` takes."""
-        scale = jnp.minimum(jnp.exp(self.logit_scale), self.max_logit_scale)
-        return self.encode_image(images), self.encode_text(ids, mask).embedding, scale
+        image, text = self.encode_image(images), self.encode_text(ids, mask).embedding
+        return image, text, jnp.minimum(jnp.exp(self.logit_scale), self.max_logit_scale)
 
 
 def normalise(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
