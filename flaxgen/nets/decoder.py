@@ -33,7 +33,7 @@ class Decoder(nn.Module):
         time: Float[Array, " B"],
         image_embedding: Float[Array, "B D"],
         text_embedding: Float[Array, "B D"],
-        text_hidden: Float[Array, "B L W"],
+        text_hidden: Float[Array, "B L F"],
         text_mask: Bool[Array, "B L"],
         has_image: Bool[Array, " B"] | None = None,
         has_text: Bool[Array, " B"] | None = None,
