@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int32
 from numpy.typing import NDArray
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-PAD, START, END = "<pad>", "<start>", "<end>"
+PAD, END, START = "<pad>", "<end>", "<start>"
 ENDS = ((START, END), ("<|startoftext|>", "<|endoftext|>"))
 """What the first and the last token of a caption are called: here, and in CLIP's files."""
 BYTES = 256
@@ -137,8 +137,8 @@ def _framed(codec: tokenizers.Tokenizer, context: int, pad_id: int) -> Tokenizer
 def train_bpe(captions: Iterable[str], vocab_size: int, context: int) -> Tokenizer:
     """A byte-level BPE of at most `vocab_size` ids, after NFC, lower case and single spaces [Radford19, sec. 2.2].
 
-    Ids 0, 1, 2 are padding, start and end, the next 256 are bytes. The same captions give the same tokenizer, whatever
-    their order.
+    Ids 0, 1, 2 are padding, end and start, the next 256 are bytes. (An end of 2 is one that transformers' CLIP does not
+    look for: it takes the largest id for the end.) The same captions give the same tokenizer, whatever their order.
 
     Raises:
         ValueError: if there are no captions, or vocab_size or context is too small.
@@ -157,13 +157,13 @@ def train_bpe(captions: Iterable[str], vocab_size: int, context: int) -> Tokeniz
     codec.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[PAD, START, END],
+        special_tokens=[PAD, END, START],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     codec.train_from_iterator(map(_valid, itertools.chain([first], captions)), trainer)
     codec.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}", special_tokens=[(START, 1), (END, 2)]
+        single=f"{START} $A {END}", special_tokens=[(END, 1), (START, 2)]
     )
     return _framed(codec, context, pad_id=0)
 
