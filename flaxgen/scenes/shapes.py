@@ -73,10 +73,17 @@ def rasterise(shape: str, x: float, y: float, radius: float, size: int) -> Patch
     top, bottom = _pixels(y, half_height, size)
     columns = ((np.arange(left, right) + 0.5) / size - x) / radius
     rows = ((np.arange(top, bottom) + 0.5) / size - y) / radius
-    depth = distance(shape, columns[None, :], rows[:, None])
-    depth *= -radius * size
+    return Patch(top, left, coverage(shape, columns[None, :], rows[:, None], radius * size))
+
+
+def coverage(
+    shape: str, x: Float[np.ndarray, "1 W"], y: Float[np.ndarray, "H 1"], scale: float
+) -> Float[np.ndarray, "H W"]:
+    """How much of pixels at (x, y), where the shape has radius 1, it covers; the soft edge is 1 / `scale` wide."""
+    depth = distance(shape, x, y)
+    depth *= -scale
     depth += 0.5
-    return Patch(top, left, np.clip(depth, 0, 1, out=depth))
+    return np.clip(depth, 0, 1, out=depth)
 
 
 def _pixels(middle: float, half: float, size: int) -> tuple[int, int]:
