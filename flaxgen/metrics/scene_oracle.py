@@ -4,6 +4,7 @@ What differs from the ground is cut into pieces; a piece's colour is the directi
 the one whose drawing, at the place and of the area of the piece, comes closest.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import permutations
 from typing import NamedTuple
@@ -73,18 +74,19 @@ def holds(image: UInt8[np.ndarray, "S S 3"], caption: str) -> bool:
     Raises:
         ValueError: if the caption is not about scenes, or the image is not uint8 [S S 3].
     """
-    return fits(read(image), parse(caption))
+    return arrange(read(image), parse(caption)) is not None
 
 
-def fits(found: tuple[Found, ...], description: Description) -> bool:
-    """Whether these objects, in some order, are all of the description and nothing else."""
+def arrange(found: tuple[Found, ...], description: Description) -> tuple[Found, ...] | None:
+    """These objects in the description's order; None unless they are all of it and nothing else."""
     if len(found) != len(description.things):
-        return False
-    return any(
-        all(_is(one, thing) for one, thing in zip(order, description.things, strict=True))
-        and (description.relation is None or relation(*order) == description.relation)
-        for order in permutations(found)
-    )
+        return None
+    for order in permutations(found):
+        if all(_is(one, thing) for one, thing in zip(order, description.things, strict=True)) and (
+            description.relation is None or relation(*order) == description.relation
+        ):
+            return order
+    return None
 
 
 def relation(first: Found, second: Found) -> str:
@@ -104,6 +106,21 @@ def accuracy(images: Sequence[np.ndarray] | np.ndarray, captions: Sequence[str])
     if not len(images) or len(images) != len(captions):
         raise ValueError(f"accuracy needs a caption a picture, got {len(images)} pictures and {len(captions)} captions")
     return sum(holds(image, caption) for image, caption in zip(images, captions, strict=True)) / len(images)
+
+
+def spread(images: Sequence[np.ndarray] | np.ndarray, caption: str) -> float:
+    """How differently pictures of one caption place its things: the root mean square distance of a thing from its mean
+    position, in shares of the side, over the pictures that the caption holds of; nan where it is fewer than two.
+
+    Raises:
+        ValueError: what `holds` refuses.
+    """
+    description = parse(caption)
+    arranged = [order for image in images if (order := arrange(read(image), description)) is not None]
+    if len(arranged) < 2:
+        return math.nan
+    places = np.array([[(one.x, one.y) for one in order] for order in arranged])
+    return float(np.sqrt(((places - places.mean(axis=0, keepdims=True)) ** 2).sum(axis=2).mean()))
 
 
 def _is(found: Found, thing: Thing) -> bool:
