@@ -16,6 +16,18 @@ def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, copy, tx.init(params))
 
 
+def make_init(
+    init_params: Callable[[PRNGKey], Params], tx: optax.GradientTransformation
+) -> Callable[[PRNGKey], TrainState]:
+    """`init(key)`: the state at step 0 of fresh parameters."""
+
+    @jax.jit
+    def init(key: PRNGKey) -> TrainState:
+        return init_state(init_params(key), tx)
+
+    return init
+
+
 def make_training(
     init_params: Callable[[PRNGKey], Params],
     loss: Loss,
@@ -26,14 +38,10 @@ def make_training(
 ) -> tuple[Callable[[PRNGKey], TrainState], Callable[[str | None], TrainStep]]:
     """`init(key)` and `make_step(axis_name)` of a run that follows the gradient of one loss."""
 
-    @jax.jit
-    def init(key: PRNGKey) -> TrainState:
-        return init_state(init_params(key), tx)
-
     def make_step(axis_name: str | None) -> TrainStep:
         return make_train_step(loss, tx, ema_decay=ema_decay, accumulate=accumulate, axis_name=axis_name)
 
-    return init, make_step
+    return make_init(init_params, tx), make_step
 
 
 def make_train_step(

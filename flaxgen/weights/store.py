@@ -275,9 +275,15 @@ def fit(tensors: Tensors, like: Params, where: str, called: Callable[[str], str]
     return unflatten({name: np.asarray(tensors[name], leaf.dtype) for name, leaf in expected.items()})
 
 
-def save_params(path: str | Path, params: Params) -> None:
-    """Writes parameters in flaxgen's layout: one safetensors file, names joined by "/"."""
-    write_file(Path(path), flatten(params))
+def save_params(path: str | Path, params: Params, dtype: str | None = None) -> None:
+    """Writes parameters in flaxgen's layout: one safetensors file, names joined by "/".
+
+    With a `dtype` such as "float16" floating-point numbers are rounded to it.
+    """
+    flat = flatten(params)
+    if dtype is not None:
+        flat = {name: value.astype(dtype) if value.dtype.kind == "f" else value for name, value in flat.items()}
+    write_file(Path(path), flat)
 
 
 def load_params(path: str | Path, like: Params) -> dict[str, Any]:

@@ -26,11 +26,12 @@ def train(
     """
     workdir = Path(workdir)
     parallel.check_batch(config.batch_size, plan, getattr(config, "accumulate", 1))
-    experiment = directory.FAMILIES[type(config)].build(config)
+    prepared = directory.prepare(config, workdir)
+    experiment = directory.FAMILIES[type(config)].build(config, prepared)
     trackers = ()
     if wandb is not None and parallel.process_index() == 0:
         trackers = (log.wandb_tracker(wandb, workdir, directory.encode(config)),)
-    directory.claim(workdir, config)
+    directory.claim(workdir, config, prepared)
     source, data = experiment.source, config.data
     order = Order(config.seed, config.batch_size, parallel.process_index(), parallel.process_count())
 

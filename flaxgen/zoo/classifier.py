@@ -39,6 +39,10 @@ class Config(Run):
         require(self.process.timesteps > 0 or self.times != "table", "times=table needs process.timesteps above 0")
 
 
+TYPES = {"Classifier": Config} | {t.__name__: t for t in (Data, NoisyClassifier, Process, Optimizer, Ema)}
+"""All that may appear in such a config.json."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A trained classifier; `flaxgen.zoo.diffusion.Model.sample` takes one as its guide."""

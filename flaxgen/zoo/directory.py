@@ -1,35 +1,22 @@
-"""What lies on disk: experiment files, run directories and model directories.
+"""Families by their configs, and what lies on disk of them: experiment files, run directories, model directories."""
 
-A run directory has `config.json`, `metrics.jsonl`, `previews/`, `tensorboard/` and `checkpoints/`; a model directory
-has `config.json` and `model.safetensors`. No code is ever loaded from either.
-"""
-
-import contextlib
 import importlib.util
-import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 
-import flaxgen
 from flaxgen import parallel
-from flaxgen.data import Data
-from flaxgen.nets.classifier import NoisyClassifier
-from flaxgen.nets.mlp import MLP
-from flaxgen.nets.unet import UNet
-from flaxgen.train import checkpoint
 from flaxgen.train import config as configs
-from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.types import Experiment, Params, PRNGKey
-from flaxgen.weights import store
-from flaxgen.zoo import classifier, diffusion
+from flaxgen.zoo import classifier, clip, diffusion, files
+from flaxgen.zoo.files import TORN, WEIGHTS, Files, new_directory
 
-CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"
-TORN = f"{CONFIG}.tmp"
+__all__ = ["FAMILIES", "KNOWN", "TORN", "claim", "describe", "load", "new_directory", "read_experiment", "write_model"]
+
 FREE = {"steps", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints", "sampling", "data.path",
         "data.threads", "data.prefetch", "data.max_broken"}  # fmt: skip
 """What may change between two commands of one run."""
@@ -37,29 +24,50 @@ FREE = {"steps", "log_every", "preview_every", "checkpoint_every", "keep_checkpo
 
 class Family(NamedTuple):
     """What the commands need of a model family: from its config to a run on real data, to the functions `(init,
-    make_train_step)` and the batch shapes of one without, to fresh parameters, and to a model."""
+    make_train_step)` and the batch shapes of one without, to fresh parameters, and to a model.
 
-    build: Callable[[Any], Experiment]
+    `file_names` are the small files that belong to its models; `prepare(config, found)` makes those that a new run
+    needs, or takes them from what was `found` in an older one.
+    """
+
+    build: Callable[[Any, Files], Experiment]
     make_training: Callable[[Any], tuple[Callable, Callable]]
     batch_spec: Callable[[Any], dict[str, jax.ShapeDtypeStruct]]
     init_params: Callable[[Any, PRNGKey], Params]
-    model: Callable[[Any, Params, int, parallel.Plan], Any]
+    model: Callable[[Any, Params, int, parallel.Plan, Files], Any]
+    prepare: Callable[[Any, Files], Files] = lambda config, found: found
+    file_names: tuple[str, ...] = ()
+
+
+def _plain(module: ModuleType) -> Family:
+    """A family whose models are config and weights and nothing else."""
+    return Family(
+        lambda config, _: module.build(config),
+        module.make_training,
+        module.batch_spec,
+        module.init_params,
+        lambda config, params, step, plan, _: module.Model(config, params, step, plan),
+    )
+
+
+def _with_files(module: ModuleType) -> Family:
+    return Family(
+        module.build,
+        module.make_training,
+        module.batch_spec,
+        module.init_params,
+        module.Model,
+        module.prepare,
+        module.FILE_NAMES,
+    )
 
 
 FAMILIES: dict[type, Family] = {
-    module.Config: Family(module.build, module.make_training, module.batch_spec, module.init_params, module.Model)
-    for module in (diffusion, classifier)
+    diffusion.Config: _plain(diffusion),
+    classifier.Config: _plain(classifier),
+    clip.Config: _with_files(clip),
 }
-KNOWN: dict[str, type] = {
-    "Diffusion": diffusion.Config,
-    "Classifier": classifier.Config,
-    **{
-        kind.__name__: kind
-        for kind in (
-            Data, UNet, MLP, NoisyClassifier, Optimizer, Ema, diffusion.Process, diffusion.Objective, diffusion.Sampling
-        )
-    },
-}  # fmt: skip
+KNOWN: dict[str, type] = {**diffusion.TYPES, **classifier.TYPES, **clip.TYPES}
 """All that may appear in a config.json."""
 
 
@@ -100,32 +108,24 @@ def read_config(directory: Path) -> tuple[Any, int]:
     Raises:
         ValueError: if there is none, or it is not one that this version knows.
     """
-    path = directory / CONFIG
-    if not path.is_file():
-        raise ValueError(f"{directory} is no run or model directory: it has no {CONFIG}")
-    data = store.read_json(path)
-    config, step = data.get("config"), data.get("step", 0)
-    if config is None:
-        raise ValueError(f"{path} is not flaxgen's: use `flaxgen import {directory} MODEL_DIR` for other layouts")
-    try:
-        config = decode(config)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    config, step = files.read_config(directory, KNOWN)
     if type(config) not in FAMILIES:
-        raise ValueError(f"{path} holds no run: expected a config of type {' or '.join(map(family_name, FAMILIES))}")
-    if not isinstance(step, int):
-        raise ValueError(f"{path}: step={step!r}: expected an integer")
+        known = " or ".join(map(family_name, FAMILIES))
+        raise ValueError(f"{directory / files.CONFIG} holds no run: expected a config of type {known}")
     return config, step
 
 
-def write_config(directory: Path, config: Any, **more: int) -> None:
-    """Writes config.json whole or not at all."""
-    text = json.dumps({"flaxgen": flaxgen.__version__, **more, "config": encode(config)}, indent=2)
-    (directory / TORN).write_text(text + "\n")
-    os.replace(directory / TORN, directory / CONFIG)
+def prepare(config: Any, workdir: Path) -> Files:
+    """The small files of a run of this config: those in `workdir`, or new ones.
+
+    Raises:
+        ValueError: if what they are made from cannot be read, or is not what it was.
+    """
+    family = FAMILIES[type(config)]
+    return family.prepare(config, files.read_files(workdir, family.file_names))
 
 
-def claim(workdir: Path, config: Any) -> None:
+def claim(workdir: Path, config: Any, prepared: Files) -> None:
     """Makes `workdir` the run of this config, or finds that it is; process 0 does, and all hear what came of it.
 
     Raises:
@@ -135,20 +135,22 @@ def claim(workdir: Path, config: Any) -> None:
     refusal = None
     if parallel.process_index() == 0:
         try:
-            _claim(workdir, config)
+            _claim(workdir, config, prepared)
         except (ValueError, OSError) as error:
             refusal = error
     if parallel.agree(int(refusal is not None)):
         raise refusal or ValueError(f"process 0 cannot use {workdir} and says why")
 
 
-def _claim(workdir: Path, config: Any) -> None:
-    if (workdir / CONFIG).is_file():
+def _claim(workdir: Path, config: Any, prepared: Files) -> None:
+    if (workdir / files.CONFIG).is_file():
         _check_same(workdir, config, read_config(workdir)[0])
-    elif workdir.is_dir() and any(path.name != TORN for path in workdir.iterdir()):
+    elif workdir.is_dir() and any(path.name not in {TORN, *prepared} for path in workdir.iterdir()):
         raise ValueError(f"{workdir} is not empty and holds no run: choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    write_config(workdir, config)
+    for name, content in prepared.items():
+        (workdir / name).write_bytes(content)
+    files.write_config(workdir, encode(config))
 
 
 def _check_same(workdir: Path, config: Any, saved: Any) -> None:
@@ -159,7 +161,7 @@ def _check_same(workdir: Path, config: Any, saved: Any) -> None:
                 f"{workdir} holds another experiment: {key} is {theirs.get(key)!r} there and {ours.get(key)!r} "
                 "here; choose another --workdir"
             )
-    reached = _steps_saved(workdir)[-1:]
+    reached = files.steps_saved(workdir)[-1:]
     if reached and reached[0] > config.steps:
         raise ValueError(f"{workdir} is at step {reached[0]} already: expected --steps {reached[0]} or more, "
                          f"got {config.steps}")  # fmt: skip
@@ -167,13 +169,6 @@ def _check_same(workdir: Path, config: Any, saved: Any) -> None:
     if reached and decays and config.steps != saved.steps:
         print(f"the learning rate now decays over {config.steps} steps, up to step {reached[0]} it did over "
               f"{saved.steps}: not the run that has {config.steps} from the start", file=sys.stderr)  # fmt: skip
-
-
-def _steps_saved(workdir: Path) -> list[int]:
-    """The steps of the checkpoints in a run directory, good or not."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return checkpoint.steps_in(workdir / CHECKPOINTS)
-    return []
 
 
 def _is_free(key: str) -> bool:
@@ -198,41 +193,27 @@ def load(path: str | Path, plan: parallel.Plan | None = None) -> Any:
     directory = Path(path)
     config, step = read_config(directory)
     family = FAMILIES[type(config)]
-    like = jax.eval_shape(lambda: family.init_params(config, jax.random.key(0)))
-    if (directory / WEIGHTS).is_file():
-        params = store.load_params(directory / WEIGHTS, like)
-    elif (directory / CHECKPOINTS).is_dir():
-        step, fields = checkpoint.read(directory / CHECKPOINTS, ("ema_params",))
-        params = store.fit(store.flatten(fields["ema_params"]), like, str(directory / CHECKPOINTS))
-    else:
-        raise ValueError(f"{directory} has neither {WEIGHTS} nor {CHECKPOINTS}/: was anything trained there?")
-    return family.model(config, jax.device_put(params), step, plan or parallel.make_plan("jit"))
+    params, step = files.read_weights(directory, abstract_params(config), step)
+    found = files.read_files(directory, family.file_names)
+    return family.model(config, jax.device_put(params), step, plan or parallel.make_plan("jit"), found)
 
 
-def write_model(directory: Path, config: Any, params: Params, step: int) -> None:
-    """Writes a model directory.
-
-    Raises:
-        ValueError: if it exists.
-    """
-    new_directory(directory)
-    store.save_params(directory / WEIGHTS, params)
-    write_config(directory, config, step=step)
+def abstract_params(config: Any) -> Params:
+    """Shapes and dtypes of the parameters, as ShapeDtypeStructs."""
+    return jax.eval_shape(lambda: FAMILIES[type(config)].init_params(config, jax.random.key(0)))
 
 
-def new_directory(directory: Path) -> None:
-    """Makes a directory that must not hold anything yet."""
-    if directory.is_dir() and any(directory.iterdir()):
-        raise ValueError(f"{directory} is not empty: choose a new directory")
-    directory.mkdir(parents=True, exist_ok=True)
+def write_model(
+    directory: Path, config: Any, params: Params, step: int, found: Files | None = None, dtype: str | None = None
+) -> None:
+    """Writes a model directory; see `files.write_model`."""
+    files.write_model(directory, encode(config), params, step, found or {}, dtype)
 
 
 def describe(path: Path) -> str:
     """A run or model in words: what it is, its step, its parameters by part, its size, its config."""
     config, step = read_config(path)
-    family = FAMILIES[type(config)]
-    like = jax.eval_shape(lambda: family.init_params(config, jax.random.key(0)))
-    sizes = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in like.items()}
+    sizes = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in abstract_params(config).items()}
     total = sum(sizes.values())
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:8]
     fields = {key: value for key, value in _flat(encode(config)).items() if key.rpartition(".")[2] != "type"}
@@ -240,7 +221,7 @@ def describe(path: Path) -> str:
         f"{path}: {family_name(type(config))} with a {type(config.net).__name__}, {_progress(path, config, step)}",
         f"parameters  {total:,} ({4 * total / 2**20:.1f} MiB in float32)",
         *(f"  {size:>12,}  {name}" for name, size in largest),
-        f"on disk     {_bytes_in(path) / 2**20:.1f} MiB",
+        f"on disk     {files.bytes_in(path) / 2**20:.1f} MiB",
         "config",
         *(f"  {key} = {_shown(value)}" for key, value in fields.items()),
     ]
@@ -249,20 +230,10 @@ def describe(path: Path) -> str:
 
 def _progress(path: Path, config: Any, step: int) -> str:
     if not (path / WEIGHTS).is_file():
-        step = max(_steps_saved(path), default=0)
+        step = max(files.steps_saved(path), default=0)
     elif not step:
         return "imported"
     return f"at step {step:,} of {config.steps:,}" if step else "nothing saved yet"
-
-
-def _bytes_in(path: Path) -> int:
-    """Size of the files below; those that vanish meanwhile, as in a run that goes on, count nothing."""
-    total = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(folder, name)).st_size
-    return total
 
 
 def family_name(kind: type) -> str:

@@ -97,17 +97,17 @@ def test_fewer_steps_than_taken_are_refused(run):
 
 def test_another_decay_is_told_of(tmp_path, capfd):
     decaying = dataclasses.replace(CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, decay="cosine"))
-    directory.claim(tmp_path, decaying)
-    directory.claim(tmp_path, dataclasses.replace(decaying, steps=5))
+    directory.claim(tmp_path, decaying, {})
+    directory.claim(tmp_path, dataclasses.replace(decaying, steps=5), {})
     assert capfd.readouterr().err == ""
     (tmp_path / "checkpoints" / "2").mkdir(parents=True)
-    directory.claim(tmp_path, dataclasses.replace(decaying, steps=6))
+    directory.claim(tmp_path, dataclasses.replace(decaying, steps=6), {})
     assert "the learning rate now decays over 6 steps" in capfd.readouterr().err
 
 
 def test_a_claim_that_was_torn_is_made_again(tmp_path):
     (tmp_path / directory.TORN).write_text("{")
-    directory.claim(tmp_path, CONFIG)
+    directory.claim(tmp_path, CONFIG, {})
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     assert directory.read_config(tmp_path) == (CONFIG, 0)
 
@@ -116,10 +116,10 @@ def test_only_process_0_claims_and_the_others_hear_of_it(tmp_path, monkeypatch):
     (tmp_path / "thesis.tex").write_text("important")
     monkeypatch.setattr(parallel, "process_index", lambda: 1)
     monkeypatch.setattr(parallel, "agree", lambda mine: 0)
-    directory.claim(tmp_path, CONFIG)
+    directory.claim(tmp_path, CONFIG, {})
     monkeypatch.setattr(parallel, "agree", lambda mine: 1)
     with pytest.raises(ValueError, match="process 0 cannot use"):
-        directory.claim(tmp_path, CONFIG)
+        directory.claim(tmp_path, CONFIG, {})
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -184,7 +184,7 @@ def test_describe_counts_parameters(run):
 
 
 def test_describe_needs_no_checkpoint_that_loads(tmp_path, run):
-    directory.claim(tmp_path, CONFIG)
+    directory.claim(tmp_path, CONFIG, {})
     assert "nothing saved yet" in zoo.describe(tmp_path)
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     assert "at step 3 of 4" in zoo.describe(tmp_path)

@@ -59,6 +59,12 @@ class Config(Run):
         _check_objective(self)
 
 
+TYPES = {"Diffusion": Config} | {
+    kind.__name__: kind for kind in (Data, UNet, MLP, Process, Objective, Optimizer, Ema, Sampling)
+}
+"""All that may appear in such a config.json."""
+
+
 def _check_objective(config: Config) -> None:
     loss, times, learned = config.objective.loss, config.objective.times, config.net.learned_variance
     require(

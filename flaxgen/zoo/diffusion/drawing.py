@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from flaxgen.diffusion import guidance, times
 from flaxgen.diffusion.samplers import SAMPLERS, Churn, ancestral, ddim, euler, heun, sample
@@ -17,10 +17,10 @@ from flaxgen.train.config import require
 from flaxgen.types import Bind, Condition, Denoiser, Params, PRNGKey, Sampler, Scalar, Schedule
 from flaxgen.zoo.process import choose
 
-THRESHOLDS: dict[str, Callable[[Denoiser], Denoiser]] = {
-    "clip": guidance.clip_x0,
-    "dynamic": guidance.dynamic_threshold,
-    "none": lambda denoise: denoise,
+THRESHOLDS: dict[str, Callable[[Denoiser, float], Denoiser]] = {
+    "clip": lambda denoise, limit: guidance.clip_x0(denoise, -limit, limit),
+    "dynamic": lambda denoise, limit: guidance.dynamic_threshold(denoise),
+    "none": lambda denoise, limit: denoise,
 }
 
 
@@ -34,6 +34,7 @@ class Sampling:
     steps: int = 50
     grid: str = "trailing"
     threshold: str = "clip"
+    limit: float = 1.0
     guidance: float = 1.0
     rescale: float = 0.0
     interval: tuple[float, float] = (0.0, 1.0)
@@ -51,6 +52,7 @@ class Sampling:
         require(self.steps >= 1, f"steps={self.steps}: expected 1 or more")
         require(0 <= self.eta <= 1, f"eta={self.eta}: expected a number in [0, 1]")
         require(0 <= self.rescale <= 1, f"rescale={self.rescale}: expected a number in [0, 1]")
+        require(self.limit > 0, f"limit={self.limit}: expected a number above 0")
         require(self.churn >= 0, f"churn={self.churn}: expected 0 or more")
         require(self.batch >= 1, f"batch={self.batch}: expected 1 or more")
         low, high = self.interval
@@ -75,6 +77,11 @@ class Strengths(NamedTuple):
     classifier_scale: Scalar = 0.0
 
 
+def threshold(kind: Sampling) -> Callable[[Denoiser], Denoiser]:
+    """What shapes every prediction."""
+    return lambda denoise: THRESHOLDS[kind.threshold](denoise, kind.limit)
+
+
 def make_sampler(sampling: Sampling, schedule: Schedule, eta: Scalar) -> Sampler:
     """The sampler that the values name."""
     churn = (
@@ -91,13 +98,13 @@ def make_sampler(sampling: Sampling, schedule: Schedule, eta: Scalar) -> Sampler
 
 class Subject(NamedTuple):
     """What a family lets be drawn: `bind(params)` waits for a condition, `shape` is that of one example, `null` the
-    condition that says nothing (None: the model knows no such)."""
+    what of a condition says nothing (None: the model knows no such)."""
 
     schedule: Schedule
     timesteps: int
     shape: tuple[int, ...]
     bind: Callable[[Params], Bind]
-    null: Condition | None
+    null: Callable[[Condition], Condition] | None
 
 
 def make_draw(subject: Subject, kind: Sampling, log_prob: Callable | None = None):
@@ -108,23 +115,45 @@ def make_draw(subject: Subject, kind: Sampling, log_prob: Callable | None = None
     Raises:
         ValueError: if there are more steps than the table has.
     """
-    grid = times.TIME_GRIDS[kind.grid](subject.schedule, kind.steps, subject.timesteps)
+    make_grid(subject, kind)
 
-    def denoiser(strengths: Strengths, condition: Condition, target: Condition) -> Denoiser:
+    def draw_one(strengths, inputs):
+        condition, target = jax.tree.map(lambda x: x[None], (inputs["condition"], inputs["target"]))
         denoise = guided(subject, kind, strengths, condition)
         if log_prob is not None:
             log_prob_of_x = log_prob(strengths.classifier, target)
             denoise = guidance.classifier(denoise, subject.schedule, log_prob_of_x, strengths.classifier_scale)
-        return THRESHOLDS[kind.threshold](denoise)
-
-    def draw_one(strengths, inputs):
-        noise_key, sample_key = jax.random.split(inputs["key"])
-        told = jax.tree.map(lambda x: x[None], (inputs["condition"], inputs["target"]))
-        x_T = subject.schedule(float(grid[0])).sigma * jax.random.normal(noise_key, (1, *subject.shape))
-        sampler = make_sampler(kind, subject.schedule, strengths.eta)
-        return sample(sampler, denoiser(strengths, *told), x_T, grid, sample_key)[0]
+        return walk(subject, kind, strengths.eta, denoise, inputs["key"])[0]
 
     return jax.vmap(draw_one, (None, 0))
+
+
+def make_grid(subject: Subject, kind: Sampling) -> Float[np.ndarray, " N"]:
+    """The times from noise to data.
+
+    Raises:
+        ValueError: if there are more steps than the table has.
+    """
+    return times.TIME_GRIDS[kind.grid](subject.schedule, kind.steps, subject.timesteps)
+
+
+def walk(
+    subject: Subject,
+    kind: Sampling,
+    eta: Scalar,
+    denoise: Denoiser,
+    key: PRNGKey,
+    *,
+    x_T: Float[Array, "1 ..."] | None = None,
+    edit: Callable[[Sampler], Sampler] = lambda sampler: sampler,
+) -> Float[Array, "1 ..."]:
+    """One example from noise, which is `x_T` where it is given; `edit` makes another sampler of the one named."""
+    grid = make_grid(subject, kind)
+    noise_key, sample_key = jax.random.split(key)
+    if x_T is None:
+        x_T = subject.schedule(float(grid[0])).sigma * jax.random.normal(noise_key, (1, *subject.shape))
+    sampler = edit(make_sampler(kind, subject.schedule, eta))
+    return sample(sampler, threshold(kind)(denoise), x_T, grid, sample_key)
 
 
 def guided(subject: Subject, kind: Sampling, strengths: Strengths, condition: Condition) -> Denoiser:
@@ -133,7 +162,8 @@ def guided(subject: Subject, kind: Sampling, strengths: Strengths, condition: Co
     denoise = bind(condition)
     if kind.guidance == 1 or subject.null is None:
         return denoise
-    free = guidance.classifier_free(bind, condition, subject.null, strengths.guidance, strengths.rescale)
+    null = subject.null(condition)
+    free = guidance.classifier_free(bind, condition, null, strengths.guidance, strengths.rescale)
     return free if kind.interval == (0.0, 1.0) else guidance.limited_interval(free, denoise, *strengths.interval)
 
 

@@ -1,6 +1,7 @@
 """From a diffusion config to its net, loss and train step; nothing here reads data."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax.numpy as jnp
@@ -10,9 +11,9 @@ from flaxgen.diffusion import losses, weighting
 from flaxgen.diffusion.denoise import make_bind
 from flaxgen.train import optim, state
 from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
-from flaxgen.zoo.diffusion.config import Config, batch_fields, example_shape, null_condition
+from flaxgen.zoo.diffusion.config import Config, Objective, batch_fields, example_shape, null_condition
 from flaxgen.zoo.diffusion.drawing import Subject
-from flaxgen.zoo.process import make_prediction, make_schedule, make_time_input
+from flaxgen.zoo.process import Process, make_prediction, make_schedule, make_time_input
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:
@@ -35,27 +36,35 @@ def apply_net(config: Config, params: Params, x, time, condition: Condition, dro
 
 def make_loss(config: Config) -> Loss:
     """The training loss that the config names."""
-    process, objective = config.process, config.objective
+    field, *condition = batch_fields(config)
+    null = null_condition(config)
+    drops = [] if null is None else [losses.Drop(config.objective.condition_dropout, null)]
+    inputs = losses.read_batch(field, condition, drops)
+    apply = functools.partial(apply_net, config)
+    return make_denoising_loss(config.process, config.objective, config.net.learned_variance, apply, inputs)
+
+
+def make_denoising_loss(
+    process: Process, objective: Objective, learned_variance: bool, apply: losses.Apply, inputs: losses.Inputs
+) -> Loss:
+    """The loss that process and objective name, of a net and of what it is told."""
     schedule, prediction = make_schedule(process), make_prediction(process)
-    variance = "learned" if config.net.learned_variance else "large"
+    variance = "learned" if learned_variance else "large"
     weights = {**weighting.WEIGHTS, "edm": weighting.edm(process.sigma_data)}
     objectives = {
         "mse": lambda: losses.weighted_mse(prediction, weights[objective.weight]),
         "hybrid": lambda: losses.hybrid(schedule, prediction, process.timesteps),
         "variational": lambda: losses.variational(schedule, prediction, process.timesteps, variance),
     }
-    field, *condition = batch_fields(config)
-    null = null_condition(config)
-    drops = [] if null is None else [losses.Drop(objective.condition_dropout, null)]
     return losses.per_example(
         losses.denoising_loss(
-            functools.partial(apply_net, config),
+            apply,
             schedule,
             prediction,
             make_time_input(process),
             sample_time=weighting.TIME_SAMPLING[objective.times](schedule, process.timesteps),
             objective=objectives[objective.loss](),
-            inputs=losses.read_batch(field, condition, drops),
+            inputs=inputs,
         )
     )
 
@@ -73,13 +82,24 @@ def make_training(config: Config):
 
 def make_subject(config: Config) -> Subject:
     """What there is to draw."""
-    process = config.process
+    null, apply = null_condition(config), functools.partial(apply_net, config)
+    return Subject(
+        make_schedule(config.process),
+        config.process.timesteps,
+        example_shape(config),
+        make_net_bind(config.process, config.net.learned_variance, apply),
+        None if null is None else lambda _: null,
+    )
+
+
+def make_net_bind(process: Process, learned_variance: bool, apply: losses.Apply) -> Callable[[Params], Bind]:
+    """From parameters to a denoiser that waits for its condition."""
     schedule, prediction, time_input = make_schedule(process), make_prediction(process), make_time_input(process)
 
     def bind(params: Params) -> Bind:
         def net(x, time, condition):
-            return apply_net(config, params, x, time, condition, None)
+            return apply(params, x, time, condition, None)
 
-        return make_bind(net, schedule, prediction, time_input, learned_variance=config.net.learned_variance)
+        return make_bind(net, schedule, prediction, time_input, learned_variance=learned_variance)
 
-    return Subject(schedule, process.timesteps, example_shape(config), bind, null_condition(config))
+    return bind

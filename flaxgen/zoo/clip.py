@@ -1,0 +1,271 @@
+"""CLIP: a picture's and a caption's embeddings, trained to meet [Radford21]; what unCLIP is built on."""
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from flaxgen import parallel
+from flaxgen.data import Data, DataError, open_source
+from flaxgen.data.tokenize import Tokenizer, read_tokenizer, train_bpe
+from flaxgen.diffusion.losses import unit_range
+from flaxgen.nets.clip import CLIP, TextEncoding, TextTower, VisionTower, contrastive_loss
+from flaxgen.train import optim, state
+from flaxgen.train.config import require
+from flaxgen.train.optim import Ema, Optimizer
+from flaxgen.train.run import Run
+from flaxgen.types import Experiment, Loss, Params, PRNGKey, Source
+from flaxgen.weights import store
+from flaxgen.zoo import files
+from flaxgen.zoo.files import Files
+from flaxgen.zoo.matching import open_matching
+
+TOKENIZER = "tokenizer.json"
+FILE_NAMES = (TOKENIZER,)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """How captions become tokens: by a BPE of at most `size` tokens trained on the first `captions` captions, or, with
+    a `path`, by the tokenizer.json there (or in that folder)."""
+
+    size: int = 512
+    captions: int = 20_000
+    path: str = ""
+
+    def __post_init__(self):
+        require(self.size > 259, f"size={self.size}: expected more than 259, the bytes and three marks")
+        require(self.captions >= 1, f"captions={self.captions}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class Config(Run):
+    """A CLIP run; a batch is what every caption is told apart in, so larger is better."""
+
+    data: Data
+    net: CLIP
+    vocabulary: Vocabulary = Vocabulary()
+    optimizer: Optimizer = Optimizer(name="adamw", learning_rate=5e-4, beta2=0.98, epsilon=1e-6, weight_decay=0.2)
+    ema: Ema = Ema(decay=0.999)
+    encode_batch: int = 256
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            not self.data.flip, "data.flip=True: captions may say left and right, set it false"
+        )
+        require(self.encode_batch >= 1, f"encode_batch={self.encode_batch}: expected 1 or more")
+
+
+TYPES = {"Clip": Config} | {
+    kind.__name__: kind for kind in (Data, CLIP, VisionTower, TextTower, Vocabulary, Optimizer, Ema)
+}
+"""All that may appear in such a config.json."""
+
+
+class Tokenized:
+    """A source whose captions are also there as `ids` int32 [L] and `mask` bool [L]."""
+
+    def __init__(self, source: Source, tokenizer: Tokenizer):
+        self._source, self._tokenizer = source, tokenizer
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        example = self._source[index]
+        if "text" not in example:
+            raise DataError(f"element {index} has no caption: set data.caption_field, or leave it out of the data")
+        tokens = self._tokenizer([example["text"]])
+        return {**example, "ids": tokens.ids[0], "mask": tokens.mask[0]}
+
+
+def image_shape(config: Config) -> tuple[int, int, int]:
+    """[H W C] of what the image tower sees."""
+    return (config.net.vision.image_size, config.net.vision.image_size, 3)
+
+
+def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a batch as the loader gives it."""
+    size, context = config.batch_size, config.net.text.context
+    return {
+        "image": jax.ShapeDtypeStruct((size, *image_shape(config)), jnp.uint8),
+        "ids": jax.ShapeDtypeStruct((size, context), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((size, context), jnp.bool_),
+    }
+
+
+def init_params(config: Config, key: PRNGKey) -> Params:
+    """Fresh parameters."""
+    tokens = jnp.ones((1, config.net.text.context), jnp.int32)
+    return config.net.init(key, jnp.zeros((1, *image_shape(config))), tokens, tokens > 0)["params"]
+
+
+def make_loss(config: Config, axis_name: str | None) -> Loss:
+    """The contrastive loss over the global batch."""
+
+    def loss(params, batch, keys):
+        image, text, scale = cast(
+            tuple, config.net.apply({"params": params}, unit_range(batch["image"]), batch["ids"], batch["mask"])
+        )
+        return contrastive_loss(image, text, scale, axis_name)
+
+    return loss
+
+
+def make_training(config: Config):
+    """`init(key)` and `make_step(axis_name)` of the run."""
+    tx, ema_decay = optim.make_optimizer(config.optimizer, config.steps), optim.make_ema_decay(config.ema)
+
+    def make_step(axis_name: str | None):
+        loss = make_loss(config, axis_name)
+        return state.make_train_step(loss, tx, ema_decay=ema_decay, axis_name=axis_name)
+
+    return state.make_init(functools.partial(init_params, config), tx), make_step
+
+
+def prepare(config: Config, found: Files) -> Files:
+    """The tokenizer: the one found, the one that the config names, or one trained on the captions at hand.
+
+    Raises:
+        ValueError: if it cannot be read, the data has no captions, or it has more tokens than the net.
+    """
+    if TOKENIZER in found:
+        return found
+    chosen, context = config.vocabulary, config.net.text.context
+    if chosen.path:
+        tokenizer = read_tokenizer(Path(chosen.path), context)
+    else:
+        source = open_source(config.data)
+        examples = (source[i] for i in range(min(len(source), chosen.captions)))
+        tokenizer = train_bpe((_caption(example, config.data) for example in examples), chosen.size, context)
+    require(
+        tokenizer.vocab_size <= config.net.text.vocab_size,
+        f"the tokenizer has {tokenizer.vocab_size} tokens and the net knows {config.net.text.vocab_size}: set "
+        "net.text.vocab_size",
+    )
+    return {TOKENIZER: tokenizer.to_json().encode()}
+
+
+def _caption(example: Mapping[str, Any], data: Data) -> str:
+    require("text" in example, f"data.source={data.source} has no captions: set data.caption_field")
+    return example["text"]
+
+
+def make_tokenizer(config: Config, found: Files) -> Tokenizer:
+    """The tokenizer among a model's files."""
+    require(TOKENIZER in found, f"this CLIP has no {TOKENIZER} beside its weights: it can embed pictures only")
+    return Tokenizer(found[TOKENIZER].decode())
+
+
+def build(config: Config, found: Files) -> Experiment:
+    """The run.
+
+    Raises:
+        ValueError: if the data cannot be read, has no captions, or does not fit the net.
+    """
+    init, make_step = make_training(config)
+    jax.eval_shape(init, jax.random.key(0))
+    source = open_matching(config.data, {"image": image_shape(config), "text": ()}, 0)
+    return Experiment(init, make_step, Tokenized(source, make_tokenizer(config, found)), tuple(batch_spec(config)))
+
+
+@functools.lru_cache(maxsize=8)
+def compiled_encoder(net: CLIP, method: str, plan: parallel.Plan):
+    """`encode_image` or `encode_text` of the net, split over the devices."""
+
+    def encode(params, inputs):
+        return net.apply({"params": params}, *inputs, method=method)
+
+    return plan.compile_map(encode)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained CLIP and what can be done with it."""
+
+    config: Config
+    params: Params
+    step: int
+    plan: parallel.Plan
+    found: Files
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """From captions to tokens."""
+        return make_tokenizer(self.config, self.found)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What tells this CLIP from others: a hash of its weights in half precision, in which it may be shipped."""
+        digest = hashlib.sha256()
+        for name, value in sorted(store.flatten(self.params).items()):
+            digest.update(name.encode() + np.asarray(value, np.float16).tobytes())
+        return digest.hexdigest()[:16]
+
+    def encode_image(self, images: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N D"]:
+        """The embeddings of pictures, not normalised; other sizes than the tower's are resized by antialiased bicubic
+        interpolation, as a square."""
+        shape = (len(images), *image_shape(self.config))
+        pixels = unit_range(jnp.asarray(images))
+        if pixels.shape != shape:
+            pixels = jnp.clip(jax.image.resize(pixels, shape, "bicubic"), -1, 1)
+        return self._encode("encode_image", (pixels,))
+
+    def encode_text(self, captions: Sequence[str]) -> TextEncoding:
+        """The embeddings [N D] of captions, not normalised, and the hidden states [N L W]."""
+        tokens = self.tokenizer(captions)
+        return self._encode("encode_text", (tokens.ids, tokens.mask))
+
+    def _encode(self, method: str, inputs: tuple) -> Any:
+        encode, devices = compiled_encoder(self.config.net, method, self.plan), self.plan.devices
+        count, size = len(inputs[0]), -(-self.config.encode_batch // devices) * devices
+        size = min(size, -(-count // devices) * devices)
+        padded = [np.concatenate([x, np.repeat(np.asarray(x[-1:]), -count % size, 0)]) for x in map(np.asarray, inputs)]
+        rows = [slice(start, start + size) for start in range(0, len(padded[0]), size)]
+        parts = [encode(self.params, tuple(x[row] for x in padded)) for row in rows]
+        return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:count], *parts)
+
+    def similarity(self, images: UInt8[np.ndarray, "N H W 3"], captions: Sequence[str]) -> Float[np.ndarray, "N M"]:
+        """Cosines between pictures and captions."""
+        image, text = self.encode_image(images), self.encode_text(captions).embedding
+        return _unit(image) @ _unit(text).T
+
+    def classify(self, images: UInt8[np.ndarray, "N H W 3"], captions: Sequence[str]) -> Int[np.ndarray, " N"]:
+        """Zero-shot: which of the captions, one a class, fits each picture best [Radford21, sec. 3.1]."""
+        return self.similarity(images, captions).argmax(1)
+
+    def retrieval(self, images: UInt8[np.ndarray, "N H W 3"], captions: Sequence[str], k: int = 1) -> float:
+        """recall@k: the share of pictures whose own caption is among the k nearest; captions that stand several times
+        count as one."""
+        cosines = self.similarity(images, captions)
+        own = np.diag(cosines)[:, None]
+        names = np.unique(np.asarray(captions), return_inverse=True)[1]
+        better = [len(np.unique(names[row > limit])) for row, limit in zip(cosines, own, strict=True)]
+        return float(np.mean(np.asarray(better) < k))
+
+
+def _unit(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def load(path: str | Path, plan: parallel.Plan | None = None) -> Model:
+    """The CLIP in a run or model directory.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    directory = Path(path)
+    config, step = files.read_config(directory, TYPES)
+    require(isinstance(config, Config), f"{directory} is no CLIP: expected the run or model directory of one")
+    like = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    params, step = files.read_weights(directory, like, step)
+    found = files.read_files(directory, FILE_NAMES)
+    return Model(config, jax.device_put(params), step, plan or parallel.make_plan("jit"), found)

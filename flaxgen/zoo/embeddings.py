@@ -1,0 +1,167 @@
+"""CLIP embeddings of a whole data set, computed once and kept on disk: what priors and decoders are trained on.
+
+A cache has one folder for each SHARD examples, with a memory-mapped array a field. Every process makes its share of the
+shards; one that was stopped goes on at the first missing one.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from flaxgen import parallel
+from flaxgen.data import Data, open_source
+from flaxgen.train.config import require
+from flaxgen.types import Source
+from flaxgen.zoo import clip
+from flaxgen.zoo.files import Files
+
+SHARD = 4096
+CLIP_FILE = "clip.json"
+FIELDS = ("image_embedding", "text_embedding", "text_hidden", "text_mask")
+"""float32 [D], float32 [D], float16 [L W] and bool [L] of each example; the embeddings are not normalised."""
+Fields = Mapping[str, np.ndarray]
+
+
+class Embeddings:
+    """The examples of a cache, as a source of FIELDS; `empty` holds the text fields of the empty caption."""
+
+    def __init__(self, folder: Path):
+        self._shards = [
+            {name: np.load(shard / f"{name}.npy", mmap_mode="r") for name in FIELDS}
+            for shard in sorted(folder.glob("[0-9]*[0-9]"))
+        ]
+        self._length = sum(len(shard["image_embedding"]) for shard in self._shards)
+        with np.load(folder / "empty.npz") as stored:
+            self.empty = dict(stored)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        shard, row = divmod(index, SHARD)
+        return {name: np.array(self._shards[shard][name][row]) for name in FIELDS}
+
+    def first(self, field: str, num: int) -> np.ndarray:
+        """The field of the first `num` examples."""
+        parts = [shard[field] for shard in self._shards[: -(-num // SHARD)]]
+        return np.concatenate(parts)[:num]
+
+
+class Joined:
+    """The fields of several sources of one length side by side, each read by a function of its own."""
+
+    def __init__(self, *parts: tuple[Source, Callable[[Mapping[str, Any]], Mapping[str, Any]]]):
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return len(self._parts[0][0])
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        return {name: value for source, read in self._parts for name, value in read(source[index]).items()}
+
+
+@functools.lru_cache(maxsize=2)
+def load_clip(path: str) -> clip.Model:
+    """The CLIP that a stage is trained with.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    require(bool(path), "clip is not set: train a CLIP first and name its run with --set clip=DIR")
+    return clip.load(path)
+
+
+def check_clip(found: Files, fingerprint: str) -> Files:
+    """`clip.json` among a stage's files, which has to name the CLIP of this fingerprint.
+
+    Raises:
+        ValueError: if the stage was trained with another CLIP.
+    """
+    if CLIP_FILE in found:
+        known = json.loads(found[CLIP_FILE])["fingerprint"]
+        require(
+            known == fingerprint,
+            f"this stage was trained with the CLIP {known}, this one is {fingerprint}: use the one it was trained with",
+        )
+    return {CLIP_FILE: (json.dumps({"fingerprint": fingerprint}) + "\n").encode()}
+
+
+def open_embeddings(clip_path: str, data: Data, cache: str) -> Embeddings:
+    """The embeddings of all examples of `data`, in a folder below `cache` ("": below the CLIP's own directory).
+
+    Raises:
+        ValueError: if there is no CLIP, or the data have no captions.
+    """
+    model = load_clip(clip_path)
+    seen = replace(
+        data,
+        image_size=model.config.net.vision.image_size,
+        channels=3,
+        resize=0,
+        random_crop=False,
+        flip=False,
+    )
+    folder = Path(cache or Path(clip_path) / "embeddings") / _key(model.fingerprint, seen)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = open_source(seen)
+    missing = [i for i in range(-(-len(source) // SHARD)) if not (folder / _name(i)).is_dir()]
+    mine = missing[parallel.process_index() :: parallel.process_count()]
+    with ThreadPoolExecutor(max(1, data.threads)) as readers:
+        for shard in tqdm(mine, "CLIP embeddings", unit="shard", disable=not mine):
+            rows = range(shard * SHARD, min((shard + 1) * SHARD, len(source)))
+            _write(folder / _name(shard), _embed(model, list(readers.map(source.__getitem__, rows)), data))
+    if parallel.process_index() == 0 and not (folder / "empty.npz").is_file():
+        np.savez(folder / "empty.npz", **empty_text(model))
+    parallel.agree(0)
+    return Embeddings(folder)
+
+
+def empty_text(model: clip.Model) -> dict[str, np.ndarray]:
+    """The text fields of the empty caption, each without a batch axis."""
+    return {name: value[0] for name, value in text_fields(model, [""]).items()}
+
+
+def text_fields(model: clip.Model, captions: list[str]) -> dict[str, np.ndarray]:
+    """What the stages are told of captions, [N ...]."""
+    tokens, encoded = model.tokenizer(captions), model.encode_text(captions)
+    return {
+        "text_embedding": encoded.embedding.astype(np.float32),
+        "text_hidden": encoded.hidden.astype(np.float16),
+        "text_mask": tokens.mask,
+    }
+
+
+def _embed(model: clip.Model, examples: list[Mapping[str, Any]], data: Data) -> Fields:
+    require("text" in examples[0], f"data.source={data.source} has no captions: set data.caption_field")
+    image = model.encode_image(np.stack([example["image"] for example in examples]))
+    return {"image_embedding": image.astype(np.float32)} | text_fields(model, [e["text"] for e in examples])
+
+
+def _write(folder: Path, fields: Fields) -> None:
+    """A shard whole or not at all."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for name in FIELDS:
+        np.save(partial / f"{name}.npy", fields[name])
+    os.replace(partial, folder)
+
+
+def _name(shard: int) -> str:
+    return f"{shard:06d}"
+
+
+def _key(fingerprint: str, data: Data) -> str:
+    """Names a cache by what its numbers follow from."""
+    identity = {k: v for k, v in vars(data).items() if k not in ("threads", "prefetch", "label_field", "max_broken")}
+    return hashlib.sha256(json.dumps([fingerprint, identity], sort_keys=True).encode()).hexdigest()[:16]
