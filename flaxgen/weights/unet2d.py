@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,17 @@ def import_unet2d(folder: str | Path) -> tuple[UNet, dict[str, Any]]:
     if not (folder / "config.json").is_file() and (folder / "unet" / "config.json").is_file():
         folder = folder / "unet"
     unet = unet_from_config(store.read_json(folder / "config.json"))
+    return unet, read_unet2d(unet, folder)
+
+
+def read_unet2d(unet: UNet, folder: Path) -> dict[str, Any]:
+    """The parameters of a UNet from the safetensors in `folder`; ValueError as `import_unet2d`."""
     tensors = store.read_folder(folder, STEM)
     renamed = {_current_name(name): value for name, value in tensors.items()}
     if len(renamed) < len(tensors):
         raise ValueError(f"{folder} holds an attention tensor under its old name and its new one")
     params, like = to_params(RULES, renamed), abstract_params(unet)
-    return unet, store.fit(params, like, str(folder), lambda path: tensor_name(RULES, path))
+    return store.fit(params, like, str(folder), lambda path: tensor_name(RULES, path))
 
 
 def _current_name(name: str) -> str:
@@ -90,8 +96,16 @@ def _current_name(name: str) -> str:
 def abstract_params(unet: UNet) -> Params:
     """The shapes and dtypes of a UNet's parameters, as ShapeDtypeStructs."""
     size = unet.patch * 2 ** (len(unet.multipliers) - 1)
-    x, label = jnp.zeros((1, size, size, unet.in_channels)), jnp.zeros(1, jnp.int32) if unet.num_classes else None
-    return jax.eval_shape(lambda: unet.init(jax.random.key(0), x, jnp.ones(1), label))["params"]
+    x, one = jnp.zeros((1, size, size, unet.in_channels)), jnp.ones(1)
+    conditions: dict[str, Any] = {
+        "label": jnp.zeros(1, jnp.int32) if unet.num_classes else None,
+        "embedding": jnp.zeros((1, unet.embedding_dim)) if unet.embedding_dim else None,
+        "tokens": jnp.zeros((1, 1, unet.token_dim)) if unet.token_dim else None,
+        "low_res": x if unet.low_res else None,
+        "level": one if unet.noise_level else None,
+        "added": jnp.zeros((1, unet.time_width)) if unet.added else None,
+    }
+    return jax.eval_shape(lambda: unet.init(jax.random.key(0), x, one, **conditions))["params"]
 
 
 def export_unet2d(unet: UNet, params: Params, folder: str | Path) -> None:
@@ -100,7 +114,11 @@ def export_unet2d(unet: UNet, params: Params, folder: str | Path) -> None:
     Raises:
         ValueError: naming a field that no UNet2DModel has, or a tensor that is not the UNet's.
     """
-    folder, config = Path(folder), config_from_unet(unet)
+    write_unet2d(unet, params, config_from_unet(unet), Path(folder))
+
+
+def write_unet2d(unet: UNet, params: Params, config: Mapping[str, Any], folder: Path) -> None:
+    """Writes config.json and the parameters of a UNet into `folder`; ValueError as `export_unet2d`."""
     flat = store.flatten(store.fit(store.flatten(params), abstract_params(unet), "the parameters to export"))
     folder.mkdir(parents=True, exist_ok=True)
     store.write_file(folder / f"{STEM}.safetensors", from_params(RULES, flat))

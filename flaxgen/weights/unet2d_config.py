@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flaxgen.nets.unet import UNet
+from flaxgen.weights.fields import read_fields
 
 DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True, "ResnetDownsampleBlock2D": False}
 UP = {"UpBlock2D": False, "AttnUpBlock2D": True, "ResnetUpsampleBlock2D": False}
@@ -61,19 +62,7 @@ def unet_from_config(config: Mapping[str, Any]) -> UNet:
     Raises:
         ValueError: naming a key or a value that a UNet has no field for.
     """
-    name = config.get("_class_name", "UNet2DModel")
-    if name != "UNet2DModel":
-        raise ValueError(f"config.json is of a {name}, expected a UNet2DModel")
-    given = {key: value for key, value in config.items() if not key.startswith("_")}
-    if unknown := sorted(set(given) - set(DEFAULTS)):
-        raise ValueError(f"config.json: a UNet2DModel has no {unknown[0]!r}")
-    c = {**DEFAULTS, **given}
-    for key, value in given.items():
-        if not _is_like(value, DEFAULTS[key]) and not (value is None and key in OPTIONAL):
-            raise ValueError(f"config.json: {key}={value!r} is not of the type that UNet2DModel expects")
-    for key, values in SUPPORTED.items():
-        if c[key] not in values:
-            raise ValueError(f"config.json: {key}={c[key]!r} is not supported, only {' or '.join(map(repr, values))}")
+    c = read_fields(config, "UNet2DModel", DEFAULTS, OPTIONAL, SUPPORTED)
     attends, size, widths = _attends(c), _image_size(c), c["block_out_channels"]
     learned = c["out_channels"] == 2 * c["in_channels"]
     scale_shift = c["resnet_time_scale_shift"] == "scale_shift"
@@ -103,15 +92,6 @@ def unet_from_config(config: Mapping[str, Any]) -> UNet:
         norm_groups=c["norm_num_groups"],
         norm_eps=c["norm_eps"],
     )
-
-
-def _is_like(value: Any, default: Any) -> bool:
-    """Whether a JSON value is of the type of a default; a default of None takes one number, or two."""
-    if isinstance(value, list | tuple):
-        return (default is None or isinstance(default, tuple)) and len({type(item) for item in value}) == 1
-    if isinstance(default, float):
-        return type(value) in (int, float)
-    return type(value) is (int if default is None else type(default))
 
 
 def _image_size(c: Mapping[str, Any]) -> int:
@@ -154,7 +134,7 @@ def config_from_unet(unet: UNet) -> dict[str, Any]:
     Raises:
         ValueError: naming a field that no UNet2DModel has.
     """
-    for field in ("embedding_dim", "token_dim", "low_res"):
+    for field in ("embedding_dim", "token_dim", "low_res", "noise_level", "added"):
         if getattr(unet, field):
             raise ValueError(f"a UNet with {field}={getattr(unet, field)!r} is not a UNet2DModel: not exported")
     if unet.patch != 1:

@@ -1,0 +1,187 @@
+"""The config.json files of a Karlo folder's decoder and text_proj <-> the fields of `Decoder`.
+
+The decoder is a UNet2DConditionModel of blocks that differ from a UNet2DModel's in their names and their tokens only:
+its config is read and written as that of a UNet2DModel.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flaxgen.nets.decoder import Decoder
+from flaxgen.nets.unet import UNet
+from flaxgen.weights.fields import read_fields
+from flaxgen.weights.unet2d_config import config_from_unet, unet_from_config
+
+BLOCKS = {
+    "ResnetDownsampleBlock2D": "ResnetDownsampleBlock2D",
+    "ResnetUpsampleBlock2D": "ResnetUpsampleBlock2D",
+    "SimpleCrossAttnDownBlock2D": "AttnDownBlock2D",
+    "SimpleCrossAttnUpBlock2D": "AttnUpBlock2D",
+}
+"""What a UNet2DModel calls the block that computes the same but for the tokens."""
+NAMES = {ours: theirs for theirs, ours in BLOCKS.items()}
+MIDDLES = {"UNetMidBlock2DSimpleCrossAttn": "UNetMidBlock2D", None: None}
+
+UNET_DEFAULTS: Mapping[str, Any] = {
+    "sample_size": None,
+    "in_channels": 4,
+    "out_channels": 4,
+    "center_input_sample": False,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "only_cross_attention": False,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "downsample_padding": 1,
+    "mid_block_scale_factor": 1,
+    "dropout": 0.0,
+    "act_fn": "silu",
+    "norm_num_groups": 32,
+    "norm_eps": 1e-5,
+    "cross_attention_dim": 1280,
+    "transformer_layers_per_block": 1,
+    "reverse_transformer_layers_per_block": None,
+    "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None,
+    "attention_head_dim": 8,
+    "num_attention_heads": None,
+    "dual_cross_attention": False,
+    "use_linear_projection": False,
+    "class_embed_type": None,
+    "addition_embed_type": None,
+    "addition_time_embed_dim": None,
+    "num_class_embeds": None,
+    "upcast_attention": False,
+    "resnet_time_scale_shift": "default",
+    "resnet_skip_time_act": False,
+    "resnet_out_scale_factor": 1.0,
+    "time_embedding_type": "positional",
+    "time_embedding_dim": None,
+    "time_embedding_act_fn": None,
+    "timestep_post_act": None,
+    "time_cond_proj_dim": None,
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "projection_class_embeddings_input_dim": None,
+    "attention_type": "default",
+    "class_embeddings_concat": False,
+    "mid_block_only_cross_attention": None,
+    "cross_attention_norm": None,
+    "addition_embed_type_num_heads": 64,
+}
+"""What a key that the decoder's config.json leaves out means."""
+SHARED = (
+    "sample_size",
+    "in_channels",
+    "out_channels",
+    "flip_sin_to_cos",
+    "freq_shift",
+    "block_out_channels",
+    "layers_per_block",
+    "downsample_padding",
+    "dropout",
+    "norm_num_groups",
+    "attention_head_dim",
+    "resnet_time_scale_shift",
+    "time_embedding_dim",
+)
+"""What a UNet2DModel calls the same."""
+FREE = (*SHARED, "down_block_types", "up_block_types", "cross_attention_dim")
+SUPPORTED = {
+    **{key: (value,) for key, value in UNET_DEFAULTS.items() if key not in FREE},
+    "mid_block_type": tuple(MIDDLES),
+    "act_fn": ("silu", "swish"),
+    "class_embed_type": ("identity",),
+    "mid_block_only_cross_attention": (None, False),
+}
+PROJECTION_DEFAULTS: Mapping[str, Any] = {
+    "clip_extra_context_tokens": 4,
+    "clip_embeddings_dim": 768,
+    "time_embed_dim": None,
+    "cross_attention_dim": None,
+}
+"""What a key that text_proj's config.json leaves out means; None: it may not."""
+
+
+def decoder_from_configs(unet_config: Mapping[str, Any], projection_config: Mapping[str, Any]) -> Decoder:
+    """The decoder that the configs of a UNet2DConditionModel and an UnCLIPTextProjModel describe together.
+
+    Raises:
+        ValueError: naming a key or a value that a decoder has no field for, or widths of the two that differ.
+    """
+    unet = _unet_from_config(unet_config)
+    c = read_fields(projection_config, "UnCLIPTextProjModel", PROJECTION_DEFAULTS)
+    for key, width in (("time_embed_dim", unet.time_width), ("cross_attention_dim", unet.token_dim)):
+        if c[key] != width:
+            raise ValueError(f"text_proj's config.json: {key}={c[key]!r}, but the decoder's is {width}")
+    width = c["clip_embeddings_dim"]
+    return Decoder(unet=unet, embedding_dim=width, text_dim=width, image_tokens=c["clip_extra_context_tokens"])
+
+
+def _unet_from_config(config: Mapping[str, Any]) -> UNet:
+    c = read_fields(config, "UNet2DConditionModel", UNET_DEFAULTS, ("time_embedding_dim",), SUPPORTED)
+    for key in ("down_block_types", "up_block_types"):
+        if unknown := [block for block in c[key] if block not in BLOCKS]:
+            raise ValueError(f"config.json: {key} has {unknown[0]}, supported are {', '.join(BLOCKS)}")
+    plain = {
+        **{key: c[key] for key in SHARED},
+        "down_block_types": [BLOCKS[block] for block in c["down_block_types"]],
+        "mid_block_type": MIDDLES[c["mid_block_type"]],
+        "up_block_types": [BLOCKS[block] for block in c["up_block_types"]],
+        "downsample_type": "resnet",
+        "upsample_type": "resnet",
+        "attn_norm_num_groups": c["norm_num_groups"],
+    }
+    unet = unet_from_config(plain)
+    return unet.clone(added=True, token_dim=c["cross_attention_dim"], middle_norm_groups=None)
+
+
+def configs_from_decoder(net: Decoder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configs of the UNet2DConditionModel and the UnCLIPTextProjModel that compute the same together.
+
+    Raises:
+        ValueError: naming a field that the two do not have.
+    """
+    if net.null_text:
+        raise ValueError("a decoder with null_text=True is not an UnCLIPTextProjModel: not exported")
+    if net.text_dim != net.embedding_dim:
+        raise ValueError(f"a decoder of text_dim={net.text_dim}, not embedding_dim={net.embedding_dim}: not exported")
+    projection = {
+        "_class_name": "UnCLIPTextProjModel",
+        "clip_extra_context_tokens": net.image_tokens,
+        "clip_embeddings_dim": net.embedding_dim,
+        "time_embed_dim": net.unet.time_width,
+        "cross_attention_dim": net.unet.token_dim,
+    }
+    return _config_from_unet(net.unet), projection
+
+
+def _config_from_unet(unet: UNet) -> dict[str, Any]:
+    expected = {
+        "resample": ("resnet",),
+        "middle": ("attention", "none"),
+        "middle_norm_groups": (None, unet.norm_groups),
+        "norm_eps": (UNET_DEFAULTS["norm_eps"],),
+        "time_embedding": ("sinusoidal",),
+        "num_classes": (0,),
+    }
+    for field, values in expected.items():
+        if (value := getattr(unet, field)) not in values:
+            only = " or ".join(map(repr, values))
+            raise ValueError(f"a decoder's unet with {field}={value!r} is not Karlo's, only {only}: not exported")
+    plain = config_from_unet(unet.clone(added=False, token_dim=0))
+    if plain["attention_head_dim"] is None:
+        raise ValueError("a decoder's unet without head_channels is not Karlo's: set head_channels to export it")
+    return {
+        **UNET_DEFAULTS,
+        "_class_name": "UNet2DConditionModel",
+        **{key: plain[key] for key in SHARED},
+        "down_block_types": [NAMES[block] for block in plain["down_block_types"]],
+        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn" if unet.middle == "attention" else None,
+        "up_block_types": [NAMES[block] for block in plain["up_block_types"]],
+        "class_embed_type": "identity",
+        "cross_attention_dim": unet.token_dim,
+    }
