@@ -1,0 +1,159 @@
+"""Folders of transformers' CLIPModel, and of its towers with projection alone, <-> `CLIP` and its parameters."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from flaxgen.nets.clip import CLIP
+from flaxgen.types import Params
+from flaxgen.weights import store
+from flaxgen.weights.clip_config import PREPROCESSOR, clip_from_config, config_from_clip, pixels_config, read_pixels
+from flaxgen.weights.rules import CONV, LINEAR, Rule, from_params, tensor_name, to_params, under
+from flaxgen.weights.unet2d import DENSE, NORM
+
+STEM = "model"
+BLOCK = (
+    *under([("layer_norm1", "norm_1"), ("layer_norm2", "norm_2")], NORM),
+    *under(
+        [
+            ("self_attn.q_proj", "attention/query"),
+            ("self_attn.k_proj", "attention/key"),
+            ("self_attn.v_proj", "attention/value"),
+            ("self_attn.out_proj", "attention/out"),
+            ("mlp.fc1", "mlp_1"),
+            ("mlp.fc2", "mlp_2"),
+        ],
+        DENSE,
+    ),
+)
+RULES = (
+    Rule("logit_scale", "logit_scale"),
+    Rule("visual_projection.weight", "image_projection/kernel", LINEAR),
+    Rule("text_projection.weight", "text_projection/kernel", LINEAR),
+    Rule("vision_model.embeddings.class_embedding", "vision/class_token"),
+    Rule("vision_model.embeddings.patch_embedding.weight", "vision/patches/kernel", CONV),
+    Rule("vision_model.embeddings.position_embedding.weight", "vision/positions"),
+    Rule("text_model.embeddings.token_embedding.weight", "text/tokens/embedding"),
+    Rule("text_model.embeddings.position_embedding.weight", "text/positions"),
+    *under(
+        [
+            ("vision_model.pre_layrnorm", "vision/norm_in"),
+            ("vision_model.post_layernorm", "vision/norm_out"),
+            ("text_model.final_layer_norm", "text/norm_out"),
+        ],
+        NORM,
+    ),
+    *under(
+        [
+            ("vision_model.encoder.layers.{i}", "vision/transformer/block_{i}"),
+            ("text_model.encoder.layers.{i}", "text/transformer/block_{i}"),
+        ],
+        BLOCK,
+    ),
+)
+POSITION_IDS = tuple(f"{tower}_model.embeddings.position_ids" for tower in ("text", "vision"))
+"""0, 1, 2 ...: what older versions of transformers saved beside the parameters."""
+
+
+def import_clip(folder: str | Path) -> tuple[CLIP, dict[str, Any]]:
+    """The net and its parameters (numpy, float32) from a transformers folder; of one tower, the other is None.
+
+    Raises:
+        ValueError: naming what is not supported, or the tensor that is missing, extra, wrongly shaped or not finite.
+        FileNotFoundError: if config.json or the safetensors are not there.
+    """
+    folder = Path(folder)
+    net = clip_from_config(store.read_json(folder / "config.json"))
+    if net.vision is not None:
+        mean, std = read_pixels(folder)
+        net = net.clone(mean=mean, std=std)
+    tensors = _without_position_ids(store.read_folder(folder, STEM), str(folder))
+    params, like = to_params(RULES, tensors), abstract_params(net)
+    return net, store.fit(params, like, str(folder), lambda path: tensor_name(RULES, path))
+
+
+def _without_position_ids(tensors: dict[str, NDArray[Any]], where: str) -> dict[str, NDArray[Any]]:
+    for name in POSITION_IDS:
+        if name in tensors and not np.array_equal(tensors[name].ravel(), np.arange(tensors[name].size)):
+            raise ValueError(f"{where}: tensor {name!r} is not 0, 1, 2 ...: not supported")
+    return {name: value for name, value in tensors.items() if name not in POSITION_IDS}
+
+
+def abstract_params(net: CLIP) -> Params:
+    """The shapes and dtypes of a CLIP's parameters, as ShapeDtypeStructs; one tower's, where it has one."""
+    size = 1 if net.vision is None else net.vision.image_size
+    images, ids = jnp.zeros((1, size, size, 3)), jnp.zeros((1, 1), jnp.int32)
+    inputs: tuple[Any, ...] = (images, ids, ids == 0)
+    method = "__call__"
+    if net.vision is None or net.text is None:
+        inputs, method = (inputs[1:], "encode_text") if net.vision is None else (inputs[:1], "encode_image")
+    return jax.eval_shape(lambda: net.init(jax.random.key(0), *inputs, method=method))["params"]
+
+
+def export_clip(net: CLIP, params: Params, folder: str | Path, end_id: int | None = None) -> None:
+    """Writes a folder that transformers' CLIPModel, or the one tower's class, reads; `import_clip`'s inverse, bit for
+    bit.
+
+    `end_id` is a caption's last token (`Tokenizer.end_id`); None is the last id, as in CLIP's own vocabulary.
+
+    Raises:
+        ValueError: naming a field that no CLIPModel has, or a tensor that is not the net's.
+    """
+    folder, config = Path(folder), config_from_clip(net, end_id)
+    flat = store.flatten(store.fit(store.flatten(params), abstract_params(net), "the parameters to export"))
+    folder.mkdir(parents=True, exist_ok=True)
+    store.write_file(folder / f"{STEM}.safetensors", from_params(RULES, flat))
+    _write_json(folder / "config.json", config)
+    if net.vision is not None:
+        _write_json(folder / PREPROCESSOR, pixels_config(net))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def import_towers(text_folder: str | Path, vision_folder: str | Path) -> tuple[CLIP, dict[str, Any]]:
+    """One CLIP of a text tower's folder and a vision tower's, as unCLIP pipelines keep them.
+
+    Towers alone have no logit scale: it is that of a CLIP before training.
+
+    Raises:
+        ValueError: as `import_clip`, or if a folder has another tower, or they embed in different spaces.
+        FileNotFoundError: if config.json or the safetensors are not there.
+    """
+    text, text_params = import_clip(text_folder)
+    vision, vision_params = import_clip(vision_folder)
+    if text.text is None or text.vision is not None:
+        raise ValueError(f"{text_folder} is not a text tower alone")
+    if vision.vision is None or vision.text is not None:
+        raise ValueError(f"{vision_folder} is not a vision tower alone")
+    if text.embedding_dim != vision.embedding_dim:
+        raise ValueError(
+            f"{text_folder} embeds in {text.embedding_dim} dimensions, {vision_folder} in {vision.embedding_dim}: "
+            "these are towers of different CLIPs"
+        )
+    net = vision.clone(text=text.text)
+    return net, {**text_params, **vision_params, "logit_scale": np.asarray(net.logit_scale_init, np.float32)}
+
+
+def export_towers(
+    net: CLIP, params: Params, text_folder: str | Path, vision_folder: str | Path, end_id: int | None = None
+) -> None:
+    """The inverse of `import_towers`; the logit scale is left out.
+
+    Raises:
+        ValueError: as `export_clip`, or if a tower is missing.
+    """
+    if net.text is None or net.vision is None:
+        raise ValueError("this CLIP has one tower: write it with export_clip")
+    store.check_names(params, abstract_params(net), "the parameters to export")
+    for folder, one, names in (
+        (text_folder, net.clone(vision=None), ("text", "text_projection")),
+        (vision_folder, net.clone(text=None), ("vision", "image_projection")),
+    ):
+        export_clip(one, {name: params[name] for name in names}, folder, end_id)
