@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from flaxgen.metrics import prdc
-from flaxgen.metrics.prdc import precision_recall
+from flaxgen.metrics.prdc import density_coverage, precision_recall
 
 
 def gaussian(count: int, width: int, seed: int, mean: float = 0.0, std: float = 1.0) -> np.ndarray:
@@ -95,3 +95,48 @@ def test_bad_input():
         precision_recall(a, a, neighbours=5)
     with pytest.raises(ValueError, match="neighbours=0"):
         precision_recall(a, a, neighbours=0)
+
+
+def density_by_definition(real, fake, k) -> tuple[float, float]:
+    """[Naeem20, eq. 4-5], one pair at a time in float64."""
+    among = np.linalg.norm(real[:, None].astype(float) - real[None].astype(float), axis=-1)
+    radius = np.sort(among, axis=1)[:, k]
+    inside = np.linalg.norm(real[:, None].astype(float) - fake[None].astype(float), axis=-1) <= radius[:, None]
+    return inside.sum() / (k * len(fake)), inside.any(axis=1).mean()
+
+
+@pytest.mark.parametrize(("real", "fake", "width", "k"), [(60, 40, 2, 3), (33, 3, 5, 5)])
+def test_density_and_coverage_by_definition(real, fake, width, k):
+    a, b = gaussian(real, width, 0), gaussian(fake, width, 1, mean=0.4, std=0.8)
+    np.testing.assert_allclose(density_coverage(a, b, neighbours=k), density_by_definition(a, b, k), atol=1e-6)
+
+
+def test_density_and_coverage_by_hand():
+    """Reals 0, 1, 3, 10 with k=1 have radii 1, 1, 2, 7; of the fakes -1.5, 2, 5, 97, the second lies in the balls of 1
+    and 3, the third in those of 3 and 10."""
+    real = np.array([[0.0], [1.0], [3.0], [10.0]], np.float32)
+    fake = np.array([[-1.5], [2.0], [5.0], [97.0]], np.float32)
+    assert density_coverage(real, fake, neighbours=1) == (1.0, 0.75)
+
+
+def test_alike_is_about_one():
+    """With k=5 coverage of like sets is 1 - 2^-5 on average [Naeem20, lemma 2]."""
+    found = density_coverage(gaussian(800, 3, 0), gaussian(800, 3, 1), neighbours=5)
+    assert found.density == pytest.approx(1, abs=0.07)
+    assert found.coverage == pytest.approx(1 - 2**-5, abs=0.02)
+
+
+def test_outliers_among_the_reals_buy_precision_and_no_coverage():
+    """Their balls are huge, and hold fakes that are nowhere near the data; but there are few of them."""
+    real = np.concatenate([gaussian(396, 3, 0), gaussian(4, 3, 2, std=40.0)])
+    far = gaussian(400, 3, 1, mean=8.0)
+    assert precision_recall(real, far, neighbours=5).precision > 0.9
+    assert density_coverage(real, far, neighbours=5).coverage <= 4 / 400
+
+
+def test_density_and_coverage_need_more_reals_than_neighbours():
+    a = gaussian(5, 3, 0)
+    with pytest.raises(ValueError, match="neighbours=5 is out of range: use 1 to 4"):
+        density_coverage(a, a)
+    with pytest.raises(ValueError, match=r"got \(5, 3\) and \(0, 3\)"):
+        density_coverage(a, a[:0], neighbours=2)

@@ -1,0 +1,18 @@
+"""How well pictures fit their captions, by the angle between CLIP embeddings [Hessel21]."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+
+from flaxgen.types import Scalar
+
+
+def clip_scores(
+    image: Float[Array | NDArray, "N D"], text: Float[Array | NDArray, "N D"], weight: Scalar = 100.0
+) -> Float[Array, " N"]:
+    """weight * max(cos(image, text), 0) of each pair of projected embeddings, from 0 to `weight`; they are normalised
+    here. [Hessel21, eq. 1] has the weight 2.5; most tables since have 100. The mean over the pairs is the score."""
+    image, text = jnp.asarray(image, jnp.float32), jnp.asarray(text, jnp.float32)
+    lengths = jnp.linalg.norm(image, axis=1) * jnp.linalg.norm(text, axis=1)
+    cosine = (image * text).sum(axis=1) / jnp.maximum(lengths, jnp.finfo(jnp.float32).tiny)
+    return weight * jnp.maximum(cosine, 0)
