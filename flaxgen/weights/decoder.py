@@ -30,8 +30,8 @@ PROJECTION_RULES = (
     Rule("learned_classifier_free_guidance_embeddings", "null_image"),
     *under(
         [
-            ("embedding_proj", "text"),
-            ("clip_image_embeddings_project_to_time_embeddings", "image"),
+            ("embedding_proj", "text_embedding"),
+            ("clip_image_embeddings_project_to_time_embeddings", "image_embedding"),
             ("clip_extra_context_tokens_proj", "image_tokens"),
             ("encoder_hidden_states_proj", "text_tokens"),
         ],
@@ -85,6 +85,7 @@ def abstract_params(net: Decoder) -> Params:
     unet = net.unet
     size = unet.patch * 2 ** (len(unet.multipliers) - 1)
     x, embedding = jnp.zeros((1, size, size, unet.in_channels)), jnp.zeros((1, net.embedding_dim))
-    hidden, mask = jnp.zeros((1, 1, net.text_dim)), jnp.ones((1, 1), bool)
+    hidden = jnp.zeros((1, 1, net.text_dim)) if net.text is None else None
+    ids, mask = None if net.text is None else jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
     given = (x, jnp.ones(1), embedding, embedding, hidden, mask)
-    return jax.eval_shape(lambda: net.init(jax.random.key(0), *given))["params"]
+    return jax.eval_shape(lambda: net.init(jax.random.key(0), *given, text_ids=ids))["params"]

@@ -145,8 +145,9 @@ def configs_from_decoder(net: Decoder) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         ValueError: naming a field that the two do not have.
     """
-    if net.null_text:
-        raise ValueError("a decoder with null_text=True is not an UnCLIPTextProjModel: not exported")
+    if net.null_text or net.text is not None:
+        field = "null_text=True" if net.null_text else "a text tower"
+        raise ValueError(f"a decoder with {field} is not an UnCLIPTextProjModel: not exported")
     if net.text_dim != net.embedding_dim:
         raise ValueError(f"a decoder of text_dim={net.text_dim}, not embedding_dim={net.embedding_dim}: not exported")
     projection = {
