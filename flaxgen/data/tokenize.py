@@ -61,11 +61,11 @@ class Tokenizer:
         ids = np.array([encoding.ids for encoding in encodings], np.int32).reshape(shape)
         return Tokens(ids, np.array([encoding.attention_mask for encoding in encodings], bool).reshape(shape))
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The normalised caption that the ids of one row stand for, without its special tokens."""
-        kept = (int(i) for i in ids)
-        text = self._codec.decode([i for i in kept if i not in (self.start_id, self.end_id, self.pad_id)])
-        return text.replace("</w>", " ").strip()
+    def decode(self, ids: Int32[NDArray, " L"]) -> str:
+        """The normalised caption that a row of ids stands for, without start, end and padding."""
+        text = self._codec.decode([i for i in ids.tolist() if i not in (self.start_id, self.end_id, self.pad_id)])
+        ending = getattr(self._codec.model, "end_of_word_suffix", None)
+        return (text.replace(ending, " ") if ending else text).strip()
 
     def to_json(self) -> str:
         """The text of a tokenizer.json, from which `read_tokenizer` makes the same tokenizer."""
@@ -135,7 +135,7 @@ def _framed(codec: tokenizers.Tokenizer, context: int, pad_id: int) -> Tokenizer
 
 
 def train_bpe(captions: Iterable[str], vocab_size: int, context: int) -> Tokenizer:
-    """A byte-level BPE of at most `vocab_size` ids, after NFC, lower case and single spaces [Radford19, sec. 2.2].
+    """A byte-level BPE of at most `vocab_size` ids, after lower case, NFC and single spaces [Radford19, sec. 2.2].
 
     Ids 0, 1, 2 are padding, end and start, the next 256 are bytes. (An end of 2 is one that transformers' CLIP does not
     look for: it takes the largest id for the end.) The same captions give the same tokenizer, whatever their order.
@@ -151,7 +151,7 @@ def train_bpe(captions: Iterable[str], vocab_size: int, context: int) -> Tokeniz
     codec = tokenizers.Tokenizer(models.BPE())
     one_space = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
     codec.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Lowercase(), one_space, normalizers.Strip()]
+        [normalizers.Lowercase(), normalizers.NFC(), one_space, normalizers.Strip()]
     )
     codec.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     codec.decoder = decoders.ByteLevel()
@@ -207,8 +207,6 @@ def _open(path: Path) -> tuple[tokenizers.Tokenizer, int | None]:
 
 def _open_clip(folder: Path) -> tokenizers.Tokenizer:
     """CLIP's own tokenizer from its vocabulary and merges."""
-    from transformers import CLIPTokenizer  # slow to import
-
     vocab = _read_object(folder / "vocab.json")
     lines = _read_text(folder / "merges.txt").splitlines()
     merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
@@ -218,6 +216,8 @@ def _open_clip(folder: Path) -> tokenizers.Tokenizer:
         raise ValueError(f"merges.txt has {missing[0]!r}, which vocab.json lacks")
     if missing := [token for token in ENDS[1] if token not in vocab]:
         raise ValueError(f"vocab.json lacks {missing[0]!r}")
+    from transformers import CLIPTokenizer  # slow to import
+
     return _parse(CLIPTokenizer(vocab=vocab, merges=merges).backend_tokenizer.to_str())  # pyright: ignore
 
 
