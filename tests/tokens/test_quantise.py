@@ -45,7 +45,7 @@ def test_fewer_components_lose_the_variance_of_the_others():
     pca = fit_pca(EMBEDDINGS, WIDTH)
     variances = np.linalg.eigvalsh(np.cov(EMBEDDINGS, rowvar=False, bias=True))[::-1]
     mean = jnp.asarray(pca.mean, jnp.float32)
-    for dims in range(1, WIDTH + 1):
+    for dims in (1, 3, WIDTH):
         components = jnp.asarray(pca.components[:, :dims], jnp.float32)
         values = project(jnp.asarray(EMBEDDINGS), mean, components)
         lost = np.square(reconstruct(values, mean, components) - EMBEDDINGS).sum(1).mean()

@@ -12,6 +12,10 @@ from flaxgen.tokens.sampling import keep_top_k, keep_top_p, make_choice, sample_
 LOGITS = np.random.default_rng(0).normal(0, 2, (4, 12)).astype(np.float32)
 
 
+def keys(n):
+    return jax.random.split(jax.random.key(0), n)
+
+
 def softmax(logits):
     weights = np.exp(np.asarray(logits, np.float64) - np.max(logits))
     return weights / weights.sum()
@@ -67,7 +71,7 @@ def test_the_nucleus_at_its_edges():
 @pytest.mark.parametrize("temperature", [0.0, 1e-30, 1e-4])
 def test_cold_is_the_largest(temperature, scale):
     choose = jax.jit(jax.vmap(make_choice(temperature)))
-    codes = choose(scale * LOGITS, jax.random.split(jax.random.key(0), 4))
+    codes = choose(scale * LOGITS, keys(4))
     np.testing.assert_array_equal(codes, LOGITS.argmax(1))
 
 
@@ -81,7 +85,7 @@ def test_frequencies_are_the_probabilities_of_what_is_kept(temperature, top_k, t
     survivors = np.where([code in nucleus(survivors, top_p) for code in range(12)], survivors, -np.inf)
     expected = softmax(survivors)
     choose = jax.jit(jax.vmap(make_choice(temperature, top_k=top_k, top_p=top_p), in_axes=(None, 0)))
-    codes = choose(LOGITS[0], jax.random.split(jax.random.key(1), draws))
+    codes = choose(LOGITS[0], keys(draws))
     found = np.bincount(codes, minlength=12) / draws
     assert (found[expected == 0] == 0).all()
     assert (np.abs(found - expected) <= 5 * np.sqrt(expected * (1 - expected) / draws)).all()
@@ -96,7 +100,7 @@ def test_a_chain_of_certainties_is_followed():
         return 100.0 * jax.nn.one_hot(following, 7), (seen + 1, last.at[:, place].set(code))
 
     start = 100.0 * jax.nn.one_hot(jnp.array([2, 5]), 7), (jnp.zeros((), jnp.int32), jnp.zeros((2, 5), jnp.int32))
-    codes = sample_codes(start, step, 6, jax.random.split(jax.random.key(0), 2), make_choice())
+    codes = jax.jit(lambda keys: sample_codes(start, step, 6, keys, make_choice()))(keys(2))
     for row, code in zip(codes, (2, 5), strict=True):
         expected = [code]
         for place in range(5):
@@ -107,18 +111,23 @@ def test_a_chain_of_certainties_is_followed():
 TRANSITIONS = jnp.asarray(LOGITS[:3, :3])
 
 
-def chain(keys, choose, length=4):
+@functools.partial(jax.jit, static_argnames=("length", "top_k"))
+def chain(keys, temperature=1.0, top_p=1.0, length=8, top_k=0):
     """Sequences of the Markov chain with TRANSITIONS that starts at code 0."""
-    start = jnp.broadcast_to(TRANSITIONS[:1], (keys.shape[0], 3))
-    return sample_codes((start, ()), lambda code, place, caches: (TRANSITIONS[code], caches), length, keys, choose)
+
+    def step(code, place, caches):
+        return TRANSITIONS[code], caches
+
+    start = jnp.broadcast_to(TRANSITIONS[:1], (keys.shape[0], 3)), ()
+    return sample_codes(start, step, length, keys, make_choice(temperature, top_k=top_k, top_p=top_p))
 
 
 def test_transitions_of_a_markov_chain():
     draws = 8_000
-    codes = np.asarray(jax.jit(lambda keys: chain(keys, make_choice()))(jax.random.split(jax.random.key(2), draws)))
+    codes = np.asarray(chain(keys(draws)))
     before = np.concatenate((np.zeros((draws, 1), int), codes[:, :-1]), 1)
     expected = np.stack([softmax(row) for row in TRANSITIONS])
-    for place in range(4):
+    for place in range(8):
         for code in range(3):
             rows = codes[before[:, place] == code, place]
             found = np.bincount(rows, minlength=3) / max(len(rows), 1)
@@ -127,30 +136,25 @@ def test_transitions_of_a_markov_chain():
 
 
 def test_an_example_does_not_depend_on_its_batch():
-    keys = jax.random.split(jax.random.key(3), 6)
-    codes = chain(keys, make_choice(2.0), 8)
-    np.testing.assert_array_equal(chain(keys[4:], make_choice(2.0), 8), codes[4:])
+    codes = chain(keys(6), 2.0)
+    np.testing.assert_array_equal(chain(keys(6)[::-1], 2.0), codes[::-1])
+    np.testing.assert_array_equal(chain(jnp.concatenate((keys(6)[4:], keys(9)[:4])), 2.0)[:2], codes[4:])
     assert len({tuple(row.tolist()) for row in codes}) > 1
 
 
 def test_temperature_and_nucleus_do_not_recompile():
-    @functools.partial(jax.jit, static_argnames="top_k")
-    def draw(keys, temperature, top_k, top_p):
-        return chain(keys, make_choice(temperature, top_k=top_k, top_p=top_p))
-
-    keys = jax.random.split(jax.random.key(4), 2)
+    before = chain._cache_size()
     for temperature, top_p in ((1.0, 1.0), (0.0, 0.5), (0.7, 0.9)):
-        draw(keys, temperature, 2, top_p)
-    assert draw._cache_size() == 1
+        chain(keys(5), temperature, top_p, top_k=2)
+    assert chain._cache_size() == before + 1
 
 
 def test_one_code_needs_no_step():
-    codes = chain(jax.random.split(jax.random.key(5), 3), make_choice(0.0), 1)
-    assert codes.tolist() == [[int(TRANSITIONS[0].argmax())]] * 3
+    assert chain(keys(3), 0.0, length=1).tolist() == [[int(TRANSITIONS[0].argmax())]] * 3
 
 
 def test_what_is_wrong_is_named():
     with pytest.raises(ValueError, match="top_k=-1"):
         make_choice(top_k=-1)
     with pytest.raises(ValueError, match="0 codes were asked for"):
-        chain(jax.random.split(jax.random.key(6), 1), make_choice(), 0)
+        chain(keys(1), length=0)
