@@ -47,20 +47,20 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Config(Run):
-    """A CLIP run; a batch is what every caption is told apart in, so larger is better."""
+    """A CLIP run; a batch is what every caption is told apart in, so larger is better. `normalise` brings embeddings
+    that other stages are given to length sqrt(D), that of a D-dimensional Gaussian; Karlo takes them as they come."""
 
     data: Data
     net: CLIP
     vocabulary: Vocabulary = Vocabulary()
     optimizer: Optimizer = Optimizer(name="adamw", learning_rate=5e-4, beta2=0.98, epsilon=1e-6, weight_decay=0.2)
     ema: Ema = Ema(decay=0.999)
+    normalise: bool = True
     encode_batch: int = 256
 
     def __post_init__(self):
         super().__post_init__()
-        require(
-            not self.data.flip, "data.flip=True: captions may say left and right, set it false"
-        )
+        require(not self.data.flip, "data.flip=True: captions may say left and right, set it false")
         require(self.encode_batch >= 1, f"encode_batch={self.encode_batch}: expected 1 or more")
 
 
@@ -211,18 +211,22 @@ class Model:
         return digest.hexdigest()[:16]
 
     def encode_image(self, images: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N D"]:
-        """The embeddings of pictures, not normalised; other sizes than the tower's are resized by antialiased bicubic
+        """The embeddings of pictures; other sizes than the tower's are resized by antialiased bicubic
         interpolation, as a square."""
         shape = (len(images), *image_shape(self.config))
         pixels = unit_range(jnp.asarray(images))
         if pixels.shape != shape:
             pixels = jnp.clip(jax.image.resize(pixels, shape, "bicubic"), -1, 1)
-        return self._encode("encode_image", (pixels,))
+        return self._scaled(self._encode("encode_image", (pixels,)))
 
     def encode_text(self, captions: Sequence[str]) -> TextEncoding:
-        """The embeddings [N D] of captions, not normalised, and the hidden states [N L W]."""
+        """The embeddings [N D] of captions and their hidden states [N L W]."""
         tokens = self.tokenizer(captions)
-        return self._encode("encode_text", (tokens.ids, tokens.mask))
+        encoded = self._encode("encode_text", (tokens.ids, tokens.mask))
+        return encoded._replace(embedding=self._scaled(encoded.embedding))
+
+    def _scaled(self, embedding: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+        return _unit(embedding) * embedding.shape[-1] ** 0.5 if self.config.normalise else embedding
 
     def _encode(self, method: str, inputs: tuple) -> Any:
         encode, devices = compiled_encoder(self.config.net, method, self.plan), self.plan.devices

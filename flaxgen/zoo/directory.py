@@ -12,13 +12,13 @@ import jax
 from flaxgen import parallel
 from flaxgen.train import config as configs
 from flaxgen.types import Experiment, Params, PRNGKey
-from flaxgen.zoo import classifier, clip, diffusion, files
+from flaxgen.zoo import classifier, clip, decoder, diffusion, files, prior
 from flaxgen.zoo.files import TORN, WEIGHTS, Files, new_directory
 
 __all__ = ["FAMILIES", "KNOWN", "TORN", "claim", "describe", "load", "new_directory", "read_experiment", "write_model"]
 
 FREE = {"steps", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints", "sampling", "data.path",
-        "data.threads", "data.prefetch", "data.max_broken"}  # fmt: skip
+        "data.threads", "data.prefetch", "data.max_broken", "clip", "cache"}  # fmt: skip
 """What may change between two commands of one run."""
 
 
@@ -66,8 +66,10 @@ FAMILIES: dict[type, Family] = {
     diffusion.Config: _plain(diffusion),
     classifier.Config: _plain(classifier),
     clip.Config: _with_files(clip),
+    prior.Config: _with_files(prior),
+    decoder.Config: _with_files(decoder),
 }
-KNOWN: dict[str, type] = {**diffusion.TYPES, **classifier.TYPES, **clip.TYPES}
+KNOWN: dict[str, type] = {**diffusion.TYPES, **classifier.TYPES, **clip.TYPES, **prior.TYPES, **decoder.TYPES}
 """All that may appear in a config.json."""
 
 

@@ -27,8 +27,9 @@ from flaxgen.zoo.files import Files
 
 SHARD = 4096
 CLIP_FILE = "clip.json"
-FIELDS = ("image_embedding", "text_embedding", "text_hidden", "text_mask")
-"""float32 [D], float32 [D], float16 [L W] and bool [L] of each example; the embeddings are not normalised."""
+TEXT = ("text_embedding", "text_hidden", "text_mask", "text_ids")
+FIELDS = ("image_embedding", *TEXT)
+"""Of each example, float32 [D], float32 [D], float16 [L W], bool [L] and int32 [L]."""
 Fields = Mapping[str, np.ndarray]
 
 
@@ -138,6 +139,7 @@ def text_fields(model: clip.Model, captions: list[str]) -> dict[str, np.ndarray]
         "text_embedding": encoded.embedding.astype(np.float32),
         "text_hidden": encoded.hidden.astype(np.float16),
         "text_mask": tokens.mask,
+        "text_ids": tokens.ids,
     }
 
 
@@ -165,3 +167,14 @@ def _key(fingerprint: str, data: Data) -> str:
     """Names a cache by what its numbers follow from."""
     identity = {k: v for k, v in vars(data).items() if k not in ("threads", "prefetch", "label_field", "max_broken")}
     return hashlib.sha256(json.dumps([fingerprint, identity], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_widths(net: Any, context: int, source: Embeddings) -> None:
+    """Raises ValueError unless a stage's net, told captions of `context` tokens, fits these embeddings."""
+    dim, (length, width) = source.first("image_embedding", 1).shape[1], source.empty["text_hidden"].shape
+    for field, ours, theirs in (
+        ("net.embedding_dim", net.embedding_dim, dim),
+        ("net.text_dim", net.text_dim, width),
+        ("context", context, length),
+    ):
+        require(ours == theirs, f"{field}={ours} does not fit this CLIP, expected {theirs}")

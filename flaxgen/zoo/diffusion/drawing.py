@@ -167,11 +167,13 @@ def guided(subject: Subject, kind: Sampling, strengths: Strengths, condition: Co
     return free if kind.interval == (0.0, 1.0) else guidance.limited_interval(free, denoise, *strengths.interval)
 
 
-def draw_many(compiled: Callable, params: PyTree, key: PRNGKey, inputs: PyTree, *, num: int, batch: int) -> Any:
+def draw_many(
+    compiled: Callable, params: PyTree, key: PRNGKey, inputs: PyTree, *, num: int, batch: int, first: int = 0
+) -> Any:
     """`compiled(params, {"key": ..., **inputs})` for `num` examples in equal batches, the last one filled up; leaves of
-    `inputs` and of the result have a leading axis of `num`."""
+    `inputs` and of the result have a leading axis of `num`. Their keys are those of the numbers from `first` on."""
     count = -(-num // batch) * batch
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
     filled = jax.tree.map(lambda x: jnp.concatenate([x, jnp.repeat(x[-1:], count - num, 0)]), dict(inputs))
     rows = [slice(start, start + batch) for start in range(0, count, batch)]
     parts = [compiled(params, jax.tree.map(lambda x: x[row], {"key": keys, **filled})) for row in rows]  # noqa: B023

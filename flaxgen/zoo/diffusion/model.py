@@ -101,8 +101,8 @@ def compiled_bits(config: Config, timesteps: int, plan: parallel.Plan):
     return plan.compile_map(jax.vmap(bits, (None, 0)))
 
 
-def choose_labels(classes: int, label: int | None, num: int) -> Condition:
-    """`num` times the label, or all classes in turn; nothing where there are no classes.
+def choose_labels(classes: int, label: int | None, numbers: range) -> Condition:
+    """The label for each of the pictures of these numbers, or all classes in turn; nothing where there are no classes.
 
     Raises:
         ValueError: if the label is not one of the classes.
@@ -110,7 +110,7 @@ def choose_labels(classes: int, label: int | None, num: int) -> Condition:
     if not classes:
         return {}
     require(label is None or 0 <= label < classes, f"label={label}: expected a class from 0 to {classes - 1}")
-    return {"label": jnp.arange(num) % classes if label is None else jnp.full(num, label)}
+    return {"label": jnp.arange(numbers.start, numbers.stop) % classes if label is None else jnp.full(len(numbers), label)}
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Model:
     def sample(
         self,
         key: PRNGKey,
-        num: int = 64,
+        num: int | range = 64,
         *,
         label: int | None = None,
         steps: int | None = None,
@@ -134,7 +134,8 @@ class Model:
         sampling: Sampling | None = None,
         guide: tuple["classifier.Model", float] | None = None,
     ) -> Float[np.ndarray, "N ..."]:
-        """`num` pictures, float32 [num H W C] in [-1, 1]; picture i depends on the key and on i alone.
+        """`num` pictures, float32 [num H W C] in [-1, 1], or those of a range of numbers; picture i depends on the key
+        and on i alone.
 
         `label` is the class to draw; None takes all in turn. `guide` is a noisy classifier and the scale of its
         gradient [Dhariwal21]. What is None otherwise is as in `sampling`, by default the config's.
@@ -144,14 +145,16 @@ class Model:
         """
         given = {"steps": steps, "sampler": sampler, "guidance": guidance}
         chosen = replace(sampling or self.config.sampling, **{k: v for k, v in given.items() if v is not None})
-        require(num >= 1, f"num={num}: expected 1 or more")
+        numbers = range(num) if isinstance(num, int) else num
+        num = len(numbers)
+        require(num >= 1 and numbers.step == 1, f"num={num}: expected 1 or more, one after the other")
         check_sampling(self.config, chosen)
         model, scale = guide or (None, 0.0)
         if model is not None:
             check_guide(self.config, model)
         own, guided_to = num_labels(self.config), model.config.net.num_classes if model else 0
         require(label is None or own + guided_to > 0, f"label={label}: this model knows no classes")
-        inputs = {"condition": choose_labels(own, label, num), "target": choose_labels(guided_to, label, num)}
+        inputs = {"condition": choose_labels(own, label, numbers), "target": choose_labels(guided_to, label, numbers)}
         batch = batch_for(num, chosen.batch, self.plan.devices)
         draw = compiled_draw(self.config, replace(chosen.kind(), batch=batch), model and model.config, self.plan)
         strengths = Strengths(
@@ -163,7 +166,7 @@ class Model:
             model and model.params,
             scale,
         )
-        drawn = draw_many(draw, strengths, key, inputs, num=num, batch=batch)
+        drawn = draw_many(draw, strengths, key, inputs, num=num, batch=batch, first=numbers.start)
         if not np.isfinite(drawn).all():
             raise FloatingPointError(
                 "the samples are not finite: the model is broken, or its process is not the one set"
@@ -188,7 +191,7 @@ class Model:
         strengths = Strengths(self.params, guidance, sampling.rescale, sampling.interval, 0.0)
 
         def denoise(x, t):
-            condition = choose_labels(num_labels(self.config), label, x.shape[0])
+            condition = choose_labels(num_labels(self.config), label, range(x.shape[0]))
             return guided(subject, sampling.kind(), strengths, condition)(x, t)
 
         return denoise

@@ -1,0 +1,47 @@
+"""The 32 px decoder of the unCLIP that comes with flaxgen."""
+
+from flaxgen.data import Data
+from flaxgen.nets.decoder import Decoder
+from flaxgen.nets.unet import UNet
+from flaxgen.train.optim import Ema, Optimizer
+from flaxgen.zoo.decoder import Config
+from flaxgen.zoo.diffusion import Objective, Sampling
+from flaxgen.zoo.process import Process
+
+
+def get_config() -> Config:
+    return Config(
+        seed=0,
+        steps=8000,
+        batch_size=128,
+        data=Data(source="scenes", image_size=32, size=2**16),
+        net=Decoder(
+            unet=UNet(
+                image_size=32,
+                patch=4,
+                channels=128,
+                multipliers=(1, 1),
+                depth=2,
+                attention_resolutions=(8, 4),
+                time_channels=128,
+                head_channels=32,
+                resample="resnet",
+                scale_shift=True,
+                added=True,
+                token_dim=128,
+            ),
+            embedding_dim=128,
+            text_dim=128,
+            null_text=True,
+        ),
+        context=24,
+        process=Process(schedule="cosine", prediction="v"),
+        objective=Objective(weight="simple"),
+        text_dropout=0.3,
+        optimizer=Optimizer(name="adamw", learning_rate=1e-3, weight_decay=0.01, warmup=300, decay="cosine"),
+        ema=Ema(decay=0.999),
+        sampling=Sampling(sampler="ddim", steps=25, guidance=2.0, batch=64),
+        log_every=50,
+        preview_every=1000,
+        checkpoint_every=500,
+    )
