@@ -46,6 +46,7 @@ $(VENV)/.dev: $(BIN)/python setup.cfg pyproject.toml
 $(VENV)/.parity: $(VENV)/.dev
 	$(INSTALL) torch==2.13.0
 	$(INSTALL) --editable ".[parity]"
+	$(INSTALL) --no-deps torch-fidelity==0.4.0  # it asks for torchvision, which the tests do without
 	touch $@
 
 clean:
