@@ -78,6 +78,14 @@ def test_label_and_guidance_matter_and_pictures_are_in_range(model):
     np.testing.assert_allclose(all_in_turn[2], other[2], atol=1e-6)
 
 
+def test_a_range_of_numbers_is_that_part_of_the_whole(model):
+    """Keys and labels follow the numbers, so pictures can be drawn a part at a time."""
+    whole, part = model.sample(jax.random.key(0), num=8), model.sample(jax.random.key(0), num=range(3, 7))
+    np.testing.assert_allclose(part, whole[3:7], atol=1e-6)
+    with pytest.raises(ValueError, match="num=0: expected 1 or more"):
+        model.sample(jax.random.key(0), num=range(3, 3))
+
+
 def test_an_interval_of_guidance_lies_between_none_and_all(model):
     """Guided in the first of two steps only: neither the plain picture nor the guided one."""
     some = draw(model, label=1, sampling=Sampling(steps=2, batch=4, guidance=4.0, interval=(0.6, 1.0)))
