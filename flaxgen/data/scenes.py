@@ -110,10 +110,16 @@ class Scenes:
         """What element `index` is a picture of."""
         return self._draw(index)[0]
 
+    def text(self, index: int) -> str:
+        """The caption of element `index`, without its picture."""
+        return self._draw(index)[1]
+
     def name(self, index: int) -> str:
         return f"scene {index}"
 
     def _draw(self, index: int) -> tuple[Scene, str]:
+        if not 0 <= index < self._size:
+            raise IndexError(f"scene {index} is not one of the {self._size}")
         seed, split, last = self._words
         # `random` alone: its stream is the same in every NumPy
         u = iter(np.random.default_rng((seed, index, split, last)).random(DRAWS).tolist())
@@ -161,8 +167,9 @@ def _scene(kinds: tuple[tuple[str, str], ...], u: Iterator[float]) -> Scene:
     return Scene(objects, relation, background)
 
 
-def _alone(half: tuple[float, float], u: Iterator[float]) -> tuple[tuple[float, float], ...]:
-    return (tuple(_between(MARGIN + h, 1 - MARGIN - h, next(u)) for h in half),)
+def _alone(half: tuple[float, float], u: Iterator[float]) -> list[tuple[float, float]]:
+    x, y = (_between(MARGIN + h, 1 - MARGIN - h, next(u)) for h in half)
+    return [(x, y)]
 
 
 def _beside(halves: list[tuple[float, float]], upright: bool, u: Iterator[float]) -> list[tuple[float, float]]:

@@ -25,9 +25,9 @@ SPECK = 0.006
 """Pieces of a smaller share of the picture are no objects; the smallest object has 0.023."""
 MIXED = 0.25
 """A piece of which this share or more has another colour than most of it is cut up by colour."""
-LEAST_COSINE, MOST_MISFIT = 0.92, 0.12
-"""How near a colour's direction and a shape's drawing have to be to be named; the misfit is the mean squared error in
-shares of the area."""
+MOST_OFF_COLOUR, MOST_MISFIT = 0.6, 0.12
+"""How far a piece may be from the nearest colour, in shares of that colour's own distance from grey, and from the best
+drawing, as the squared error in shares of its area, to be named."""
 BETWEEN_SIZES = (SMALL[1] * LARGE[0]) ** 0.5
 SMALLEST, LARGEST = 0.75 * SMALL[0], 1.25 * LARGE[1]
 FAINT = 0.08
@@ -48,8 +48,8 @@ class Found(NamedTuple):
     radius: float
 
 
-def read(image: UInt8[np.ndarray, "S S 3"]) -> tuple[Found, ...]:
-    """The objects of a picture, none where it is no scene on a light ground.
+def read(image: UInt8[np.ndarray, "H W 3"]) -> tuple[Found, ...]:
+    """The objects of a square picture, none where it is no scene on a light ground.
 
     Raises:
         ValueError: if the image is not uint8 [S S 3] of 16 pixels or more.
@@ -68,7 +68,7 @@ def read(image: UInt8[np.ndarray, "S S 3"]) -> tuple[Found, ...]:
     return tuple(_identify(pixels, axes, pieces, number) for number in range(1, pieces.max() + 1))
 
 
-def holds(image: UInt8[np.ndarray, "S S 3"], caption: str) -> bool:
+def holds(image: UInt8[np.ndarray, "H W 3"], caption: str) -> bool:
     """Whether the picture shows exactly what the caption says, and nothing else.
 
     Raises:
@@ -156,11 +156,14 @@ def _connected(mask: Bool[np.ndarray, "s s"]) -> list[Bool[np.ndarray, "s s"]]:
     touch = np.abs(rows[:, None] - rows) == 1
     touch &= (starts[:, None] <= ends) & (starts <= ends[:, None])
     one, other = np.nonzero(touch)
-    label, before = np.arange(len(rows)), None
-    while not np.array_equal(label, before):
-        before = label.copy()
-        np.minimum.at(label, one, before[other])
-        label = label[label]
+    label = np.arange(len(rows))
+    while True:
+        lower = label.copy()
+        np.minimum.at(lower, one, label[other])
+        lower = lower[lower]
+        if np.array_equal(lower, label):
+            break
+        label = lower
     labels = np.full(mask.shape, -1)
     labels[mask] = np.repeat(label, ends - starts)
     areas = np.bincount(labels[mask], minlength=1)
@@ -218,8 +221,11 @@ def _colour(inside: Float[np.ndarray, "N 3"], axes: Float[np.ndarray, "colours 3
     """The colour of a piece, and how its pixels differ from the ground: the mean of the quarter that differs most."""
     strength = (inside**2).sum(axis=1)
     axis = inside[strength >= np.quantile(strength, 0.75)].mean(axis=0)
-    cosines = axes @ axis / (np.linalg.norm(axes, axis=1) * np.linalg.norm(axis))
-    return tuple(COLOURS)[cosines.argmax()] if cosines.max() > LEAST_COSINE else "", axis
+    nearest = (axes @ axis / np.linalg.norm(axes, axis=1)).argmax()
+    # lightness aside, so that black, white and grey are no colours
+    hue, expected = axis - axis.mean(), axes[nearest] - axes[nearest].mean()
+    known = np.linalg.norm(hue - expected) < MOST_OFF_COLOUR * np.linalg.norm(expected)
+    return tuple(COLOURS)[nearest] if known else "", axis
 
 
 def _blur(size: int) -> Float[np.ndarray, "size size"]:

@@ -96,9 +96,7 @@ def parse(caption: str) -> Description:
             things = tuple(_thing(parts, name) for name in "ab" if name in parts)
             return Description(things, RELATION_OF[parts["relation"]] if len(things) == 2 else None)
     shown = caption if len(caption) <= 60 else caption[:57] + "..."
-    raise ValueError(
-        f"caption {shown!r} says nothing about scenes: write for example 'a red circle above a blue square'"
-    )
+    raise ValueError(f"caption {shown!r} is not about scenes: write for example 'a red circle above a blue square'")
 
 
 def _pick(options: tuple[str, ...], choice: float) -> str:
