@@ -65,7 +65,7 @@ class Data:
 
 STORED: Mapping[str, Callable[[Data], Stored]] = {
     "digits": lambda data: Digits(data.split),
-    "scenes": lambda data: Scenes(data.split, data.seed, data.size, data.image_size),
+    "scenes": lambda data: Scenes(data.split, data.seed, data.size, data.resize or data.image_size),
     "folder": lambda data: open_folder(Path(_split_path(data)), data.caption_field, data.label_field),
     "webdataset": lambda data: Shards(_split_path(data), data.caption_field, data.label_field),
     "array_record": lambda data: Records(_split_path(data), data.caption_field, data.label_field),
@@ -112,11 +112,8 @@ def _check(data: Data) -> None:
         raise DataError(
             f"data.flip and data.random_crop are for images, and {data.source!r} has points: set them false"
         )
-    if data.source == "scenes" and (data.flip or data.random_crop or data.resize or data.channels != 3):
-        raise DataError(
-            "captions of scenes say where things are and their colours: set data.flip and data.random_crop false, "
-            "data.resize 0 and data.channels 3"
-        )
+    if data.source == "scenes" and (data.flip or data.channels != 3):
+        raise DataError("captions of scenes say left and right, and colours: set data.flip false and data.channels 3")
     if data.random_crop and not data.image_size:
         raise DataError("data.random_crop needs a size: set data.image_size")
     if data.threads < 0 or data.prefetch < 1:

@@ -12,7 +12,7 @@ import jax
 from flaxgen import parallel
 from flaxgen.train import config as configs
 from flaxgen.types import Experiment, Params, PRNGKey
-from flaxgen.zoo import classifier, clip, decoder, diffusion, files, prior
+from flaxgen.zoo import classifier, clip, decoder, diffusion, files, prior, upsampler
 from flaxgen.zoo.files import TORN, WEIGHTS, Files, new_directory
 
 __all__ = ["FAMILIES", "KNOWN", "TORN", "claim", "describe", "load", "new_directory", "read_experiment", "write_model"]
@@ -68,8 +68,16 @@ FAMILIES: dict[type, Family] = {
     clip.Config: _with_files(clip),
     prior.Config: _with_files(prior),
     decoder.Config: _with_files(decoder),
+    upsampler.Config: _plain(upsampler),
 }
-KNOWN: dict[str, type] = {**diffusion.TYPES, **classifier.TYPES, **clip.TYPES, **prior.TYPES, **decoder.TYPES}
+KNOWN: dict[str, type] = {
+    **diffusion.TYPES,
+    **classifier.TYPES,
+    **clip.TYPES,
+    **prior.TYPES,
+    **decoder.TYPES,
+    **upsampler.TYPES,
+}
 """All that may appear in a config.json."""
 
 
