@@ -169,6 +169,12 @@ def test_through_the_loader():
     assert all(len(parse(text).things) in (1, 2) for text in batch["text"])
 
 
+def test_crops_are_of_larger_renders():
+    """As upsamplers are trained: the loader cuts, the source draws at `resize`."""
+    data = Data("scenes", image_size=32, resize=64, random_crop=True, size=10)
+    np.testing.assert_array_equal(open_source(data)[3]["image"], Scenes("train", 0, 10, 64)[3]["image"])
+
+
 def test_there_is_an_end():
     source = Scenes("train", 0, 5, 32)
     assert len(list(source)) == 5
