@@ -20,14 +20,16 @@ Step = Callable[[Picture], Picture]
 """A degradation whose strength is drawn already, and which keeps the size."""
 MIN_SIGMA = 1e-3
 """Below this the Gaussian at a distance of one pixel is 0 in float32, so the blur is the identity."""
+NARROWEST = 0.4
+"""In pixels; the samples of a longer Gaussian that is narrower than this may all fall beside it."""
 
 
 class Severity(NamedTuple):
     """Up to where `bsr` draws its strengths, each uniform; all may be traced.
 
     `sigma` in pixels; `scale` in (0, 1] is the smallest size on the way, as a share; `noise` is a standard deviation
-    where pictures span [-1, 1]; `quality` the worst of JPEG. The defaults are moderate, as [Rombach22, app. D.1] found
-    fit for diffusion: [Zhang21] itself goes up to 25/255 of noise on pictures in [0, 1], and to a quality of 30.
+    where pictures span [-1, 1]; `quality` is the worst of JPEG, the best is 95. The defaults are moderate, as
+    [Rombach22] found fit for diffusion: [Zhang21] goes to a quality of 30, and to noise of 0.2.
     """
 
     sigma: Scalar = 1.5
@@ -147,7 +149,7 @@ def _resize_matrix(size_in: Index, size_out: Index, full: int, kernel: Index) ->
 
 
 def noise_augment(schedule: Schedule, image: Picture, key: PRNGKey, level: Time) -> Picture:
-    """The picture with the noise of time `level` in [0, 1], 0 for none [Ho22b, sec. 4.2]; an upsampler is told it."""
+    """The picture with the noise of time `level` in [0, 1], 0 for none [Ho22b]; an upsampler is told it."""
     alpha, sigma = schedule(level)
     return alpha * image + sigma * jax.random.normal(key, image.shape, image.dtype)
 
@@ -174,7 +176,8 @@ def bsr(image: Picture, key: PRNGKey, severity: Severity = MODERATE, *, radius: 
     The size stays, the range is clipped to [-1, 1]. `radius` is that of the blur's kernel in pixels.
     """
     order_key, blur_key, resize_key, noise_key, quality_key = jax.random.split(key, 5)
-    quality = jax.random.uniform(quality_key, minval=severity.quality, maxval=MAX_QUALITY)
+    best = jnp.maximum(severity.quality, MAX_QUALITY)
+    quality = jax.random.uniform(quality_key, minval=severity.quality, maxval=best)
     steps = (
         _random_blur(blur_key, severity.sigma, radius),
         _random_resize(resize_key, severity.scale, image.shape),
@@ -199,9 +202,10 @@ def _random_blur(key: PRNGKey, max_sigma: Scalar, radius: int) -> Step:
     """Half of them round, the others longer than wide, at any angle."""
     sigma_key, round_key, short_key, angle_key = jax.random.split(key, 4)
     long = jax.random.uniform(sigma_key, maxval=max_sigma)
-    share = jnp.where(jax.random.bernoulli(round_key), 1.0, jax.random.uniform(short_key))
+    short = jax.random.uniform(short_key, minval=jnp.minimum(long, NARROWEST), maxval=long)
+    short = jnp.where(jax.random.bernoulli(round_key), long, short)
     angle = jax.random.uniform(angle_key, maxval=jnp.pi)
-    return lambda image: elliptic_blur(image, jnp.stack([long, share * long]), angle, radius)
+    return lambda image: elliptic_blur(image, jnp.stack([long, short]), angle, radius)
 
 
 def _random_resize(key: PRNGKey, min_scale: Scalar, shape: tuple[int, ...]) -> Step:

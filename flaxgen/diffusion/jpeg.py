@@ -91,8 +91,7 @@ def _basis() -> Float[Array, "8 8"]:
 
 
 def _mix(pixels: Float[Array, "H W C"], matrix: np.ndarray) -> Float[Array, "H W C"]:
-    matrix = jnp.asarray(matrix, jnp.float32)
-    return jnp.einsum("hwc,dc->hwd", pixels, matrix, precision=jax.lax.Precision.HIGHEST)
+    return jnp.einsum("hwc,dc->hwd", pixels, jnp.asarray(matrix, jnp.float32), precision=jax.lax.Precision.HIGHEST)
 
 
 def _to_byte(pixels: Float[Array, "H W C"]) -> Float[Array, "H W C"]:

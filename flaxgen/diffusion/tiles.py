@@ -93,10 +93,11 @@ def tiled(function: OnTile, *, tile: int, overlap: int) -> OnTile:
 
 
 def tiled_bind(bind: Bind, *, tile: int, overlap: int, pictures: Sequence[str] = ("low_res",)) -> Bind:
-    """Denoisers that predict x0 tile by tile and blend the predictions at every step, as in [BarTal23, eq. 5].
+    """Denoisers that predict x0 tile by tile and blend the predictions at every step.
 
-    `pictures` names what of the condition is cut with x, the rest goes to every tile as it is. As a `Bind` it takes
-    guidance, samplers and edits like any other.
+    [BarTal23] blends what a step makes of the tiles: the same, where a step is affine in x0. `pictures` names what of
+    the condition is cut with x; the rest goes to every tile as it is. As a `Bind` it takes guidance, samplers and edits
+    like any other.
 
     Raises:
         ValueError: as `tiled` does, or if the condition lacks one of `pictures`.
