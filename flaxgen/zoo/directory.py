@@ -12,7 +12,7 @@ import jax
 from flaxgen import parallel
 from flaxgen.train import config as configs
 from flaxgen.types import Experiment, Params, PRNGKey
-from flaxgen.zoo import classifier, clip, decoder, diffusion, files, prior, upsampler
+from flaxgen.zoo import classifier, clip, decoder, diffusion, files, prior, unclip, upsampler
 from flaxgen.zoo.files import TORN, WEIGHTS, Files, new_directory
 
 __all__ = ["FAMILIES", "KNOWN", "TORN", "claim", "describe", "load", "new_directory", "read_experiment", "write_model"]
@@ -200,12 +200,14 @@ def load(path: str | Path, plan: parallel.Plan | None = None) -> Any:
     Raises:
         ValueError: if there is no model, or a tensor is missing, unknown or of the wrong shape.
     """
-    directory = Path(path)
+    directory, plan = Path(path), plan or parallel.make_plan("jit")
+    if unclip.is_composite(directory):
+        return unclip.Model(unclip.load(directory, plan))
     config, step = read_config(directory)
     family = FAMILIES[type(config)]
     params, step = files.read_weights(directory, abstract_params(config), step)
     found = files.read_files(directory, family.file_names)
-    return family.model(config, jax.device_put(params), step, plan or parallel.make_plan("jit"), found)
+    return family.model(config, jax.device_put(params), step, plan, found)
 
 
 def abstract_params(config: Any) -> Params:
@@ -222,6 +224,8 @@ def write_model(
 
 def describe(path: Path) -> str:
     """A run or model in words: what it is, its step, its parameters by part, its size, its config."""
+    if unclip.is_composite(path):
+        return unclip.describe(path)
     config, step = read_config(path)
     sizes = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in abstract_params(config).items()}
     total = sum(sizes.values())

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from flaxgen import parallel
 from flaxgen.data import Data
 from flaxgen.diffusion import degrade, losses
+from flaxgen.diffusion.edit import inpaint
 from flaxgen.diffusion.samplers import sample
 from flaxgen.diffusion.tiles import tiled_bind
 from flaxgen.nets.unet import UNet
@@ -188,8 +189,9 @@ def shrink(images: Float[Array, "N H W C"] | np.ndarray, factor: int) -> Float[A
     return jax.vmap(lambda image: degrade.downsample(image, factor))(jnp.asarray(images)[:, :height, :width])
 
 
-def make_draw(config: Config, kind: Sampling, shape: tuple[int, int, int]):
-    """The picture [H W C] of `shape` for `inputs`: its key and its small picture `low_res`, [-1, 1]."""
+def make_draw(config: Config, kind: Sampling, shape: tuple[int, int, int], keeps: bool):
+    """The picture [H W C] of `shape` for `inputs`: its key and its small picture `low_res`, [-1, 1]; with `keeps` also
+    a picture `image` of that shape, which stays where `mask` [H W 1] is 1."""
     process, schedule = config.process, make_schedule(config.process)
     make_bind = make_net_bind(process, config.net.learned_variance, functools.partial(apply_net, config))
 
@@ -206,12 +208,16 @@ def make_draw(config: Config, kind: Sampling, shape: tuple[int, int, int]):
                 "level": jnp.full(1, level, jnp.float32),
             }
         subject = Subject(schedule, process.timesteps, shape, bind_params, None)
+
+        def edit(sampler):
+            return inpaint(sampler, schedule, inputs["image"][None], inputs["mask"][None]) if keeps else sampler
+
         if not config.last_step:
-            return walk(subject, kind, kind.eta, bind_params(params)(condition), walk_key)[0]
+            return walk(subject, kind, kind.eta, bind_params(params)(condition), walk_key, edit=edit)[0]
         grid = make_grid(subject, kind)
         first = threshold(kind)(bind_params(params["net"])(condition))
         last = threshold(kind)(bind_params(params["last"])(condition))
-        sampler = make_sampler(kind, schedule, kind.eta)
+        sampler = edit(make_sampler(kind, schedule, kind.eta))
         x_T = schedule(float(grid[0])).sigma * jax.random.normal(noise_key, (1, *shape))
         x = sample(sampler, first, x_T, grid[:-1], walk_key)
         return sample(sampler, last, x, grid[-2:], last_key)[0]
@@ -220,9 +226,9 @@ def make_draw(config: Config, kind: Sampling, shape: tuple[int, int, int]):
 
 
 @functools.lru_cache(maxsize=16)
-def compiled_draw(config: Config, kind: Sampling, shape: tuple[int, int, int], plan: parallel.Plan):
+def compiled_draw(config: Config, kind: Sampling, shape: tuple[int, int, int], keeps: bool, plan: parallel.Plan):
     """One program, kept for the next call."""
-    return plan.compile_map(jax.vmap(make_draw(config, kind, shape), (None, 0)))
+    return plan.compile_map(jax.vmap(make_draw(config, kind, shape, keeps), (None, 0)))
 
 
 @dataclass(frozen=True)
@@ -235,9 +241,15 @@ class Model:
     plan: parallel.Plan
 
     def upsample(
-        self, images: Float[np.ndarray, "N h w C"], key: PRNGKey, *, sampling: Sampling | None = None
+        self,
+        images: Float[np.ndarray, "N h w C"],
+        key: PRNGKey,
+        *,
+        sampling: Sampling | None = None,
+        keep: Mapping[str, np.ndarray] | None = None,
     ) -> Float[np.ndarray, "N H W C"]:
-        """Pictures [-1, 1], `factor` times the size; picture i depends on the key, on image i and on i alone.
+        """Pictures [-1, 1], `factor` times the size; picture i depends on the key, on image i and on i alone. With
+        `keep`, its `image` [N H W C] stays where its `mask` [N H W 1] is 1.
 
         Raises:
             ValueError: if the net's levels do not divide that size.
@@ -251,6 +263,6 @@ class Model:
             f"a picture of {height}x{width} becomes {shape[0]}x{shape[1]}: expected multiples of {step}",
         )
         batch = batch_for(num, chosen.batch, self.plan.devices)
-        draw = compiled_draw(self.config, replace(chosen, batch=batch), shape, self.plan)
-        inputs: Mapping[str, np.ndarray] = {"low_res": np.asarray(images, np.float32)}
+        draw = compiled_draw(self.config, replace(chosen, batch=batch), shape, keep is not None, self.plan)
+        inputs = {"low_res": np.asarray(images, np.float32), **(keep or {})}
         return np.clip(draw_many(draw, self.params, key, inputs, num=num, batch=batch), -1, 1)

@@ -110,7 +110,9 @@ def choose_labels(classes: int, label: int | None, numbers: range) -> Condition:
     if not classes:
         return {}
     require(label is None or 0 <= label < classes, f"label={label}: expected a class from 0 to {classes - 1}")
-    return {"label": jnp.arange(numbers.start, numbers.stop) % classes if label is None else jnp.full(len(numbers), label)}
+    return {
+        "label": jnp.arange(numbers.start, numbers.stop) % classes if label is None else jnp.full(len(numbers), label)
+    }
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,6 @@
+"""DALL-E 2 / unCLIP: the stages put together, and what can be done with them [Ramesh22]."""
+
+from flaxgen.zoo.unclip.model import Model, Settings
+from flaxgen.zoo.unclip.stages import STAGES, Stages, check_same_clip, compose, describe, is_composite, load
+
+__all__ = ["STAGES", "Model", "Settings", "Stages", "check_same_clip", "compose", "describe", "is_composite", "load"]

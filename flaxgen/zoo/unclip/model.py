@@ -1,0 +1,253 @@
+"""unCLIP with its verbs: draw, vary, blend, edit, inpaint [Ramesh22, sec. 2 and 3].
+
+Pictures go in and out as uint8 [N H W 3]. Picture i depends on the seed, on what it is drawn from and on i alone, on
+any number of devices. Every stage is one compiled program for each shape and number of steps.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from flaxgen.data.transforms import center_crop, resize_short_side
+from flaxgen.diffusion import interpolate
+from flaxgen.train.config import require
+from flaxgen.types import PRNGKey
+from flaxgen.zoo import embeddings, upsampler
+from flaxgen.zoo.diffusion import Sampling
+from flaxgen.zoo.pictures import to_pixels
+from flaxgen.zoo.unclip.stages import PRIORS, Stages, require_stages
+
+Through = Literal["diffusion", "autoregressive", "text", "nothing"]
+"""What the decoder is given beside the caption: an embedding drawn by either prior, the caption's own embedding as if
+it were a picture's, or none [Ramesh22, sec. 5.1]."""
+Pictures = UInt8[np.ndarray, "N H W 3"]
+Progress = Callable[[str], None]
+
+
+class Settings(NamedTuple):
+    """What of the stages' own settings is to differ; None is as they were trained."""
+
+    guidance: float | None = None
+    prior_guidance: float | None = None
+    steps: int | None = None
+    eta: float | None = None
+
+
+AS_TRAINED = Settings()
+
+
+@dataclass(frozen=True)
+class Model:
+    """An unCLIP. `progress` is told of every stage that begins."""
+
+    stages: Stages
+    progress: Progress = lambda stage: None
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side of what is drawn."""
+        size = self._decoder_size
+        for stage in self.stages.upsamplers:
+            size *= stage.config.factor
+        return size
+
+    def draw(
+        self,
+        captions: Sequence[str],
+        *,
+        seed: int,
+        num: int = 1,
+        through: Through = "diffusion",
+        settings: Settings = AS_TRAINED,
+    ) -> Pictures:
+        """`num` pictures of each caption, those of the first caption first.
+
+        Raises:
+            ValueError: if there is no caption, or a stage is missing.
+        """
+        require(len(captions) > 0, "there is no caption to draw: give one or more")
+        require(num >= 1, f"num={num}: expected 1 or more")
+        keys = _keys(seed)
+        text = self._text([caption for caption in captions for _ in range(num)])
+        condition = self._image_condition(text, through, keys["prior"], settings)
+        small = self._decode(condition, keys["decoder"], self._sampling(settings), "draw")
+        return self._enlarge(small, keys["upsamplers"])
+
+    def vary(
+        self, image: UInt8[np.ndarray, "H W 3"], *, seed: int, num: int, invert: bool = False,
+        settings: Settings = AS_TRAINED,
+    ) -> Pictures:  # fmt: skip
+        """Pictures with the CLIP embedding of `image` and no caption: from fresh noise, or with `invert` from the noise
+        that DDIM takes the picture back to, where `settings.eta` above 0 lets them differ [Ramesh22, sec. 3.1]."""
+        keys = _keys(seed)
+        condition = self._of_pictures(np.repeat(self._fit(image)[None], num, 0))
+        if not invert:
+            small = self._decode(condition, keys["decoder"], self._sampling(settings), "draw")
+            return self._enlarge(small, keys["upsamplers"])
+        x_T = self._invert(self._fit(image)[None], settings)
+        sampling = self._walk_back(settings)
+        small = self._decode({**condition, "x_T": np.repeat(x_T, num, 0)}, keys["decoder"], sampling, "redraw")
+        return self._enlarge(small, keys["upsamplers"])
+
+    def blend(
+        self, a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "h w 3"], *, seed: int, num: int,
+        settings: Settings = AS_TRAINED,
+    ) -> Pictures:  # fmt: skip
+        """Pictures from `a` to `b`, both included: embeddings and inverted noise along great circles [Ramesh22, sec.
+        3.2]."""
+        both = np.stack([self._fit(a), self._fit(b)])
+        condition, x_T = self._of_pictures(both), self._invert(both, settings)
+        weights = np.linspace(0, 1, num)
+        between = {
+            "image_embedding": _along(interpolate.slerp, *condition["image_embedding"], weights),
+            "x_T": np.concatenate([interpolate.slerp_latents(x_T[:1], x_T[1:], w) for w in weights]),
+        }
+        return self._redraw(condition, between, _keys(seed), settings)
+
+    def edit(
+        self, image: UInt8[np.ndarray, "H W 3"], caption_from: str, caption_to: str, *, seed: int, num: int,
+        strength: float = 0.5, settings: Settings = AS_TRAINED,
+    ) -> Pictures:  # fmt: skip
+        """Pictures from `image` towards what `caption_to` says and `caption_from` does not, up to the share `strength`
+        of the way: a text diff, from the picture's own inverted noise [Ramesh22, sec. 3.3]."""
+        require(0 < strength <= 1, f"strength={strength}: expected a share in (0, 1]")
+        picture = self._fit(image)[None]
+        condition = self._of_pictures(picture)
+        text = self._text([caption_from, caption_to])["text_embedding"]
+        ends = (text[0], text[1], condition["image_embedding"][0])
+        turned = _along(interpolate.text_diff, *ends, np.linspace(0, strength, num))
+        x_T = np.repeat(self._invert(picture, settings), num, 0)
+        return self._redraw(condition, {"image_embedding": turned, "x_T": x_T}, _keys(seed), settings)
+
+    def inpaint(
+        self, image: UInt8[np.ndarray, "H W 3"], mask: np.ndarray, caption: str, *, seed: int, num: int = 1,
+        through: Through = "diffusion", settings: Settings = AS_TRAINED,
+    ) -> Pictures:  # fmt: skip
+        """`image` with what `mask` [H W] marks (non-zero) drawn anew as the caption says; every other pixel stays. A
+        picture of another size than `image_size` is brought to it first.
+
+        Raises:
+            ValueError: if image and mask differ in size, or nothing is marked.
+        """
+        require(
+            mask.shape == image.shape[:2],
+            f"the mask is {mask.shape[1]}x{mask.shape[0]} and the image {image.shape[1]}x{image.shape[0]}: expected "
+            "one size",
+        )
+        require(bool(np.any(mask)), "the mask marks nothing: expected white where the picture is to be drawn anew")
+        keys = _keys(seed)
+        known = self._fit(image)
+        free = self._fit(np.repeat((mask > 0).astype(np.uint8)[..., None] * 255, 3, -1))[..., :1] > 0
+        text = self._text([caption] * num)
+        condition = self._image_condition(text, through, keys["prior"], settings)
+        parts = _keep(known, free, self._decoder_size, num)
+        drawn = self._decode({**condition, **parts}, keys["decoder"], self._sampling(settings), "inpaint")
+        drawn = self._enlarge(drawn, keys["upsamplers"], known, free)
+        return np.where(free[None], drawn, known[None])
+
+    # The stages, each told of what the one before made
+
+    def _text(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
+        require_stages(self.stages, "clip", "decoder")
+        self.progress("text")
+        return embeddings.text_fields(_there(self.stages.clip), list(captions))
+
+    def _image_condition(self, text: dict[str, np.ndarray], through: Through, key: PRNGKey, settings: Settings):
+        """The captions, and what the decoder is to know of pictures."""
+        num, dim = text["text_embedding"].shape
+        if through == "nothing":
+            return {**text, "image_embedding": np.zeros((num, dim), np.float32), "has_image": np.zeros(num, bool)}
+        if through == "text":
+            return {**text, "image_embedding": text["text_embedding"]}
+        require_stages(self.stages, PRIORS[through])
+        self.progress("prior")
+        prior = getattr(self.stages, PRIORS[through])
+        sampling = prior.config.sampling
+        if settings.prior_guidance is not None:
+            sampling = replace(sampling, guidance=settings.prior_guidance)
+        return {**text, "image_embedding": prior.draw(text, key, sampling=sampling)}
+
+    def _of_pictures(self, images: Pictures) -> dict[str, np.ndarray]:
+        """Pictures' own embeddings and no caption."""
+        require_stages(self.stages, "clip", "decoder")
+        self.progress("clip")
+        empty = {name: np.repeat(value, len(images), 0) for name, value in self._empty().items()}
+        embedded = _there(self.stages.clip).encode_image(images)
+        return {**empty, "image_embedding": embedded, "has_text": np.zeros(len(images), bool)}
+
+    def _empty(self) -> dict[str, np.ndarray]:
+        return {name: value[None] for name, value in embeddings.empty_text(_there(self.stages.clip)).items()}
+
+    def _decode(self, condition, key: PRNGKey, sampling: Sampling, task) -> Float[np.ndarray, "N H W C"]:
+        self.progress("decoder" if task != "invert" else "inversion")
+        return _there(self.stages.decoder).draw(condition, key, empty=self._empty(), sampling=sampling, task=task)
+
+    def _invert(self, images: Pictures, settings: Settings) -> Float[np.ndarray, "N H W C"]:
+        small = _shrunk(images, self._decoder_size)
+        condition = {**self._of_pictures(images), "image": small}
+        return self._decode(condition, jax.random.key(0), self._walk_back(settings), "invert")
+
+    def _redraw(self, condition, between: dict[str, np.ndarray], keys, settings: Settings) -> Pictures:
+        num = len(between["image_embedding"])
+        rest = {name: np.repeat(value[:1], num, 0) for name, value in condition.items()}
+        small = self._decode({**rest, **between}, keys["decoder"], self._walk_back(settings), "redraw")
+        return self._enlarge(small, keys["upsamplers"])
+
+    def _enlarge(self, small, key: PRNGKey, known=None, free=None) -> Pictures:
+        for i, stage in enumerate(self.stages.upsamplers):
+            self.progress(f"upsampler to {small.shape[1] * stage.config.factor} px")
+            parts = None
+            if known is not None:
+                parts = _keep(known, free, small.shape[1] * stage.config.factor, len(small))
+            small = stage.upsample(small, jax.random.fold_in(key, i), keep=parts)
+        return to_pixels(small)
+
+    # Settings and sizes
+
+    def _sampling(self, settings: Settings) -> Sampling:
+        given = {name: getattr(settings, name) for name in ("guidance", "steps", "eta")}
+        own = _there(self.stages.decoder).config.sampling
+        return replace(own, **{name: value for name, value in given.items() if value is not None})
+
+    def _walk_back(self, settings: Settings) -> Sampling:
+        """DDIM without guidance, which takes an inverted picture back to where it came from."""
+        return replace(self._sampling(settings), sampler="ddim", guidance=settings.guidance or 1.0)
+
+    @property
+    def _decoder_size(self) -> int:
+        return _there(self.stages.decoder).config.net.unet.image_size
+
+    def _fit(self, image: UInt8[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "S S C"]:
+        """The middle square at the size of what is drawn."""
+        return center_crop(resize_short_side(image, self.image_size), self.image_size)
+
+
+def _there(stage: Any) -> Any:
+    assert stage is not None  # `require_stages` said so
+    return stage
+
+
+def _keys(seed: int) -> dict[str, PRNGKey]:
+    names = ("prior", "decoder", "upsamplers")
+    return dict(zip(names, jax.random.split(jax.random.key(seed), len(names)), strict=True))
+
+
+def _along(way, *ends_and_weights) -> Float[np.ndarray, "N D"]:
+    *ends, weights = ends_and_weights
+    return np.stack([np.asarray(way(*map(jnp.asarray, ends), float(weight))) for weight in weights])
+
+
+def _shrunk(images: np.ndarray, size: int) -> Float[np.ndarray, "N S S C"]:
+    return np.asarray(upsampler.shrink(images / np.float32(127.5) - 1, images.shape[1] // size))
+
+
+def _keep(known, free, size: int, num: int) -> dict[str, np.ndarray]:
+    """A picture at `size`, and the mask of the pixels that are to stay: those of which nothing is free."""
+    factor = known.shape[0] // size
+    mask = 1 - free.reshape(size, factor, size, factor, 1).any(axis=(1, 3)).astype(np.float32)
+    return {"image": np.repeat(_shrunk(known[None], size), num, 0), "mask": np.repeat(mask[None], num, 0)}

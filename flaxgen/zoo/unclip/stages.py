@@ -1,0 +1,151 @@
+"""The stages of an unCLIP, and the model directory that holds them: `model_index.json` and a folder a stage."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import flaxgen
+from flaxgen import parallel
+from flaxgen.train import config as configs
+from flaxgen.train.config import require
+from flaxgen.weights import store
+from flaxgen.zoo import clip, decoder, embeddings, files, prior, upsampler
+
+INDEX = "model_index.json"
+KIND = "unclip"
+STAGES = ("clip", "prior", "ar_prior", "decoder", "upsampler_1", "upsampler_2")
+"""Every folder that an unCLIP may have; none is needed by all verbs."""
+MODULES = {"clip": clip, "prior": prior, "ar_prior": prior, "decoder": decoder, "upsampler_1": upsampler,
+           "upsampler_2": upsampler}  # fmt: skip
+VERBS = ("draw", "vary", "blend", "edit", "inpaint")
+PRIORS = {"diffusion": "prior", "autoregressive": "ar_prior"}
+"""What takes captions to image embeddings, and the stage that does."""
+
+
+class Stages(NamedTuple):
+    """What an unCLIP is made of; a stage that is not there is None."""
+
+    clip: clip.Model | None = None
+    prior: prior.Model | None = None
+    ar_prior: prior.Model | None = None
+    decoder: decoder.Model | None = None
+    upsampler_1: upsampler.Model | None = None
+    upsampler_2: upsampler.Model | None = None
+
+    @property
+    def upsamplers(self) -> tuple[upsampler.Model, ...]:
+        """From small to large."""
+        return tuple(stage for stage in (self.upsampler_1, self.upsampler_2) if stage is not None)
+
+
+def is_composite(directory: Path) -> bool:
+    """Whether the directory holds stages rather than one model."""
+    return (directory / INDEX).is_file() and store.read_json(directory / INDEX).get("type") == KIND
+
+
+def load(directory: Path, plan: parallel.Plan) -> Stages:
+    """The stages that the directory has.
+
+    Raises:
+        ValueError: if a stage cannot be read, or was trained with another CLIP.
+    """
+    listed = store.read_json(directory / INDEX).get("stages", {})
+    require(
+        isinstance(listed, dict) and set(listed) <= set(STAGES),
+        f"{directory / INDEX} lists the stages {sorted(listed)}: expected some of {', '.join(STAGES)}",
+    )
+    loaded: dict[str, Any] = {}
+    for name, folder in listed.items():
+        in_here = os.path.basename(str(folder)) == folder
+        require(in_here, f"{directory / INDEX}: {name} is in {folder!r}: expected the name of a folder")
+        if (directory / folder).is_dir():
+            loaded[name] = load_stage(name, directory / folder, plan)
+    check_same_clip(Stages(**loaded), str(directory))
+    return Stages(**loaded)
+
+
+def load_stage(name: str, directory: Path, plan: parallel.Plan) -> Any:
+    """One stage from a run or model directory of its own.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    module: Any = MODULES[name]
+    config, step = files.read_config(directory, module.TYPES)
+    require(isinstance(config, module.Config), f"{directory} holds a {type(config).__name__}, and no {name}")
+    like = jax.eval_shape(lambda: module.init_params(config, jax.random.key(0)))
+    params, step = files.read_weights(directory, like, step)
+    params = jax.device_put(params)
+    if not hasattr(module, "FILE_NAMES"):
+        return module.Model(config, params, step, plan)
+    return module.Model(config, params, step, plan, files.read_files(directory, module.FILE_NAMES))
+
+
+def check_same_clip(stages: Stages, where: str) -> None:
+    """Raises ValueError unless every stage was trained with the CLIP that is there."""
+    if stages.clip is None:
+        return
+    for name in ("prior", "ar_prior", "decoder"):
+        stage = getattr(stages, name)
+        try:
+            if stage is not None:
+                embeddings.check_clip(stage.found, stages.clip.fingerprint)
+        except ValueError as error:
+            raise ValueError(f"{where}: {name}: {error}") from error
+
+
+def compose(directory: Path, sources: Mapping[str, Path], dtype: str | None = None) -> None:
+    """Writes the model directory of the stages in `sources`, runs or model directories by stage; `dtype` is what
+    weights are rounded to, such as "float16".
+
+    Raises:
+        ValueError: if a stage is not known or not what it is called, was trained with another CLIP, or the directory
+            is not empty.
+    """
+    unknown = sorted(set(sources) - set(STAGES))
+    require(not unknown, f"stage {unknown[:1]} is not known: expected some of {', '.join(STAGES)}")
+    here = parallel.make_plan("jit")
+    stages = Stages(**{name: load_stage(name, Path(path), here) for name, path in sources.items()})
+    check_same_clip(stages, "the stages do not belong together")
+    files.new_directory(directory)
+    for name in sources:
+        stage = getattr(stages, name)
+        encoded = configs.encode(stage.config, MODULES[name].TYPES)
+        files.write_model(directory / name, encoded, stage.params, stage.step, getattr(stage, "found", {}), dtype)
+    write_index(directory, tuple(sources))
+
+
+def write_index(directory: Path, names: tuple[str, ...]) -> None:
+    """Says which folders of the directory are stages."""
+    index = {"flaxgen": flaxgen.__version__, "type": KIND, "stages": {name: name for name in names}}
+    (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+def require_stages(stages: Stages, *names: str) -> None:
+    """Raises ValueError naming the first stage that is not there, and which verbs work without it."""
+    for name in names:
+        if getattr(stages, name) is None:
+            if name in PRIORS.values():
+                others = [through for through, prior in PRIORS.items() if getattr(stages, prior) is not None]
+                works = f"vary, blend and edit still work, and draw through {' or '.join([*others, 'text'])}"
+            else:
+                works = f"{', '.join(VERBS)} all need it"
+            raise ValueError(f"this model lacks the stage {name!r}: {works}")
+
+
+def describe(directory: Path) -> str:
+    """The stages and their parameters, in words."""
+    stages = load(directory, parallel.make_plan("jit"))
+    lines = [f"{directory}: unclip, {files.bytes_in(directory) / 2**20:.1f} MiB on disk"]
+    for name, stage in zip(Stages._fields, stages, strict=True):
+        if stage is None:
+            lines.append(f"  {'-':>12}  {name} (not there)")
+            continue
+        count = sum(np.size(x) for x in jax.tree.leaves(stage.params))
+        lines.append(f"  {count:>12,}  {name}: {type(stage.config.net).__name__}, step {stage.step:,}")
+    return "\n".join(lines)
