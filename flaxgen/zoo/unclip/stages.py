@@ -15,6 +15,10 @@ from flaxgen.train import config as configs
 from flaxgen.train.config import require
 from flaxgen.weights import store
 from flaxgen.zoo import clip, decoder, embeddings, files, prior, upsampler
+from flaxgen.zoo.clip import Model as Clip
+from flaxgen.zoo.decoder import Model as UnclipDecoder
+from flaxgen.zoo.prior import Model as Prior
+from flaxgen.zoo.upsampler import Model as Upsampler
 
 INDEX = "model_index.json"
 KIND = "unclip"
@@ -30,15 +34,15 @@ PRIORS = {"diffusion": "prior", "autoregressive": "ar_prior"}
 class Stages(NamedTuple):
     """What an unCLIP is made of; a stage that is not there is None."""
 
-    clip: clip.Model | None = None
-    prior: prior.Model | None = None
-    ar_prior: prior.Model | None = None
-    decoder: decoder.Model | None = None
-    upsampler_1: upsampler.Model | None = None
-    upsampler_2: upsampler.Model | None = None
+    clip: Clip | None = None
+    prior: Prior | None = None
+    ar_prior: Prior | None = None
+    decoder: UnclipDecoder | None = None
+    upsampler_1: Upsampler | None = None
+    upsampler_2: Upsampler | None = None
 
     @property
-    def upsamplers(self) -> tuple[upsampler.Model, ...]:
+    def upsamplers(self) -> tuple[Upsampler, ...]:
         """From small to large."""
         return tuple(stage for stage in (self.upsampler_1, self.upsampler_2) if stage is not None)
 
