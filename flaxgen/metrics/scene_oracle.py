@@ -25,7 +25,7 @@ SPECK = 0.006
 """Pieces of a smaller share of the picture are no objects; the smallest object has 0.023."""
 MIXED = 0.25
 """A piece of which this share or more has another colour than most of it is cut up by colour."""
-MOST_OFF_COLOUR, MOST_MISFIT = 0.6, 0.12
+MOST_OFF_COLOUR, MOST_MISFIT = 0.75, 0.12
 """How far a piece may be from the nearest colour, in shares of that colour's own distance from grey, and from the best
 drawing, as the squared error in shares of its area, to be named."""
 BETWEEN_SIZES = (SMALL[1] * LARGE[0]) ** 0.5
