@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, Int
 
 from flaxgen.types import Keys, PRNGKey, Scalar
 
-Logits: TypeAlias = Float[Array, " N"]
 Choose: TypeAlias = Callable[[Float[Array, " N"], PRNGKey], Int[Array, ""]]
 """A code, from the logits of one example and its key."""
 Step: TypeAlias = Callable[[Int[Array, " B"], Int[Array, ""], Any], tuple[Float[Array, "B N"], Any]]

@@ -7,6 +7,7 @@ import pytest
 
 from flaxgen.nets.ar_prior import ARPrior
 from flaxgen.nets.prior import DiffusionPrior
+from flaxgen.tokens.sampling import make_choice, sample_codes
 
 SIZES = {"embedding_dim": 6, "text_dim": 5, "context": 4, "width": 8, "depth": 2, "heads": 2}
 TINY = DiffusionPrior(**SIZES)
@@ -113,6 +114,20 @@ def test_with_a_cache_the_logits_are_the_same(dtype, run, ar_params, codes, text
         found.append(logits)
     full = run(net, ar_params, **codes, **text)
     np.testing.assert_allclose(jnp.stack(found, 1), full, atol=1e-5 if dtype == "float32" else 0.05)
+
+
+def test_codes_drawn_cold_are_the_likeliest_of_the_full_forward(run, ar_params, codes, text):
+    def draw():
+        def step(code, place, caches):
+            return AR.apply({"params": ar_params}, code, place, caches, text["text_mask"], method="step")
+
+        start = AR.apply({"params": ar_params}, codes["dot_code"], method="start", **text)
+        return sample_codes(start, step, AR.dims, jax.random.split(jax.random.key(3), 3), make_choice(0.0))
+
+    drawn = jax.jit(draw)()
+    logits = run(AR, ar_params, drawn, codes["dot_code"], **text)
+    np.testing.assert_array_equal(logits.argmax(-1), drawn)
+    assert len({tuple(row.tolist()) for row in drawn}) == 3
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,11 @@ def test_an_example_does_not_depend_on_its_batch():
     assert len({tuple(row.tolist()) for row in codes}) > 1
 
 
+def test_mapped_over_single_keys_the_codes_are_the_same():
+    one_by_one = jax.jit(jax.vmap(lambda key: chain(key[None], 2.0)[0]))(keys(6))
+    np.testing.assert_array_equal(one_by_one, chain(keys(6), 2.0))
+
+
 def test_temperature_and_nucleus_do_not_recompile():
     before = chain._cache_size()
     for temperature, top_p in ((1.0, 1.0), (0.0, 0.5), (0.7, 0.9)):
