@@ -61,7 +61,7 @@ def scatter(drawn: Float[np.ndarray, "N 2"], real: Float[np.ndarray, "M 2"] | No
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def draw(samples: Float[np.ndarray, "N *rest"], real: np.ndarray | None = None) -> UInt8[NDArray, "h w 3"]:
+def draw(samples: Shaped[np.ndarray, "N *rest"], real: np.ndarray | None = None) -> UInt8[NDArray, "h w 3"]:
     """Images as a grid (real ones beside them), points as a scatter plot (over the real ones)."""
     if samples.ndim == 2:
         return scatter(samples, real)
@@ -70,7 +70,7 @@ def draw(samples: Float[np.ndarray, "N *rest"], real: np.ndarray | None = None) 
 
 
 def save(
-    path: Path, samples: Float[np.ndarray, "N *rest"], real: np.ndarray | None, about: Mapping[str, object]
+    path: Path, samples: Shaped[np.ndarray, "N *rest"], real: np.ndarray | None, about: Mapping[str, object]
 ) -> None:
     """Writes samples as the arrays themselves (.npz, field `samples`) or as one picture (.png, `about` as its text).
 

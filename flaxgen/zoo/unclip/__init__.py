@@ -1,6 +1,17 @@
 """DALL-E 2 / unCLIP: the stages put together, and what can be done with them [Ramesh22]."""
 
 from flaxgen.zoo.unclip.model import Model, Settings
-from flaxgen.zoo.unclip.stages import STAGES, Stages, check_same_clip, compose, describe, is_composite, load
+from flaxgen.zoo.unclip.stages import SHIPPED, STAGES, Stages, check_same_clip, compose, describe, is_composite, load
 
-__all__ = ["STAGES", "Model", "Settings", "Stages", "check_same_clip", "compose", "describe", "is_composite", "load"]
+__all__ = [
+    "SHIPPED",
+    "STAGES",
+    "Model",
+    "Settings",
+    "Stages",
+    "check_same_clip",
+    "compose",
+    "describe",
+    "is_composite",
+    "load",
+]

@@ -56,6 +56,14 @@ class Model:
             size *= stage.config.factor
         return size
 
+    def reporting(self, progress: Progress) -> "Model":
+        """This model, telling `progress` of every stage that begins."""
+        return replace(self, progress=progress)
+
+    def num_stages(self, verb: str) -> int:
+        """Of how many stages the verb tells `progress`, at most."""
+        return len(self.stages.upsamplers) + {"draw": 3, "inpaint": 3, "vary": 4, "blend": 4, "edit": 5}[verb]
+
     def draw(
         self,
         captions: Sequence[str],

@@ -26,6 +26,8 @@ STAGES = ("clip", "prior", "ar_prior", "decoder", "upsampler_1", "upsampler_2")
 """Every folder that an unCLIP may have; none is needed by all verbs."""
 MODULES = {"clip": clip, "prior": prior, "ar_prior": prior, "decoder": decoder, "upsampler_1": upsampler,
            "upsampler_2": upsampler}  # fmt: skip
+SHIPPED = Path(flaxgen.__file__).parent / "models" / "scenes"
+"""The unCLIP of drawn scenes that comes with the package."""
 VERBS = ("draw", "vary", "blend", "edit", "inpaint")
 PRIORS = {"diffusion": "prior", "autoregressive": "ar_prior"}
 """What takes captions to image embeddings, and the stage that does."""

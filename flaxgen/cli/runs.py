@@ -1,75 +1,27 @@
-"""The command line: thin shells over `train` and `zoo`. Wrong input is one line and exit code 2."""
+"""Commands about runs and models: train, sample, export, compose, import, info."""
 
-import argparse
 import dataclasses
-import os
-import sys
-import traceback
-from collections.abc import Sequence
 from pathlib import Path
 
-DEBUG = "FLAXGEN_DEBUG"
-RUN_OR_MODEL = "a run directory (of `train`) or a model directory (of `export` or `import`)"
+from flaxgen.cli.options import RUN_OR_MODEL, add_devices, add_set, make_plan
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code."""
-    parsed = make_parser().parse_args(arguments)
-    try:
-        return parsed.run(parsed) or 0
-    except (Exception, KeyboardInterrupt) as error:
-        code, line = _verdict(error)
-        if line is None or os.environ.get(DEBUG):
-            _leave(parsed, code, error)
-            raise
-    print(f"flaxgen {parsed.command}: {line}", file=sys.stderr)
-    _leave(parsed, code)
-    return code
-
-
-def _verdict(error: BaseException) -> tuple[int, str | None]:
-    """The exit code, and the line that says it all; None for what the user cannot mend."""
-    text = " ".join(str(error).split())
-    if isinstance(error, KeyboardInterrupt):
-        return 130, "interrupted"
-    if isinstance(error, ValueError | OSError | ImportError):
-        return 2, f"error: {text}"
-    if isinstance(error, FloatingPointError):
-        return 1, f"error: {text}"
-    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in text:
-        first = str(error).strip().partition("\n")[0]
-        return 1, f"error: out of memory ({first}): make the batch smaller (train --set batch_size, sample --set batch)"
-    return 1, None
-
-
-def _leave(parsed, code: int, error: BaseException | None = None) -> None:
-    """Where there are other processes, which may wait for this one, ends it at once; says which error it was."""
-    if parsed.command != "train":
-        return
-    from flaxgen import parallel
-
-    if error is not None and parallel.is_distributed():
-        traceback.print_exception(error)
-    parallel.leave(code)
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("flaxgen", description="The JAX/Flax zoo of image generation.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def add_commands(commands) -> None:
+    """Adds them to the parser."""
     _add_train(commands.add_parser("train", help="train an experiment, or go on with it"))
     _add_sample(commands.add_parser("sample", help="draw a grid of samples"))
     _add_export(commands.add_parser("export", help="write a model directory from a run"))
+    _add_compose(commands.add_parser("compose", help="put the stages of an unCLIP into one model directory"))
     _add_import(commands.add_parser("import", help="read another project's weights into a model directory"))
     _add_info(commands.add_parser("info", help="parameters, config, step and size"))
-    return parser
 
 
 def _add_train(parser):
     parser.add_argument("experiment", type=Path, help="a file with get_config(), such as experiments/ddpm_digits.py")
     parser.add_argument("--workdir", type=Path, required=True, help="the run's directory; an existing one goes on")
-    _add_set(parser, "batch_size=64 or net.channels=96")
+    add_set(parser, "batch_size=64 or net.channels=96")
     parser.add_argument("--steps", type=int, help="short for --set steps=N")
-    _add_devices(parser)
+    add_devices(parser)
     parser.add_argument("--profile", action="store_true", help="trace a few steps to WORKDIR/profile")
     parser.add_argument("--wandb", metavar="PROJECT", help="tell a Weights & Biases project of every logged step")
     several = parser.add_argument_group("several processes (found by themselves on TPU pods, Slurm and MPI)")
@@ -92,8 +44,8 @@ def _add_sample(parser):
     parser.add_argument("--classifier-scale", type=float, metavar="SCALE", help="strength of its guidance (1)")
     parser.add_argument("--beside-data", action="store_true", help="put real examples beside the drawn ones")
     parser.add_argument("--data", type=Path, metavar="DIR", help="where these are (where they were at training)")
-    _add_set(parser, "eta=0.5 or grid=karras (the model's `sampling` fields)")
-    _add_devices(parser)
+    add_set(parser, "eta=0.5 or grid=karras (the model's `sampling` fields)")
+    add_devices(parser)
     parser.set_defaults(run=_sample)
 
 
@@ -102,6 +54,16 @@ def _add_export(parser):
     parser.add_argument("directory", type=Path, metavar="MODEL_DIR", help="where to write; must not exist yet")
     parser.add_argument("--layout", choices=("flaxgen", "diffusers"), default="flaxgen", help="whose layout (flaxgen)")
     parser.set_defaults(run=_export)
+
+
+def _add_compose(parser):
+    parser.add_argument("directory", type=Path, metavar="MODEL_DIR", help="where to write; must not exist yet")
+    parser.add_argument(
+        "stages", nargs="+", metavar="STAGE=DIR", help="clip, prior, ar_prior, decoder, upsampler_1 or upsampler_2, "
+        "and the run or model directory of it",
+    )  # fmt: skip
+    parser.add_argument("--half", action="store_true", help="round weights to float16")
+    parser.set_defaults(run=_compose)
 
 
 def _add_import(parser):
@@ -116,31 +78,6 @@ def _add_info(parser):
     parser.set_defaults(run=_info)
 
 
-def _add_set(parser, example: str):
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=f"override, such as {example}"
-    )
-
-
-def _add_devices(parser):
-    parser.add_argument("--parallel", choices=("jit", "pmap", "mesh"), default="jit", help="one device or many (jit)")
-    parser.add_argument("--mesh", metavar="data=N,fsdp=M", help="the shape of the mesh (all devices as data, fsdp=1)")
-
-
-def _plan(parsed):
-    from flaxgen import parallel
-
-    sizes = {}
-    for part in parsed.mesh.split(",") if parsed.mesh else ():
-        name, _, size = part.partition("=")
-        if name not in ("data", "fsdp") or not size.isdigit():
-            raise ValueError(f"--mesh {parsed.mesh}: expected data=N,fsdp=M")
-        sizes[name] = int(size)
-    if sizes and parsed.parallel != "mesh":
-        raise ValueError(f"--mesh {parsed.mesh} needs --parallel mesh, got --parallel {parsed.parallel}")
-    return parallel.make_plan(parsed.parallel, **sizes)
-
-
 def _train(parsed) -> int:
     from flaxgen import parallel, zoo
     from flaxgen.train import config as configs
@@ -148,7 +85,7 @@ def _train(parsed) -> int:
     parallel.initialize(parsed.coordinator, parsed.num_processes, parsed.process_id)
     steps = [] if parsed.steps is None else [f"steps={parsed.steps}"]
     config = configs.override(zoo.read_experiment(parsed.experiment), [*parsed.set, *steps])
-    zoo.train(config, parsed.workdir, _plan(parsed), profile=parsed.profile, wandb=parsed.wandb)
+    zoo.train(config, parsed.workdir, make_plan(parsed), profile=parsed.profile, wandb=parsed.wandb)
     return 0
 
 
@@ -160,7 +97,7 @@ def _sample(parsed) -> int:
     from flaxgen.train import config as configs
     from flaxgen.zoo import pictures
 
-    model = zoo.load(parsed.model, _plan(parsed))
+    model = zoo.load(parsed.model, make_plan(parsed))
     if _family(model) == "classifier":
         raise ValueError(f"{parsed.model} is a classifier: it draws nothing, and guides a model by --classifier")
     guide = _guide(parsed)
@@ -229,6 +166,19 @@ def _export(parsed) -> int:
 
     zoo.export(parsed.source, parsed.directory, layout=parsed.layout)
     print(f"wrote {parsed.directory}")
+    return 0
+
+
+def _compose(parsed) -> int:
+    from flaxgen.zoo import unclip
+
+    pairs = [stage.partition("=") for stage in parsed.stages]
+    wrong = [f"{name}{equals}{path}" for name, equals, path in pairs if not (name and path)]
+    if wrong:
+        raise ValueError(f"{wrong[0]}: expected STAGE=DIR, for example clip=runs/clip")
+    sources = {name: Path(path) for name, _, path in pairs}
+    unclip.compose(parsed.directory, sources, "float16" if parsed.half else None)
+    print(f"wrote {parsed.directory}: {', '.join(sources)}")
     return 0
 
 
