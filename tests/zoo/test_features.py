@@ -1,0 +1,133 @@
+"""Extractors by name, through the engine where that is what they are for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flaxgen import parallel
+from flaxgen.data import Data
+from flaxgen.data.tokenize import train_bpe
+from flaxgen.nets.classifier import NoisyClassifier
+from flaxgen.nets.clip import CLIP, TextTower, VisionTower
+from flaxgen.nets.unet import UNet
+from flaxgen.zoo import classifier, clip, diffusion, directory
+from flaxgen.zoo.evaluate import Evaluation, evaluate
+from flaxgen.zoo.features import fingerprint, make_extractor
+from flaxgen.zoo.picture_sets import of_draw, of_model
+from flaxgen.zoo.pictures import to_pixels
+from flaxgen.zoo.process import Process
+
+JIT = parallel.make_plan("jit")
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), dtype=np.uint8)
+CAPTIONS = [f"a {colour} {shape}" for colour in ("red", "blue", "green") for shape in ("ball", "cube", "cone", "ring")]
+
+
+def noisy(params):
+    """Parameters away from the zeros that nets start with."""
+    leaves, treedef = jax.tree.flatten(params)
+    rng = np.random.default_rng(0)
+    return treedef.unflatten([x + 0.1 * rng.normal(size=x.shape).astype(np.float32) for x in leaves])
+
+
+def rows(numbers):
+    index = np.asarray(numbers) % len(IMAGES)
+    return {"image": IMAGES[index], "text": np.array([CAPTIONS[i] for i in index], object)}
+
+
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory):
+    """A classifier's model directory."""
+    net = NoisyClassifier(num_classes=10, image_size=8, in_channels=1, channels=8, multipliers=(1,), depth=1,
+                          attention_resolutions=(), head_channels=8, norm_groups=4)  # fmt: skip
+    config = classifier.Config(seed=0, steps=1, batch_size=4, data=Data("digits", image_size=8, channels=1), net=net)
+    path = tmp_path_factory.mktemp("guide") / "model"
+    params = jax.jit(lambda: classifier.init_params(config, jax.random.key(0)))()
+    directory.write_model(path, config, noisy(params), 1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """A CLIP's model directory."""
+    tokenizer = train_bpe(CAPTIONS, 270, 8)
+    net = CLIP(VisionTower(image_size=8, patch=4, width=16, depth=1, heads=2),
+               TextTower(vocab_size=270, context=8, width=16, depth=1, heads=2), embedding_dim=10)  # fmt: skip
+    config = clip.Config(seed=0, steps=1, batch_size=4, data=Data("folder"), net=net, encode_batch=12)
+    path = tmp_path_factory.mktemp("clip") / "model"
+    params = jax.jit(lambda: clip.init_params(config, jax.random.key(0)))()
+    directory.write_model(path, config, noisy(params), 1, {clip.TOKENIZER: tokenizer.to_json().encode()})
+    return path
+
+
+def test_pixels_are_in_unit_range():
+    found = make_extractor("pixels").apply({}, {"image": jnp.array([[[[0], [255]]]], jnp.uint8)})["features"]
+    np.testing.assert_allclose(found, [[-1, 1]])
+
+
+def test_a_classifier_gives_features_and_classes(guide):
+    extractor = make_extractor(f"classifier:{guide}")
+    found = jax.jit(extractor.apply)(extractor.params, {"image": IMAGES})
+    assert found["features"].shape == (12, 8)
+    assert found["logits"].shape == (12, 10)
+    assert np.std(found["features"], axis=0).min() > 1e-4
+    net = directory.load(guide).config.net
+    x = jnp.float32(np.sqrt(1 - 1e-4)) * (jnp.asarray(IMAGES, jnp.float32) / 127.5 - 1)  # of the first of 1000 times
+    logits = jax.jit(net.apply)({"params": extractor.params}, x, jnp.zeros(12))
+    np.testing.assert_allclose(found["logits"], logits, atol=1e-4)
+    assert extractor.name == f"classifier:{fingerprint(extractor.params)}"
+    settings = Evaluation(("is", "fid"), num=40, seed=0, batch=8, splits=2)
+    result = evaluate(of_draw(rows, {})._replace(count=20), of_draw(rows, {}), extractor, settings, JIT)
+    assert 1 <= result["is"] <= 10
+    assert result["features"] == extractor.name
+
+
+def test_clip_score_and_cmmd_are_those_of_the_model(seen):
+    extractor, model = make_extractor(f"clip:{seen}"), clip.load(seen)
+    settings = Evaluation(("clip_score", "cmmd"), num=12, seed=0, batch=8)
+    pictures = of_draw(rows, {})
+    result = evaluate(pictures._replace(count=12), pictures, extractor, settings, JIT)
+    cosines = np.diag(model.similarity(np.repeat(IMAGES, 3, axis=-1), CAPTIONS))
+    assert result["clip_score"] == pytest.approx(100 * np.maximum(cosines, 0).mean(), abs=1e-3)
+    assert result["cmmd"] == pytest.approx(0, abs=1e-4)
+    assert result["features"] == f"clip:{model.fingerprint}"
+    silent = of_draw(lambda numbers: {"image": rows(numbers)["image"]}, {})
+    with pytest.raises(ValueError, match="clip_score needs captions"):
+        evaluate(None, silent, extractor, Evaluation(("clip_score",), num=12, seed=0), JIT)
+
+
+def test_a_model_is_drawn_from_by_number():
+    """Whatever the batch, in the pictures that `sample` gives."""
+    net = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
+               attention_resolutions=())  # fmt: skip
+    config = diffusion.Config(
+        seed=0, steps=1, batch_size=4, data=Data("digits", image_size=8, channels=1), net=net,
+        process=Process(schedule="cosine", timesteps=8), sampling=diffusion.Sampling(steps=2, batch=4),
+    )  # fmt: skip
+    params = noisy(jax.jit(lambda: diffusion.init_params(config, jax.random.key(0)))())
+    model = diffusion.Model(config, params, 3, JIT)
+    pictures = of_model(model, seed=5)
+    assert pictures.about["step"] == 3
+    stream = pictures.read(4, 4)
+    drawn = np.concatenate([next(stream)["image"] for _ in range(2)])
+    np.testing.assert_array_equal(to_pixels(drawn), to_pixels(model.sample(jax.random.key(5), 12)[4:]))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pixel", "features='pixel' is not known: expected one of pixels, inception, clip, classifier"),
+        ("pixels:x", "expected pixels, inception:FILE, clip:MODEL or classifier:MODEL"),
+        ("clip", "features='clip': expected pixels"),
+        ("clip:nowhere", "nowhere is no run or model directory"),
+        ("inception:nowhere", "there is no nowhere: download"),
+    ],
+)
+def test_names_that_are_none(name, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        make_extractor(name)
+
+
+def test_a_net_of_another_family_is_refused(seen):
+    with pytest.raises(ValueError, match="is no classifier"):
+        make_extractor(f"classifier:{seen}")
