@@ -4,12 +4,14 @@
 
 Both sides start from the same random weights and uint8 pictures, and give the 2048 features that FID is computed from.
 The speed of a side is the median over the rounds; its first call, which compiles, is not counted. The two sides keep
-all cores busy in turn, so what else runs on the machine tells on both; leave it idle all the same.
+all cores busy in turn, but leave the machine idle: torch's threads wait for each other at every layer and suffer more
+from what else runs. CPU seconds tell the work itself; with OMP_NUM_THREADS=1 and `taskset -c 0` nothing waits in them.
 """
 
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,8 +26,11 @@ from flaxgen.nets.inception import Inception
 from flaxgen.parallel import make_plan
 from flaxgen.types import Params
 from flaxgen.weights import store
-from flaxgen.weights.inception import export_inception
-from tests.parity import torchvision_stub
+from flaxgen.weights.inception import abstract_params, export_inception
+
+# a module of the tests, which are no package
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "parity"))
+import torchvision_stub
 
 with torchvision_stub.installed():
     import torch_fidelity
@@ -33,6 +38,18 @@ with torchvision_stub.installed():
 
 FEATURE = "2048"
 Work = Callable[[], np.ndarray]
+
+
+def random_params() -> Params:
+    """He-normal kernels behind neutral batch normalisations."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if leaf.ndim == 1:
+            return np.full(leaf.shape, path[-1].key in ("scale", "variance"), np.float32)
+        return rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract_params())
 
 
 def flaxgen_work(params: Params, images: np.ndarray) -> Work:
@@ -62,16 +79,17 @@ def torch_work(params: Params, images: np.ndarray) -> Work:
     return work
 
 
-def measure(sides: dict[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every round of every side."""
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
+def measure(sides: dict[str, Work], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds, and CPU seconds, of every round of every side."""
+    taken = {side: {"seconds": [], "cpu_seconds": []} for side in sides}
     for run in range(rounds + 1):
         for side, work in sides.items():
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             work()
             if run:
-                seconds[side].append(time.perf_counter() - start)
-    return seconds
+                taken[side]["seconds"].append(time.perf_counter() - start)
+                taken[side]["cpu_seconds"].append(time.process_time() - cpu_start)
+    return taken
 
 
 def main() -> None:
@@ -82,20 +100,23 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     images = np.random.default_rng(0).integers(0, 256, (options.batch, options.size, options.size, 3), np.uint8)
-    params = jax.jit(Inception().init)(jax.random.key(0), images[:1])["params"]
+    params = random_params()
     sides = {"flaxgen": flaxgen_work(params, images), "torch-fidelity": torch_work(params, images)}
     outputs = [work() for work in sides.values()]
     print(f"largest difference of a feature: {np.abs(outputs[0] - outputs[1]).max():.1e}")
-    seconds = measure(sides, options.rounds)
-    speeds = {side: options.batch / statistics.median(taken) for side, taken in seconds.items()}
-    ratio = speeds["flaxgen"] / speeds["torch-fidelity"]
-    for side, taken in seconds.items():
-        print(f"{side:16}{speeds[side]:8.2f} images/s  rounds {[round(s, 2) for s in taken]}")
+    taken = measure(sides, options.rounds)
+    medians = {side: {name: statistics.median(of) for name, of in found.items()} for side, found in taken.items()}
+    for side, median in medians.items():
+        speed, work = options.batch / median["seconds"], median["cpu_seconds"] / options.batch
+        rounds = [round(seconds, 2) for seconds in taken[side]["seconds"]]
+        print(f"{side:16}{speed:8.2f} images/s {work:8.3f} CPU s/image  rounds {rounds}")
+    ratios = {name: medians["torch-fidelity"][name] / of for name, of in medians["flaxgen"].items()}
     versions = {"jax": jax.__version__, "torch": torch.__version__, "torch-fidelity": torch_fidelity.__version__}
-    print(f"ratio {ratio:.2f}; {versions}, {jax.devices()[0].platform}, {torch.get_num_threads()} torch threads")
+    print(f"ratio {ratios['seconds']:.2f}, of CPU seconds {ratios['cpu_seconds']:.2f}")
+    print(f"{versions}, {jax.devices()[0].platform}, {torch.get_num_threads()} torch threads")
     if options.json:
-        found = {"batch": options.batch, "size": options.size, "seconds": seconds, "images_per_second": speeds}
-        options.json.write_text(json.dumps(found | {"ratio": ratio, "versions": versions}, indent=2) + "\n")
+        found = {"batch": options.batch, "size": options.size, "taken": taken, "ratios": ratios, "versions": versions}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
