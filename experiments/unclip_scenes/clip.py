@@ -9,7 +9,7 @@ from flaxgen.zoo.clip import Config, Vocabulary
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=1700,
+        steps=2200,
         batch_size=256,
         data=Data(source="scenes", image_size=32, size=2**20),
         net=CLIP(

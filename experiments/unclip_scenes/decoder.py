@@ -1,6 +1,7 @@
 """The 32 px decoder of the unCLIP that comes with flaxgen."""
 
 from flaxgen.data import Data
+from flaxgen.nets.clip import TextTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
@@ -33,12 +34,13 @@ def get_config() -> Config:
             embedding_dim=128,
             text_dim=128,
             null_text=True,
+            text=TextTower(vocab_size=384, context=24, width=128, depth=2, heads=4),
         ),
         context=24,
         process=Process(schedule="cosine", prediction="v"),
         objective=Objective(weight="simple"),
         text_dropout=0.3,
-        optimizer=Optimizer(name="adamw", learning_rate=1e-3, weight_decay=0.01, warmup=300, decay="cosine"),
+        optimizer=Optimizer(name="adamw", learning_rate=8e-4, weight_decay=0.01, warmup=200, decay="cosine"),
         ema=Ema(decay=0.999),
         sampling=Sampling(sampler="ddim", steps=25, guidance=2.0, batch=64),
         log_every=50,
