@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from flaxgen.data.transforms import center_crop, resize_short_side
 from flaxgen.diffusion import interpolate
@@ -84,7 +84,7 @@ class Model:
         text = self._text([caption for caption in captions for _ in range(num)])
         condition = self._image_condition(text, through, keys["prior"], settings)
         small = self._decode(condition, keys["decoder"], self._sampling(settings), "draw")
-        return self._enlarge(small, keys["upsamplers"])
+        return self.enlarge(small, keys["upsamplers"])
 
     def vary(
         self, image: UInt8[np.ndarray, "H W 3"], *, seed: int, num: int, invert: bool = False,
@@ -96,11 +96,11 @@ class Model:
         condition = self._of_pictures(np.repeat(self._fit(image)[None], num, 0))
         if not invert:
             small = self._decode(condition, keys["decoder"], self._sampling(settings), "draw")
-            return self._enlarge(small, keys["upsamplers"])
+            return self.enlarge(small, keys["upsamplers"])
         x_T = self._invert(self._fit(image)[None], settings)
         sampling = self._walk_back(settings)
         small = self._decode({**condition, "x_T": np.repeat(x_T, num, 0)}, keys["decoder"], sampling, "redraw")
-        return self._enlarge(small, keys["upsamplers"])
+        return self.enlarge(small, keys["upsamplers"])
 
     def blend(
         self, a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "h w 3"], *, seed: int, num: int,
@@ -155,7 +155,7 @@ class Model:
         condition = self._image_condition(text, through, keys["prior"], settings)
         parts = _keep(known, free, self._decoder_size, num)
         drawn = self._decode({**condition, **parts}, keys["decoder"], self._sampling(settings), "inpaint")
-        drawn = self._enlarge(drawn, keys["upsamplers"], known, free)
+        drawn = self.enlarge(drawn, keys["upsamplers"], known, free)
         return np.where(free[None], drawn, known[None])
 
     # The stages, each told of what the one before made
@@ -204,9 +204,17 @@ class Model:
         num = len(between["image_embedding"])
         rest = {name: np.repeat(value[:1], num, 0) for name, value in condition.items()}
         small = self._decode({**rest, **between}, keys["decoder"], self._walk_back(settings), "redraw")
-        return self._enlarge(small, keys["upsamplers"])
+        return self.enlarge(small, keys["upsamplers"])
 
-    def _enlarge(self, small, key: PRNGKey, known=None, free=None) -> Pictures:
+    def enlarge(
+        self,
+        small: Float[np.ndarray, "N h w C"],
+        key: PRNGKey,
+        known: UInt8[np.ndarray, "H W C"] | None = None,
+        free: Bool[np.ndarray, "H W 1"] | None = None,
+    ) -> Pictures:
+        """Small pictures [-1, 1] through the upsamplers; what is `known` and not `free` stays, as far as one can see
+        at each size."""
         for i, stage in enumerate(self.stages.upsamplers):
             self.progress(f"upsampler to {small.shape[1] * stage.config.factor} px")
             parts = None

@@ -1,0 +1,207 @@
+"""How well does an unCLIP of scenes draw? The scene oracle reads what it drew.
+
+python -m benchmarks.unclip_scenes draw          # seen and unseen compositions
+python -m benchmarks.unclip_scenes given         # what the decoder is given [Ramesh22, sec. 5.1], three seeds
+python -m benchmarks.unclip_scenes guidance      # accuracy against diversity; --plot FILE draws it
+python -m benchmarks.unclip_scenes vary          # variations, and whether they keep the objects
+python -m benchmarks.unclip_scenes edit          # text diffs, and whether they arrive
+python -m benchmarks.unclip_scenes inpaint       # pixels that changed outside the mask
+python -m benchmarks.unclip_scenes upsample      # real renders made small: the oracle's accuracy and PSNR
+python -m benchmarks.unclip_scenes speed         # seconds for 4 pictures at the second call, by stage
+
+All take --model DIR (the shipped one), --num N (512) and --seed N (0), and print JSON.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import flaxgen
+from flaxgen.data import Data, open_source
+from flaxgen.metrics.picture import psnr
+from flaxgen.metrics.scene_oracle import accuracy, holds, spread
+from flaxgen.scenes.captions import COLOURS, SHAPES, parse
+from flaxgen.zoo import unclip, upsampler
+from flaxgen.zoo.pictures import to_pixels
+
+DATA_SEED = 1
+"""Scenes of another seed than the models were trained on."""
+GIVEN = ("nothing", "text", "diffusion", "autoregressive")
+WAYS = (("fresh noise", False, None), ("inverted, eta 0.5", True, 0.5), ("inverted, eta 1", True, 1.0))
+"""Of varying: its name, whether from inverted noise, and with which eta."""
+SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+
+
+def scenes(split: str, num: int, size: int) -> tuple[np.ndarray, list[str]]:
+    """Pictures and captions that training never met."""
+    source = open_source(Data("scenes", split=split, seed=DATA_SEED, size=num, image_size=size))
+    examples = [source[i] for i in range(num)]
+    return np.stack([example["image"] for example in examples]), [example["text"] for example in examples]
+
+
+def draw(model: unclip.Model, num: int, seed: int) -> dict:
+    """Share of captions that hold, at the size drawn."""
+    result = {}
+    for split in ("seen", "novel"):
+        captions = scenes(split, num, 16)[1]
+        drawn = model.draw(captions, seed=seed)
+        held = np.array([holds(image, caption) for image, caption in zip(drawn, captions, strict=True)])
+        single = np.array([len(parse(caption).things) == 1 for caption in captions])
+        result[split] = {"all": held.mean(), "one object": held[single].mean(), "two objects": held[~single].mean()}
+    return result
+
+
+def given(model: unclip.Model, num: int, seed: int) -> dict:
+    """The same by what the decoder is given, on seen compositions: mean and deviation of three seeds."""
+    captions = scenes("seen", num, 16)[1]
+    result = {}
+    for through in GIVEN:
+        shares = [accuracy(model.draw(captions, seed=seed + i, through=through), captions) for i in range(3)]
+        result[through] = {"mean": np.mean(shares), "deviation": np.std(shares, ddof=1), "seeds": shares}
+    return result
+
+
+def guidance(model: unclip.Model, num: int, seed: int) -> dict:
+    """Accuracy over captions, and the mean distance of places where 16 pictures of one caption put its objects."""
+    captions = scenes("seen", num, 16)[1]
+    few = captions[:16]
+    result = {}
+    for scale in SCALES:
+        settings = unclip.Settings(guidance=scale)
+        several = model.draw(few, seed=seed, num=16, settings=settings).reshape(
+            len(few), 16, *[model.image_size] * 2, 3
+        )
+        spreads = [spread(images, caption) for images, caption in zip(several, few, strict=True)]
+        result[str(scale)] = {
+            "accuracy": accuracy(model.draw(captions, seed=seed, settings=settings), captions),
+            "spread": float(np.nanmean(spreads)),
+        }
+    return result
+
+
+def vary(model: unclip.Model, num: int, seed: int) -> dict:
+    """Variations of real scenes: whether the source's caption holds, and how far they are from the source."""
+    images, captions = scenes("seen", num // 4, model.image_size)
+    result = {}
+    for name, invert, eta in (
+        ("fresh noise", False, None),
+        ("inverted, eta 0.5", True, 0.5),
+        ("inverted, eta 1", True, 1.0),
+    ):
+        held, distance = [], []
+        for image, caption in zip(images, captions, strict=True):
+            drawn = model.vary(image, seed=seed, num=4, invert=invert, settings=unclip.Settings(eta=eta))
+            held += [holds(picture, caption) for picture in drawn]
+            distance += [np.abs(picture.astype(float) - image).mean() for picture in drawn]
+        result[name] = {"holds": np.mean(held), "mean absolute difference": np.mean(distance)}
+    return result
+
+
+def edit(model: unclip.Model, num: int, seed: int) -> dict:
+    """Single objects of one kind to another, 7 pictures on the way: whether any, and whether the last, holds."""
+    rng = np.random.default_rng(seed)
+    images, captions = scenes("seen", 4 * num, model.image_size)
+    chosen = [i for i, caption in enumerate(captions) if len(parse(caption).things) == 1][: num // 4]
+    ends, reached = [], []
+    for i in chosen:
+        thing = parse(captions[i]).things[0]
+        colour = rng.choice([c for c in COLOURS if c != thing.colour])
+        shape = rng.choice([s for s in SHAPES if s != thing.shape])
+        source, target = f"a {thing.colour} {thing.shape}", f"a {colour} {shape}"
+        drawn = model.edit(images[i], source, target, seed=seed, num=7, strength=1.0)
+        there = [holds(picture, target) for picture in drawn]
+        ends.append(there[-1])
+        reached.append(any(there))
+    return {"last holds": np.mean(ends), "any holds": np.mean(reached), "edits": len(chosen)}
+
+
+def inpaint(model: unclip.Model, num: int, seed: int) -> dict:
+    """The right half of scenes drawn anew: pixels of the left half that changed."""
+    images, captions = scenes("seen", num // 16, model.image_size)
+    mask = np.zeros(images.shape[1:3], bool)
+    mask[:, model.image_size // 2 :] = True
+    changed = sum(
+        int((model.inpaint(image, mask, caption, seed=seed)[0] != image)[~mask].any(-1).sum())
+        for image, caption in zip(images, captions, strict=True)
+    )
+    return {"pixels changed outside the mask": changed, "pictures": len(images)}
+
+
+def upsample(model: unclip.Model, num: int, seed: int) -> dict:
+    """Renders at the final size, made small and enlarged by the upsamplers and by bicubic interpolation."""
+    images, captions = scenes("seen", num, model.image_size)
+    factor = int(np.prod([stage.config.factor for stage in model.stages.upsamplers]))
+    small = np.asarray(upsampler.shrink(images / np.float32(127.5) - 1, factor))
+    large = model.enlarge(small, jax.random.key(seed))
+    bicubic = to_pixels(np.asarray(jnp.clip(jax.image.resize(small, images.shape, "bicubic"), -1, 1)))
+    return {
+        name: {"accuracy": accuracy(made, captions), "psnr": float(np.mean(psnr(images, made, 255)))}
+        for name, made in (("upsamplers", large), ("bicubic", bicubic))
+    } | {"small": {"accuracy": accuracy(to_pixels(small), captions)}}
+
+
+def speed(model: unclip.Model, num: int, seed: int) -> dict:
+    """Seconds of 4 pictures, everything compiled, and the share of each stage."""
+    began: list[tuple[str, float]] = []
+    reporting = model.reporting(lambda stage: began.append((stage, time.perf_counter())))
+    for _ in range(2):
+        began.clear()
+        reporting.draw(["a red circle above a blue square"], seed=seed, num=4)
+        began.append(("end", time.perf_counter()))
+    total = began[-1][1] - began[0][1]
+    shares = {name: (after[1] - at) / total for (name, at), after in itertools.pairwise(began)}
+    return {"seconds": total, "shares": shares}
+
+
+MEASURES: dict[str, Callable[[unclip.Model, int, int], dict]] = {
+    measure.__name__: measure for measure in (draw, given, guidance, vary, edit, inpaint, upsample, speed)
+}
+
+
+def plot(path: Path, result: dict) -> None:
+    """Accuracy against diversity, a point a guidance scale."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4), dpi=120, layout="tight")
+    axes = figure.add_subplot()
+    points = [(value["spread"], value["accuracy"], scale) for scale, value in result.items()]
+    axes.plot([x for x, _, _ in points], [y for _, y, _ in points], marker="o")
+    for x, y, scale in points:
+        axes.annotate(scale, (x, y), textcoords="offset points", xytext=(5, 5))
+    axes.set_xlabel("spread of the objects' places (rms, shares of the side)")
+    axes.set_ylabel("share of captions that hold")
+    figure.savefig(path)
+
+
+def rounded(value):
+    """Numbers to four digits, for reading."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return round(float(value), 4) if isinstance(value, float | np.floating) else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measure", choices=MEASURES)
+    parser.add_argument("--model", type=Path, default=unclip.SHIPPED)
+    parser.add_argument("--num", type=int, default=512)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot", type=Path)
+    parsed = parser.parse_args()
+    result = rounded(MEASURES[parsed.measure](flaxgen.load(parsed.model), parsed.num, parsed.seed))
+    print(json.dumps({parsed.measure: result}, indent=2))
+    if parsed.plot and parsed.measure == "guidance":
+        plot(parsed.plot, result)
+
+
+if __name__ == "__main__":
+    main()
