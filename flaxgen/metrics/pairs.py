@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 from numpy.typing import NDArray
 
-Pictures: TypeAlias = Shaped[Array | NDArray, "B H W C"]
-PairMetric: TypeAlias = Callable[[Pictures, Pictures], Float[Array | NDArray, " B"]]
-"""One number a pair; what PSNR, SSIM and a perceptual distance such as LPIPS have in common."""
+Pictures: TypeAlias = Shaped[Array | NDArray, "_ _ _ _"]
+PairMetric: TypeAlias = Callable[[Pictures, Pictures], Float[Array | NDArray, " _"]]
+"""From two batches [B H W C] to one number a pair [B]; what PSNR, SSIM and a perceptual distance such as LPIPS have in common."""
 
 
 def mean_over_pairs(metric: PairMetric, batches: Iterable[tuple[Pictures, Pictures]]) -> float:
