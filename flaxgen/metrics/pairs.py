@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Pictures: TypeAlias = Shaped[Array | NDArray, "_ _ _ _"]
 PairMetric: TypeAlias = Callable[[Pictures, Pictures], Float[Array | NDArray, " _"]]
-"""From two batches [B H W C] to one number a pair [B]; what PSNR, SSIM and a perceptual distance such as LPIPS have in common."""
+"""From two batches [B H W C] to one number a pair [B]: PSNR, SSIM, a perceptual distance such as LPIPS."""
 
 
 def mean_over_pairs(metric: PairMetric, batches: Iterable[tuple[Pictures, Pictures]]) -> float:
