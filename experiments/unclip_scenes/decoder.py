@@ -13,8 +13,8 @@ from flaxgen.zoo.process import Process
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=8000,
-        batch_size=128,
+        steps=12000,
+        batch_size=64,
         data=Data(source="scenes", image_size=32, size=2**16),
         net=Decoder(
             unet=UNet(
@@ -22,7 +22,7 @@ def get_config() -> Config:
                 patch=4,
                 channels=128,
                 multipliers=(1, 1),
-                depth=2,
+                depth=1,
                 attention_resolutions=(8, 4),
                 time_channels=128,
                 head_channels=32,
@@ -40,10 +40,10 @@ def get_config() -> Config:
         process=Process(schedule="cosine", prediction="v"),
         objective=Objective(weight="simple"),
         text_dropout=0.3,
-        optimizer=Optimizer(name="adamw", learning_rate=8e-4, weight_decay=0.01, warmup=200, decay="cosine"),
-        ema=Ema(decay=0.999),
+        optimizer=Optimizer(name="adamw", learning_rate=6e-4, weight_decay=0.01, warmup=200, decay="cosine"),
+        ema=Ema(decay=0.9995),
         sampling=Sampling(sampler="ddim", steps=25, guidance=2.0, batch=64),
-        log_every=50,
+        log_every=100,
         preview_every=1000,
         checkpoint_every=500,
     )
