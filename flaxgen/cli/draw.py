@@ -7,8 +7,8 @@ from flaxgen.cli.options import add_devices, make_plan
 
 def add_commands(commands) -> None:
     """Adds them to the parser."""
-    drawing = commands.add_parser("draw", help="draw what a caption says")
-    drawing.add_argument("caption")
+    drawing = commands.add_parser("draw", help="draw what captions say")
+    drawing.add_argument("captions", nargs="+", metavar="caption", help="one, or several for a row each")
     _add_through(drawing)
     _add_drawing(drawing, 4, _draw)
 
@@ -59,9 +59,9 @@ def _add_drawing(parser, num: int, run) -> None:
 
 def _draw(parsed) -> int:
     def draw(model, settings):
-        return model.draw([parsed.caption], seed=parsed.seed, num=parsed.num, through=parsed.through, settings=settings)
+        return model.draw(parsed.captions, seed=parsed.seed, num=parsed.num, through=parsed.through, settings=settings)
 
-    return _make(parsed, draw, prompt=parsed.caption)
+    return _make(parsed, draw, prompt="\n".join(parsed.captions))
 
 
 def _vary(parsed) -> int:
@@ -139,8 +139,12 @@ def _make(parsed, draw, **about) -> int:
 
         drawn = draw(model.reporting(progress), settings)
     chosen = {name: value for name, value in settings._asdict().items() if value is not None}
-    pictures.save(parsed.out, drawn, None, {**about, "seed": parsed.seed, "verb": parsed.command, **chosen,
-                                            "model": parsed.model or "shipped"})  # fmt: skip
+    told = {**about, "seed": parsed.seed, "verb": parsed.command, **chosen, "model": parsed.model or "shipped"}
+    captions = getattr(parsed, "captions", ())
+    if len(captions) > 1 and parsed.out.suffix == ".png":
+        pictures.save_png(parsed.out, pictures.captioned(drawn, captions), told)
+    else:
+        pictures.save(parsed.out, drawn, None, told)
     print(f"wrote {parsed.out}: {len(drawn)} pictures of {drawn.shape[2]}x{drawn.shape[1]}, seed {parsed.seed}")
     return 0
 

@@ -1,17 +1,21 @@
 """Samples as one picture: grids of images, scatter plots of points, and PNG files that know how they were made."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 SMALLEST_SIDE = 64
 """Images smaller than this are enlarged by a whole factor, so that a grid of 8 x 8 digits can be looked at."""
+
+
+CAPTION_SIZE = 12
+"""Pixels of a caption's letters."""
 
 
 def grid(images: Shaped[np.ndarray, "N H W C"], columns: int | None = None, gap: int = 2) -> UInt8[NDArray, "h w 3"]:
@@ -28,6 +32,18 @@ def grid(images: Shaped[np.ndarray, "N H W C"], columns: int | None = None, gap:
         top, left = (gap + n * (size + gap) for n, size in zip(divmod(i, columns), (height, width), strict=True))
         canvas[top : top + height, left : left + width] = image
     return canvas
+
+
+def captioned(images: UInt8[np.ndarray, "N H W 3"], captions: Sequence[str], gap: int = 2) -> UInt8[NDArray, "h w 3"]:
+    """A row for each caption, with as many of the images as fall to it; the caption stands above."""
+    rows = [grid(part, columns=len(part), gap=gap) for part in np.split(images, len(captions))]
+    width, font = rows[0].shape[1], ImageFont.load_default(CAPTION_SIZE)
+    parts = []
+    for caption, row in zip(captions, rows, strict=True):
+        strip = Image.new("RGB", (width, 2 * CAPTION_SIZE), "white")
+        ImageDraw.Draw(strip).text((gap, CAPTION_SIZE // 2), caption, "black", font)
+        parts += [np.asarray(strip), row]
+    return np.concatenate(parts)
 
 
 def to_pixels(images: Float[np.ndarray, "*any"]) -> UInt8[np.ndarray, "*any"]:
@@ -81,9 +97,15 @@ def save(
     if path.suffix == ".npz":
         np.savez_compressed(path, samples=samples)
     elif path.suffix == ".png":
-        text = PngInfo()
-        for key, value in about.items():
-            text.add_text(key, str(value))
-        Image.fromarray(draw(samples, real)).save(path, pnginfo=text)
+        save_png(path, draw(samples, real), about)
     else:
         raise ValueError(f"--out {path}: expected a name that ends in .png or .npz")
+
+
+def save_png(path: Path, picture: UInt8[NDArray, "h w 3"], about: Mapping[str, object]) -> None:
+    """Writes one picture, with `about` as its text."""
+    text = PngInfo()
+    for key, value in about.items():
+        text.add_text(key, str(value))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path, pnginfo=text)
