@@ -124,7 +124,7 @@ def init_params(config: Config, key: PRNGKey) -> Params:
     return config.net.init(key, jnp.zeros((1, *image_shape(config))), jnp.ones(1), **given)["params"]
 
 
-def make_loss(config: Config, empty: Condition) -> Loss:
+def make_loss(config: Config, empty: Mapping[str, Any]) -> Loss:
     """The denoising loss, with image embedding and caption hidden each by a draw of its own."""
     no_image, no_text = {"has_image": np.zeros(1, bool)}, {"has_text": np.zeros(1, bool)}
     if not config.net.null_text:
@@ -140,7 +140,7 @@ def make_loss(config: Config, empty: Condition) -> Loss:
     return make_denoising_loss(config.process, config.objective, learned, apply, inputs)
 
 
-def make_training(config: Config, empty: Condition | None = None):
+def make_training(config: Config, empty: Mapping[str, Any] | None = None):
     """`init(key)` and `make_step(axis_name)` of the run; without the `empty` caption (text fields with a batch axis of
     1) its step is good for its shapes only."""
     if empty is None:
@@ -179,7 +179,7 @@ def build(config: Config, found: Files) -> Experiment:
     here = parallel.jit_plan()
 
     def preview(state, key):
-        shown = [cached[i] for i in range(config.sampling.batch)]
+        shown = [cached[i] for i in range(min(config.sampling.batch, len(cached)))]
         condition = {name: np.stack([example[name] for example in shown]) for name in told(config)}
         drawn = Model(config, state.ema_params, 0, here, found).draw(condition, key, empty=empty)
         return pictures.grid(drawn)
@@ -253,6 +253,10 @@ class Model:
             ValueError: if guidance is asked of a decoder that was not trained for it.
         """
         chosen = sampling or self.config.sampling
+        require(
+            chosen.guidance == 1 or min(self.config.image_dropout, self.config.text_dropout) > 0,
+            f"guidance={chosen.guidance} needs a decoder trained with image_dropout and text_dropout, this one was not",
+        )
         num = len(condition["image_embedding"])
         batch = batch_for(num, chosen.batch, self.plan.devices)
         ones = np.ones(num, bool)

@@ -67,7 +67,7 @@ def make_loss(config: Config, statistics: Mapping[str, np.ndarray]) -> Loss:
 
 def make_quantiser(statistics: Mapping[str, Any]) -> quantise.Quantiser:
     """What an autoregressive prior's codes stand for."""
-    return quantise.Quantiser(**{name: statistics[name] for name in quantise.Quantiser._fields})
+    return quantise.Quantiser(**{name: jnp.asarray(statistics[name]) for name in quantise.Quantiser._fields})
 
 
 def _code_loss(net: ARPrior, fitted: quantise.Quantiser, read: losses.Inputs) -> losses.ExampleLoss:
