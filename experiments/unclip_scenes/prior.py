@@ -10,7 +10,7 @@ from flaxgen.zoo.prior import Config
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=2500,
+        steps=1200,
         batch_size=256,
         data=Data(source="scenes", image_size=32, size=2**16),
         net=DiffusionPrior(embedding_dim=128, text_dim=128, context=24, width=128, depth=4, heads=4),

@@ -11,7 +11,7 @@ from flaxgen.zoo.upsampler import Config
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=3000,
+        steps=1500,
         batch_size=64,
         data=Data(source="scenes", resize=128, image_size=32, random_crop=True, size=2**20),
         net=UNet(
