@@ -11,3 +11,13 @@ import jax  # noqa: E402 (reads both when it is imported)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """The unCLIP of `unclip_toy.py`."""
+    import unclip_toy
+
+    return unclip_toy.train_stages(tmp_path_factory.mktemp("unclip"))

@@ -1,0 +1,108 @@
+"""A tiny unCLIP of scenes, every stage trained by `zoo.train` for a few steps: real files, and nothing to look at.
+
+Pictures are 16 px in CLIP and the decoder, and 32 and 64 px behind the two upsamplers.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flaxgen import parallel, zoo
+from flaxgen.data import Data
+from flaxgen.nets.ar_prior import ARPrior
+from flaxgen.nets.clip import CLIP, TextTower, VisionTower
+from flaxgen.nets.decoder import Decoder
+from flaxgen.nets.prior import DiffusionPrior
+from flaxgen.nets.unet import UNet
+from flaxgen.train.optim import Optimizer
+from flaxgen.zoo import clip, decoder, prior, unclip, upsampler
+from flaxgen.zoo.diffusion import Objective, Sampling
+from flaxgen.zoo.process import Process
+
+CONTEXT, DIM, WIDTH, SIZE, STEPS = 12, 8, 16, 16, 6
+RUN: Any = {"seed": 0, "steps": STEPS, "batch_size": 8, "log_every": 1, "preview_every": 0}
+DATA = Data(source="scenes", image_size=SIZE, size=48, threads=0)
+FAST = Optimizer(learning_rate=1e-2)
+TABLE = Process(schedule="cosine", timesteps=16, prediction="v")
+
+UNET = UNet(
+    image_size=SIZE, patch=4, channels=8, multipliers=(1,), depth=1, attention_resolutions=(4,), middle="none",
+    norm_groups=4, time_channels=8, scale_shift=True, added=True, token_dim=8,
+)  # fmt: skip
+ENLARGING = dataclasses.replace(UNET, attention_resolutions=(), added=False, token_dim=0, low_res=True)
+TEXT = {"embedding_dim": DIM, "text_dim": WIDTH, "context": CONTEXT, "width": 16, "depth": 1, "heads": 2}
+
+CLIP_CONFIG = clip.Config(
+    **RUN,
+    data=DATA,
+    net=CLIP(
+        vision=VisionTower(image_size=SIZE, patch=8, width=WIDTH, depth=1, heads=2),
+        text=TextTower(vocab_size=300, context=CONTEXT, width=WIDTH, depth=1, heads=2),
+        embedding_dim=DIM,
+    ),
+    vocabulary=clip.Vocabulary(size=300, captions=48),
+    optimizer=FAST,
+)
+PRIOR_CONFIG = prior.Config(
+    **RUN,
+    data=DATA,
+    net=DiffusionPrior(**TEXT),
+    process=Process(schedule="cosine", timesteps=16, prediction="x0"),
+    optimizer=FAST,
+    sampling=Sampling(sampler="ddpm", steps=2, grid="linspace", limit=10.0, guidance=2.0),
+)
+AR_PRIOR_CONFIG = dataclasses.replace(PRIOR_CONFIG, net=ARPrior(**TEXT, dims=4, buckets=16, dot_buckets=8))
+DECODER_CONFIG = decoder.Config(
+    **RUN,
+    data=DATA,
+    net=Decoder(unet=UNET, embedding_dim=DIM, text_dim=WIDTH, image_tokens=2, null_text=True),
+    context=CONTEXT,
+    process=TABLE,
+    optimizer=FAST,
+    sampling=Sampling(steps=4, guidance=3.0),
+)
+UPSAMPLER_CONFIG = upsampler.Config(
+    **RUN,
+    data=dataclasses.replace(DATA, resize=32, random_crop=True),
+    net=ENLARGING,
+    factor=2,
+    process=TABLE,
+    objective=Objective(weight="simple"),
+    optimizer=FAST,
+    tile=64,
+    overlap=16,
+    sampling=Sampling(steps=2),
+)
+CONFIGS = {
+    "clip": CLIP_CONFIG,
+    "prior": PRIOR_CONFIG,
+    "ar_prior": AR_PRIOR_CONFIG,
+    "decoder": DECODER_CONFIG,
+    "upsampler_1": UPSAMPLER_CONFIG,
+    "upsampler_2": dataclasses.replace(
+        UPSAMPLER_CONFIG, data=dataclasses.replace(UPSAMPLER_CONFIG.data, resize=64), degrade="bsr"
+    ),
+}
+TOLD_BY_CLIP = ("prior", "ar_prior", "decoder")
+
+
+class Toy(NamedTuple):
+    """Where the runs of the stages are, and the model directory that was composed of them."""
+
+    runs: dict[str, Path]
+    model: Path
+
+
+def config_of(name: str, runs: dict[str, Path]) -> Any:
+    """The stage's config, told where its CLIP is."""
+    config: Any = CONFIGS[name]
+    return dataclasses.replace(config, clip=str(runs["clip"])) if name in TOLD_BY_CLIP else config
+
+
+def train_stages(root: Path) -> Toy:
+    """Trains and composes it; the second upsampler is the first one's weights under its own name."""
+    runs = {name: root / name for name in CONFIGS} | {"upsampler_2": root / "upsampler_1"}
+    for name in ("clip", "prior", "ar_prior", "decoder", "upsampler_1"):
+        zoo.train(config_of(name, runs), runs[name], parallel.make_plan("jit"))
+    unclip.compose(root / "model", runs)
+    return Toy(runs, root / "model")
