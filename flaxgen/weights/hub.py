@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-FILES = ("*.safetensors", "*.json", "*.model", "vocab.txt", "merges.txt")
+FILES = ("*.safetensors", "*.json", "*.model", "*vocab.txt", "*merges.txt")
 """Weights, configs and tokenizer files; never pickles, never code."""
 
 

@@ -7,10 +7,12 @@ from flaxgen import parallel
 from flaxgen.data import Images, Order, batches, random_transform
 from flaxgen.train import log, loop
 from flaxgen.types import State
-from flaxgen.zoo import directory, interchange
+from flaxgen.weights import hub
+from flaxgen.zoo import directory, interchange, karlo, unclip
 from flaxgen.zoo.directory import describe, load, read_experiment
 
 __all__ = ["describe", "export", "import_model", "load", "read_experiment", "train"]
+LAYOUTS = ("flaxgen", "diffusers")
 
 
 def train(
@@ -58,21 +60,33 @@ def export(source: str | Path, target: str | Path, *, layout: str = "flaxgen") -
     Raises:
         ValueError: if the target is not empty, or the layout has no place for the model.
     """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout={layout!r} is not known: expected {' or '.join(LAYOUTS)}")
     model, target = load(source), Path(target)
-    if layout == "flaxgen":
-        directory.write_model(target, model.config, model.params, model.step)
-    elif layout == "diffusers":
+    if isinstance(model, unclip.Model):
+        if layout == "flaxgen":
+            raise ValueError(f"{source} is an unCLIP, a model directory already: --layout diffusers writes another")
+        karlo.export_pipeline(model.stages, target)
+    elif layout == "flaxgen":
+        directory.write_model(target, model.config, model.params, model.step, getattr(model, "found", {}))
+    else:
         directory.new_directory(target)
         interchange.export_diffusers(model, target)
-    else:
-        raise ValueError(f"layout={layout!r} is not known: expected flaxgen or diffusers")
 
 
 def import_model(source: str, target: str | Path, *, revision: str | None = None) -> None:
-    """Reads a diffusers folder or Hub id into a model directory.
+    """Reads a diffusers folder or Hub id into a model directory: a pipeline of a UNet2DModel, an unCLIP pipeline
+    (Karlo), the prior of Kandinsky 2, or a PriorTransformer alone.
 
     Raises:
         ValueError, OSError: if it cannot be read, or the target is not empty.
     """
-    config, params = interchange.import_diffusers(source, revision)
-    directory.write_model(Path(target), config, params, 0)
+    folder = hub.resolve(source, revision)
+    if karlo.is_pipeline(folder):
+        karlo.import_pipeline(folder, Path(target))
+    elif karlo.is_prior(folder):
+        config, params, found = karlo.import_prior_alone(folder)
+        directory.write_model(Path(target), config, params, 0, found)
+    else:
+        config, params = interchange.import_diffusers(source, revision)
+        directory.write_model(Path(target), config, params, 0)

@@ -48,7 +48,9 @@ class Vocabulary:
 @dataclass(frozen=True)
 class Config(Run):
     """A CLIP run; a batch is what every caption is told apart in, so larger is better. `normalise` brings embeddings
-    that other stages are given to length sqrt(D), that of a D-dimensional Gaussian; Karlo takes them as they come."""
+    that other stages are given to length sqrt(D), that of a D-dimensional Gaussian; Karlo takes them as they come.
+
+    An imported net may lack its vision tower: it reads captions, and cannot be trained."""
 
     data: Data
     net: CLIP
@@ -88,7 +90,12 @@ class Tokenized:
 
 
 def image_shape(config: Config) -> tuple[int, int, int]:
-    """[H W C] of what the image tower sees."""
+    """[H W C] of what the image tower sees.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    require(config.net.vision is not None, "this CLIP has no vision tower: it reads captions, and no pictures")
     return (config.net.vision.image_size, config.net.vision.image_size, 3)
 
 
@@ -105,6 +112,8 @@ def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
 def init_params(config: Config, key: PRNGKey) -> Params:
     """Fresh parameters."""
     tokens = jnp.ones((1, config.net.text.context), jnp.int32)
+    if config.net.vision is None:
+        return config.net.init(key, tokens, tokens > 0, method="encode_text")["params"]
     return config.net.init(key, jnp.zeros((1, *image_shape(config))), tokens, tokens > 0)["params"]
 
 

@@ -29,7 +29,7 @@ SHARD = 4096
 CLIP_FILE = "clip.json"
 TEXT = ("text_embedding", "text_hidden", "text_mask", "text_ids")
 FIELDS = ("image_embedding", *TEXT)
-"""Of each example, float32 [D], float32 [D], float16 [L W], bool [L] and int32 [L]."""
+"""Of each example, float32 [D], float32 [D], float16 [L W] (float32 outside the cache), bool [L] and int32 [L]."""
 Fields = Mapping[str, np.ndarray]
 
 
@@ -137,7 +137,7 @@ def text_fields(model: clip.Model, captions: list[str]) -> dict[str, np.ndarray]
     tokens, encoded = model.tokenizer(captions), model.encode_text(captions)
     return {
         "text_embedding": encoded.embedding.astype(np.float32),
-        "text_hidden": encoded.hidden.astype(np.float16),
+        "text_hidden": encoded.hidden.astype(np.float32),
         "text_mask": tokens.mask,
         "text_ids": tokens.ids,
     }
@@ -146,7 +146,9 @@ def text_fields(model: clip.Model, captions: list[str]) -> dict[str, np.ndarray]
 def _embed(model: clip.Model, examples: list[Mapping[str, Any]], data: Data) -> Fields:
     require("text" in examples[0], f"data.source={data.source} has no captions: set data.caption_field")
     image = model.encode_image(np.stack([example["image"] for example in examples]))
-    return {"image_embedding": image.astype(np.float32)} | text_fields(model, [e["text"] for e in examples])
+    text = text_fields(model, [example["text"] for example in examples])
+    half = {"text_hidden": text["text_hidden"].astype(np.float16)}
+    return {"image_embedding": image.astype(np.float32), **text, **half}
 
 
 def _write(folder: Path, fields: Fields) -> None:

@@ -132,5 +132,13 @@ def read_statistics(found: Files) -> dict[str, np.ndarray]:
 
 
 def empty_text(statistics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The text fields of the empty caption, with a batch axis of 1: what a prior is told when it is told nothing."""
+    """The text fields of the empty caption, with a batch axis of 1: what a prior is told when it is told nothing.
+
+    Raises:
+        ValueError: if it was imported without the CLIP that encodes it.
+    """
+    require(
+        all(f"empty_{name}" in statistics for name in TEXT),
+        "this prior was imported alone and knows no empty caption: import the folder of its whole pipeline",
+    )
     return {name: statistics[f"empty_{name}"][None] for name in TEXT}
