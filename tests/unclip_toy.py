@@ -19,10 +19,10 @@ from flaxgen.zoo import clip, decoder, prior, unclip, upsampler
 from flaxgen.zoo.diffusion import Objective, Sampling
 from flaxgen.zoo.process import Process
 
-CONTEXT, DIM, WIDTH, SIZE, STEPS = 12, 8, 16, 16, 6
+CONTEXT, DIM, WIDTH, SIZE, STEPS = 12, 8, 16, 16, 40
 RUN: Any = {"seed": 0, "steps": STEPS, "batch_size": 8, "log_every": 1, "preview_every": 0}
 DATA = Data(source="scenes", image_size=SIZE, size=48, threads=0)
-FAST = Optimizer(learning_rate=1e-2)
+FAST = Optimizer(learning_rate=5e-3)
 TABLE = Process(schedule="cosine", timesteps=16, prediction="v")
 
 UNET = UNet(
@@ -59,7 +59,7 @@ DECODER_CONFIG = decoder.Config(
     context=CONTEXT,
     process=TABLE,
     optimizer=FAST,
-    sampling=Sampling(steps=4, guidance=3.0),
+    sampling=Sampling(steps=8, guidance=3.0),
 )
 UPSAMPLER_CONFIG = upsampler.Config(
     **RUN,
@@ -83,6 +83,7 @@ CONFIGS = {
         UPSAMPLER_CONFIG, data=dataclasses.replace(UPSAMPLER_CONFIG.data, resize=64), degrade="bsr"
     ),
 }
+TRAINED = ("clip", "prior", "ar_prior", "decoder", "upsampler_1")
 TOLD_BY_CLIP = ("prior", "ar_prior", "decoder")
 
 
@@ -102,7 +103,15 @@ def config_of(name: str, runs: dict[str, Path]) -> Any:
 def train_stages(root: Path) -> Toy:
     """Trains and composes it; the second upsampler is the first one's weights under its own name."""
     runs = {name: root / name for name in CONFIGS} | {"upsampler_2": root / "upsampler_1"}
-    for name in ("clip", "prior", "ar_prior", "decoder", "upsampler_1"):
+    for name in TRAINED:
         zoo.train(config_of(name, runs), runs[name], parallel.make_plan("jit"))
     unclip.compose(root / "model", runs)
     return Toy(runs, root / "model")
+
+
+def with_another_clip(toy: Toy, directory: Path) -> Path:
+    """Writes a CLIP of other weights to the directory."""
+    model = zoo.load(toy.runs["clip"])
+    params = {**model.params, "logit_scale": model.params["logit_scale"] + 1}
+    zoo.directory.write_model(directory, model.config, params, model.step, model.found)
+    return directory

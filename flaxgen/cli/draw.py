@@ -1,8 +1,10 @@
 """Commands that draw with an unCLIP: draw, vary, blend, edit, inpaint."""
 
+import math
+import warnings
 from pathlib import Path
 
-from flaxgen.cli.options import add_devices, make_plan
+from flaxgen.cli.options import add_devices, check_out, check_seed, make_plan
 
 
 def add_commands(commands) -> None:
@@ -61,7 +63,7 @@ def _draw(parsed) -> int:
     def draw(model, settings):
         return model.draw(parsed.captions, seed=parsed.seed, num=parsed.num, through=parsed.through, settings=settings)
 
-    return _make(parsed, draw, prompt="\n".join(parsed.captions))
+    return _make(parsed, draw, prompt="\n".join(parsed.captions), through=parsed.through)
 
 
 def _vary(parsed) -> int:
@@ -72,7 +74,7 @@ def _vary(parsed) -> int:
     def draw(model, settings):
         return model.vary(image, seed=parsed.seed, num=parsed.num, invert=parsed.invert, settings=settings)
 
-    return _make(parsed, draw, source=parsed.image)
+    return _make(parsed, draw, source=parsed.image, invert=parsed.invert)
 
 
 def _blend(parsed) -> int:
@@ -91,7 +93,8 @@ def _edit(parsed) -> int:
         captions, strength = (parsed.caption_from, parsed.caption_to), parsed.strength
         return model.edit(image, *captions, seed=parsed.seed, num=parsed.num, strength=strength, settings=settings)
 
-    return _make(parsed, draw, source=parsed.image, prompt=f"{parsed.caption_from} -> {parsed.caption_to}")
+    prompt = f"{parsed.caption_from} -> {parsed.caption_to}"
+    return _make(parsed, draw, source=parsed.image, prompt=prompt, strength=parsed.strength)
 
 
 def _inpaint(parsed) -> int:
@@ -102,14 +105,18 @@ def _inpaint(parsed) -> int:
             image, mask, parsed.caption, seed=parsed.seed, num=parsed.num, through=parsed.through, settings=settings
         )
 
-    return _make(parsed, draw, source=parsed.image, prompt=parsed.caption)
+    return _make(parsed, draw, source=parsed.image, prompt=parsed.caption, through=parsed.through)
 
 
 def _read(path: Path, channels: int = 3):
+    from PIL.Image import DecompressionBombWarning
+
     from flaxgen.data.decode import decode_image
 
     try:
-        return decode_image(path.read_bytes(), channels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DecompressionBombWarning)  # decode_image has a limit of its own
+            return decode_image(path.read_bytes(), channels)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -122,6 +129,8 @@ def _make(parsed, draw, **about) -> int:
     from flaxgen import zoo
     from flaxgen.zoo import pictures, unclip
 
+    if parsed.model is None and not unclip.is_composite(unclip.SHIPPED):
+        raise ValueError("this installation comes without a model: name one with --model DIR")
     model = zoo.load(parsed.model or unclip.SHIPPED, make_plan(parsed))
     if not isinstance(model, unclip.Model):
         raise ValueError(f"{parsed.model} is no unCLIP: expected a directory of `flaxgen compose` or `flaxgen import`")
@@ -131,15 +140,11 @@ def _make(parsed, draw, **about) -> int:
         steps=parsed.steps,
         eta=getattr(parsed, "eta", None),
     )
-    with tqdm(total=model.num_stages(parsed.command), unit="stage", leave=False) as bar:
-
-        def progress(stage: str) -> None:
-            bar.set_description(stage)
-            bar.update()
-
-        drawn = draw(model.reporting(progress), settings)
+    with tqdm(total=model.num_stages(parsed.command), unit="stage", leave=False, disable=None) as bar:
+        drawn = draw(model.reporting(_shown_in(bar)), settings)
     chosen = {name: value for name, value in settings._asdict().items() if value is not None}
-    told = {**about, "seed": parsed.seed, "verb": parsed.command, **chosen, "model": parsed.model or "shipped"}
+    told = {"verb": parsed.command, **about, "num": parsed.num, "seed": parsed.seed, **chosen}
+    told |= {"model": parsed.model or "shipped"}
     captions = getattr(parsed, "captions", ())
     if len(captions) > 1 and parsed.out.suffix == ".png":
         pictures.save_png(parsed.out, pictures.captioned(drawn, captions), told)
@@ -149,9 +154,28 @@ def _make(parsed, draw, **about) -> int:
     return 0
 
 
+def _shown_in(bar):
+    """Names the stage that runs, and counts those that have."""
+    begun = []
+
+    def progress(stage: str) -> None:
+        bar.set_description(stage)
+        bar.update(len(begun[-1:]))
+        begun.append(stage)
+
+    return progress
+
+
 def _check(parsed) -> None:
     """What can be said before anything is loaded."""
-    if parsed.out.suffix not in (".png", ".npz"):
-        raise ValueError(f"--out {parsed.out}: expected a name that ends in .png or .npz")
+    check_out(parsed.out)
+    check_seed(parsed.seed)
     if parsed.num < 1:
         raise ValueError(f"--num {parsed.num}: expected 1 or more")
+    for name in ("guidance", "prior_guidance"):
+        value = getattr(parsed, name, None)
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: expected 0 or more, 1 for none")
+    through = getattr(parsed, "through", "")
+    if through in ("text", "nothing") and parsed.prior_guidance is not None:
+        raise ValueError(f"--prior-guidance {parsed.prior_guidance} needs a prior: --through {through} has none")

@@ -1,5 +1,7 @@
 """What several commands ask for in the same words."""
 
+from pathlib import Path
+
 RUN_OR_MODEL = "a run directory (of `train`) or a model directory (of `export` or `import`)"
 
 
@@ -16,6 +18,29 @@ def add_devices(parser) -> None:
     parser.add_argument("--mesh", metavar="data=N,fsdp=M", help="the shape of the mesh (all devices as data, fsdp=1)")
 
 
+def add_processes(parser) -> None:
+    """--coordinator, --num-processes and --process-id."""
+    several = parser.add_argument_group("several processes (found by themselves on TPU pods, Slurm and MPI)")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    several.add_argument("--num-processes", type=int, metavar="N")
+    several.add_argument("--process-id", type=int, metavar="I")
+
+
+def check_out(out: Path) -> None:
+    """Raises ValueError or OSError unless pictures can be written there; makes the folders above it."""
+    if out.suffix not in (".png", ".npz"):
+        raise ValueError(f"--out {out}: expected a name that ends in .png or .npz")
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a directory: expected the name of a file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def check_seed(seed: int) -> None:
+    """Raises ValueError unless JAX tells the seed from all others."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed {seed}: expected 0 to {2**32 - 1}")
+
+
 def make_plan(parsed):
     """The devices that --parallel and --mesh name.
 
@@ -24,12 +49,18 @@ def make_plan(parsed):
     """
     from flaxgen import parallel
 
-    sizes = {}
-    for part in parsed.mesh.split(",") if parsed.mesh else ():
-        name, _, size = part.partition("=")
-        if name not in ("data", "fsdp") or not size.isdigit():
-            raise ValueError(f"--mesh {parsed.mesh}: expected data=N,fsdp=M")
-        sizes[name] = int(size)
+    sizes = parse_mesh(parsed.mesh) if parsed.mesh else {}
     if sizes and parsed.parallel != "mesh":
         raise ValueError(f"--mesh {parsed.mesh} needs --parallel mesh, got --parallel {parsed.parallel}")
     return parallel.make_plan(parsed.parallel, **sizes)
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+    """The sizes that --mesh names; raises ValueError unless they are of data and fsdp."""
+    sizes = {}
+    for part in text.split(","):
+        name, _, size = part.partition("=")
+        if name not in ("data", "fsdp") or not size.isdigit():
+            raise ValueError(f"--mesh {text}: expected data=N,fsdp=M")
+        sizes[name] = int(size)
+    return sizes

@@ -24,6 +24,7 @@ from flaxgen.train.run import Run
 from flaxgen.types import Experiment, Loss, Params, PRNGKey, Source
 from flaxgen.weights import store
 from flaxgen.zoo import files
+from flaxgen.zoo.diffusion.model import batch_for
 from flaxgen.zoo.files import Files
 from flaxgen.zoo.matching import open_matching
 
@@ -77,6 +78,7 @@ class Tokenized:
 
     def __init__(self, source: Source, tokenizer: Tokenizer):
         self._source, self._tokenizer = source, tokenizer
+        self.broken = getattr(source, "broken", {})
 
     def __len__(self) -> int:
         return len(self._source)
@@ -215,8 +217,9 @@ class Model:
     def fingerprint(self) -> str:
         """What tells this CLIP from others: a hash of its weights in half precision, in which it may be shipped."""
         digest = hashlib.sha256()
-        for name, value in sorted(store.flatten(self.params).items()):
-            digest.update(name.encode() + np.asarray(value, np.float16).tobytes())
+        with np.errstate(over="ignore"):
+            for name, value in sorted(store.flatten(self.params).items()):
+                digest.update(name.encode() + np.asarray(value, np.float16).tobytes())
         return digest.hexdigest()[:16]
 
     def encode_image(self, images: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N D"]:
@@ -238,9 +241,8 @@ class Model:
         return _unit(embedding) * embedding.shape[-1] ** 0.5 if self.config.normalise else embedding
 
     def _encode(self, method: str, inputs: tuple) -> Any:
-        encode, devices = compiled_encoder(self.config.net, method, self.plan), self.plan.devices
-        count, size = len(inputs[0]), -(-self.config.encode_batch // devices) * devices
-        size = min(size, -(-count // devices) * devices)
+        encode, count = compiled_encoder(self.config.net, method, self.plan), len(inputs[0])
+        size = batch_for(count, self.config.encode_batch, self.plan.devices)
         padded = [np.concatenate([x, np.repeat(np.asarray(x[-1:]), -count % size, 0)]) for x in map(np.asarray, inputs)]
         rows = [slice(start, start + size) for start in range(0, len(padded[0]), size)]
         parts = [encode(self.params, tuple(x[row] for x in padded)) for row in rows]
@@ -276,8 +278,7 @@ def load(path: str | Path, plan: parallel.Plan | None = None) -> Model:
         ValueError: if there is none.
     """
     directory = Path(path)
-    config, step = files.read_config(directory, TYPES)
-    require(isinstance(config, Config), f"{directory} is no CLIP: expected the run or model directory of one")
+    config, step = files.read_config(directory, TYPES, Config)
     like = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     params, step = files.read_weights(directory, like, step)
     found = files.read_files(directory, FILE_NAMES)

@@ -27,6 +27,7 @@ from flaxgen.zoo.files import Files
 
 SHARD = 4096
 CLIP_FILE = "clip.json"
+EMPTY = "empty.npz"
 TEXT = ("text_embedding", "text_hidden", "text_mask", "text_ids")
 FIELDS = ("image_embedding", *TEXT)
 """Of each example, float32 [D], float32 [D], float16 [L W] (float32 outside the cache), bool [L] and int32 [L]."""
@@ -34,15 +35,15 @@ Fields = Mapping[str, np.ndarray]
 
 
 class Embeddings:
-    """The examples of a cache, as a source of FIELDS; `empty` holds the text fields of the empty caption."""
+    """The `length` examples of a cache, as a source of FIELDS; `empty` holds the text fields of the empty caption."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, length: int):
         self._shards = [
-            {name: np.load(shard / f"{name}.npy", mmap_mode="r") for name in FIELDS}
-            for shard in sorted(folder.glob("[0-9]*[0-9]"))
+            {name: np.load(folder / _name(i) / f"{name}.npy", mmap_mode="r") for name in FIELDS}
+            for i in range(_count(length))
         ]
-        self._length = sum(len(shard["image_embedding"]) for shard in self._shards)
-        with np.load(folder / "empty.npz") as stored:
+        self._length = length
+        with np.load(folder / EMPTY) as stored:
             self.empty = dict(stored)
 
     def __len__(self) -> int:
@@ -63,6 +64,7 @@ class Joined:
 
     def __init__(self, *parts: tuple[Source, Callable[[Mapping[str, Any]], Mapping[str, Any]]]):
         self._parts = parts
+        self.broken = getattr(parts[0][0], "broken", {})
 
     def __len__(self) -> int:
         return len(self._parts[0][0])
@@ -89,12 +91,21 @@ def check_clip(found: Files, fingerprint: str) -> Files:
         ValueError: if the stage was trained with another CLIP.
     """
     if CLIP_FILE in found:
-        known = json.loads(found[CLIP_FILE])["fingerprint"]
+        known = _read_fingerprint(found[CLIP_FILE])
         require(
             known == fingerprint,
             f"this stage was trained with the CLIP {known}, this one is {fingerprint}: use the one it was trained with",
         )
     return {CLIP_FILE: (json.dumps({"fingerprint": fingerprint}) + "\n").encode()}
+
+
+def _read_fingerprint(content: bytes) -> str:
+    try:
+        known = json.loads(content)["fingerprint"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        known = None
+    require(isinstance(known, str), f"{CLIP_FILE} is damaged: expected the fingerprint of a CLIP")
+    return known
 
 
 def open_embeddings(clip_path: str, data: Data, cache: str) -> Embeddings:
@@ -115,16 +126,20 @@ def open_embeddings(clip_path: str, data: Data, cache: str) -> Embeddings:
     folder = Path(cache or Path(clip_path) / "embeddings") / _key(model.fingerprint, seen)
     folder.mkdir(parents=True, exist_ok=True)
     source = open_source(seen)
-    missing = [i for i in range(-(-len(source) // SHARD)) if not (folder / _name(i)).is_dir()]
-    mine = missing[parallel.process_index() :: parallel.process_count()]
+    rows = [range(i * SHARD, min((i + 1) * SHARD, len(source))) for i in range(_count(len(source)))]
+    mine = range(parallel.process_index(), len(rows), parallel.process_count())
+    missing = [i for i in mine if not _is_whole(folder / _name(i), len(rows[i]))]
     with ThreadPoolExecutor(max(1, data.threads)) as readers:
-        for shard in tqdm(mine, "CLIP embeddings", unit="shard", disable=not mine):
-            rows = range(shard * SHARD, min((shard + 1) * SHARD, len(source)))
-            _write(folder / _name(shard), _embed(model, list(readers.map(source.__getitem__, rows)), data))
-    if parallel.process_index() == 0 and not (folder / "empty.npz").is_file():
-        np.savez(folder / "empty.npz", **empty_text(model))
+        for i in tqdm(missing, "CLIP embeddings", unit="shard", disable=not missing):
+            _write(folder / _name(i), _embed(model, list(readers.map(source.__getitem__, rows[i])), data))
+    if parallel.process_index() == 0 and not (folder / EMPTY).is_file():
+        partial = folder / f"{os.getpid()}.{EMPTY}"
+        np.savez(partial, **empty_text(model))
+        os.replace(partial, folder / EMPTY)
     parallel.agree(0)
-    return Embeddings(folder)
+    lacking = [i for i in range(len(rows)) if not _is_whole(folder / _name(i), len(rows[i]))]
+    require(not lacking, f"{folder} lacks {len(lacking)} of {len(rows)} shards: put it where all processes can read it")
+    return Embeddings(folder, len(source))
 
 
 def empty_text(model: clip.Model) -> dict[str, np.ndarray]:
@@ -152,13 +167,29 @@ def _embed(model: clip.Model, examples: list[Mapping[str, Any]], data: Data) -> 
 
 
 def _write(folder: Path, fields: Fields) -> None:
-    """A shard whole or not at all."""
-    partial = folder.with_name(f"{folder.name}.partial")
+    """A shard whole or not at all; another run may be writing it too."""
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     for name in FIELDS:
         np.save(partial / f"{name}.npy", fields[name])
-    os.replace(partial, folder)
+    try:
+        os.replace(partial, folder)
+    except OSError:  # something is there
+        length = len(fields[FIELDS[0]])
+        shutil.rmtree(partial if _is_whole(folder, length) else folder)
+        if partial.is_dir():
+            os.replace(partial, folder)
+
+
+def _is_whole(folder: Path, length: int) -> bool:
+    """Whether a shard is there, with so many examples; where data were added, the last one has too few."""
+    first = folder / f"{FIELDS[0]}.npy"
+    return first.is_file() and len(np.load(first, mmap_mode="r")) == length
+
+
+def _count(length: int) -> int:
+    return -(-length // SHARD)
 
 
 def _name(shard: int) -> str:

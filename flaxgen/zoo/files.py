@@ -24,19 +24,24 @@ Files = Mapping[str, bytes]
 """What a model is made of beside config and weights, by file name."""
 
 
-def read_config(directory: Path, known: configs.Types) -> tuple[Any, int]:
+def read_config(directory: Path, known: configs.Types, kind: type | None = None) -> tuple[Any, int]:
     """The config in a run or model directory, and the step its weights are of (0 for a run).
 
     Raises:
-        ValueError: if there is none, or it is not one of the types `known`.
+        ValueError: if there is none, it is not one of the types `known`, or not of the `kind` that is wanted.
     """
     path = directory / CONFIG
     if not path.is_file():
-        raise ValueError(f"{directory} is no run or model directory: it has no {CONFIG}")
+        other = (directory / "model_index.json").is_file()
+        hint = f": for another project's, use `flaxgen import {directory} MODEL_DIR`" if other else ""
+        raise ValueError(f"{directory} is no run or model directory: it has no {CONFIG}{hint}")
     data = store.read_json(path)
     config, step = data.get("config"), data.get("step", 0)
     if config is None:
         raise ValueError(f"{path} is not flaxgen's: use `flaxgen import {directory} MODEL_DIR` for other layouts")
+    if kind is not None and isinstance(config, dict) and known.get(found := str(config.get("type"))) is not kind:
+        wanted = next(name for name, one in known.items() if one is kind)
+        raise ValueError(f"{directory} is of type {found}: expected a run or model directory of type {wanted}")
     try:
         config = configs.decode(config, known)
     except ValueError as error:

@@ -106,6 +106,6 @@ def save_png(path: Path, picture: UInt8[NDArray, "h w 3"], about: Mapping[str, o
     """Writes one picture, with `about` as its text."""
     text = PngInfo()
     for key, value in about.items():
-        text.add_text(key, str(value))
+        text.add_text(key, str(value).encode("utf-8", "replace").decode())  # what a shell gave may be no text
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path, pnginfo=text)

@@ -199,7 +199,7 @@ def make_draw(config: Config, kind: Sampling, shape: tuple[int, int, int], keeps
         return tiled_bind(make_bind(params), tile=config.tile, overlap=config.overlap)
 
     def draw(params, inputs):
-        walk_key, noise_key, last_key = jax.random.split(inputs["key"], 3)
+        walk_key, noise_key, last_key, start_key = jax.random.split(inputs["key"], 4)
         condition = {"low_res": jnp.clip(inputs["low_res"], -1, 1)[None]}
         if config.net.noise_level:
             level = config.draw_noise_level
@@ -218,7 +218,7 @@ def make_draw(config: Config, kind: Sampling, shape: tuple[int, int, int], keeps
         first = threshold(kind)(bind_params(params["net"])(condition))
         last = threshold(kind)(bind_params(params["last"])(condition))
         sampler = edit(make_sampler(kind, schedule, kind.eta))
-        x_T = schedule(float(grid[0])).sigma * jax.random.normal(noise_key, (1, *shape))
+        x_T = schedule(float(grid[0])).sigma * jax.random.normal(start_key, (1, *shape))
         x = sample(sampler, first, x_T, grid[:-1], walk_key)
         return sample(sampler, last, x, grid[-2:], last_key)[0]
 

@@ -1,5 +1,6 @@
 """Drawing from a trained diffusion model: one compiled program for each shape, step count and kind of guidance."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -50,6 +51,7 @@ class Sampling:
         choose("grid", self.grid, times.TIME_GRIDS)
         choose("threshold", self.threshold, THRESHOLDS)
         require(self.steps >= 1, f"steps={self.steps}: expected 1 or more")
+        require(math.isfinite(self.guidance), f"guidance={self.guidance}: expected a number, 1 for none")
         require(0 <= self.eta <= 1, f"eta={self.eta}: expected a number in [0, 1]")
         require(0 <= self.rescale <= 1, f"rescale={self.rescale}: expected a number in [0, 1]")
         require(self.limit > 0, f"limit={self.limit}: expected a number above 0")

@@ -124,6 +124,10 @@ class Model:
             ValueError: if a value is out of range, or the texts are of another CLIP's size.
         """
         chosen, candidates = sampling or self.config.sampling, candidates or self.config.candidates
+        require(
+            chosen.guidance == 1 or self.config.objective.condition_dropout > 0,
+            f"guidance={chosen.guidance} needs a prior trained with objective.condition_dropout, and this one was not",
+        )
         width = text["text_hidden"].shape[-1]
         require(width == self.config.net.text_dim, f"captions {width} wide: expected {self.config.net.text_dim}")
         num = len(text["text_embedding"])

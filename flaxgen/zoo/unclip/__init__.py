@@ -1,7 +1,17 @@
 """DALL-E 2 / unCLIP: the stages put together, and what can be done with them [Ramesh22]."""
 
 from flaxgen.zoo.unclip.model import Model, Settings
-from flaxgen.zoo.unclip.stages import SHIPPED, STAGES, Stages, check_same_clip, compose, describe, is_composite, load
+from flaxgen.zoo.unclip.stages import (
+    SHIPPED,
+    STAGES,
+    Stages,
+    check_same_clip,
+    compose,
+    describe,
+    is_composite,
+    load,
+    write,
+)
 
 __all__ = [
     "SHIPPED",
@@ -14,4 +24,5 @@ __all__ = [
     "describe",
     "is_composite",
     "load",
+    "write",
 ]

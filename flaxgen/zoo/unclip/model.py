@@ -4,12 +4,11 @@ Pictures go in and out as uint8 [N H W 3]. Picture i depends on the seed, on wha
 any number of devices. Every stage is one compiled program for each shape and number of steps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
@@ -20,6 +19,7 @@ from flaxgen.types import PRNGKey
 from flaxgen.zoo import embeddings, upsampler
 from flaxgen.zoo.diffusion import Sampling
 from flaxgen.zoo.pictures import to_pixels
+from flaxgen.zoo.process import choose
 from flaxgen.zoo.unclip.stages import PRIORS, Stages, require_stages
 
 Through = Literal["diffusion", "autoregressive", "text", "nothing"]
@@ -51,6 +51,7 @@ class Model:
     @property
     def image_size(self) -> int:
         """Pixels of a side of what is drawn."""
+        require_stages(self.stages, "decoder")
         size = self._decoder_size
         for stage in self.stages.upsamplers:
             size *= stage.config.factor
@@ -62,7 +63,7 @@ class Model:
 
     def num_stages(self, verb: str) -> int:
         """Of how many stages the verb tells `progress`, at most."""
-        return len(self.stages.upsamplers) + {"draw": 3, "inpaint": 3, "vary": 4, "blend": 4, "edit": 5}[verb]
+        return len(self.stages.upsamplers) + {"draw": 3, "inpaint": 3, "vary": 3, "blend": 3, "edit": 4}[verb]
 
     def draw(
         self,
@@ -79,9 +80,8 @@ class Model:
             ValueError: if there is no caption, or a stage is missing.
         """
         require(len(captions) > 0, "there is no caption to draw: give one or more")
-        require(num >= 1, f"num={num}: expected 1 or more")
-        keys = _keys(seed)
-        text = self._text([caption for caption in captions for _ in range(num)])
+        keys = self._begin(seed, num)
+        text = self._text(captions, num)
         condition = self._image_condition(text, through, keys["prior"], settings)
         small = self._decode(condition, keys["decoder"], self._sampling(settings), "draw")
         return self.enlarge(small, keys["upsamplers"])
@@ -91,67 +91,77 @@ class Model:
         settings: Settings = AS_TRAINED,
     ) -> Pictures:  # fmt: skip
         """Pictures with the CLIP embedding of `image` and no caption: from fresh noise, or with `invert` from the noise
-        that DDIM takes the picture back to, where `settings.eta` above 0 lets them differ [Ramesh22, sec. 3.1]."""
-        keys = _keys(seed)
-        condition = self._of_pictures(np.repeat(self._fit(image)[None], num, 0))
-        if not invert:
-            small = self._decode(condition, keys["decoder"], self._sampling(settings), "draw")
-            return self.enlarge(small, keys["upsamplers"])
-        x_T = self._invert(self._fit(image)[None], settings)
-        sampling = self._walk_back(settings)
-        small = self._decode({**condition, "x_T": np.repeat(x_T, num, 0)}, keys["decoder"], sampling, "redraw")
+        that DDIM takes the picture back to, where `settings.eta` above 0 lets them differ [Ramesh22, sec. 3.1].
+
+        Raises:
+            ValueError: if a stage is missing, or a setting is out of range.
+        """
+        keys, picture = self._begin(seed, num), self._fit(image)[None]
+        condition = self._of_pictures(picture)
+        if invert:
+            x_T = np.repeat(self._invert(picture, condition, settings), num, 0)
+            return self._redraw(condition, {"x_T": x_T}, keys, settings)
+        condition = {name: np.repeat(value, num, 0) for name, value in condition.items()}
+        small = self._decode(condition, keys["decoder"], self._sampling(settings), "draw")
         return self.enlarge(small, keys["upsamplers"])
 
     def blend(
         self, a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "h w 3"], *, seed: int, num: int,
         settings: Settings = AS_TRAINED,
     ) -> Pictures:  # fmt: skip
-        """Pictures from `a` to `b`, both included: embeddings and inverted noise along great circles [Ramesh22, sec.
-        3.2]."""
-        both = np.stack([self._fit(a), self._fit(b)])
-        condition, x_T = self._of_pictures(both), self._invert(both, settings)
-        weights = np.linspace(0, 1, num)
-        between = {
-            "image_embedding": _along(interpolate.slerp, *condition["image_embedding"], weights),
-            "x_T": np.concatenate([interpolate.slerp_latents(x_T[:1], x_T[1:], w) for w in weights]),
-        }
-        return self._redraw(condition, between, _keys(seed), settings)
+        """Pictures from `a` to `b`, both included (`num` 1 is the one in the middle): embeddings and inverted noise
+        along great circles [Ramesh22, sec. 3.2].
+
+        Raises:
+            ValueError: if a stage is missing, or a setting is out of range.
+        """
+        keys, both = self._begin(seed, num), np.stack([self._fit(a), self._fit(b)])
+        condition = self._of_pictures(both)
+        x_T = self._invert(both, condition, settings)
+        weights = np.linspace(0, 1, num, dtype=np.float32) if num > 1 else np.full(1, 0.5, np.float32)
+        latents = _between(*x_T.reshape(2, -1), weights).reshape(num, *x_T.shape[1:])
+        between = {"image_embedding": _between(*condition["image_embedding"], weights), "x_T": latents}
+        return self._redraw(condition, between, keys, settings)
 
     def edit(
         self, image: UInt8[np.ndarray, "H W 3"], caption_from: str, caption_to: str, *, seed: int, num: int,
         strength: float = 0.5, settings: Settings = AS_TRAINED,
     ) -> Pictures:  # fmt: skip
         """Pictures from `image` towards what `caption_to` says and `caption_from` does not, up to the share `strength`
-        of the way: a text diff, from the picture's own inverted noise [Ramesh22, sec. 3.3]."""
+        of the way (`num` 1 is the one there): a text diff, from the picture's own inverted noise [Ramesh22, sec. 3.3].
+
+        Raises:
+            ValueError: if a stage is missing, or a setting is out of range.
+        """
         require(0 < strength <= 1, f"strength={strength}: expected a share in (0, 1]")
-        picture = self._fit(image)[None]
+        keys, picture = self._begin(seed, num), self._fit(image)[None]
         condition = self._of_pictures(picture)
         text = self._text([caption_from, caption_to])["text_embedding"]
-        ends = (text[0], text[1], condition["image_embedding"][0])
-        turned = _along(interpolate.text_diff, *ends, np.linspace(0, strength, num))
-        x_T = np.repeat(self._invert(picture, settings), num, 0)
-        return self._redraw(condition, {"image_embedding": turned, "x_T": x_T}, _keys(seed), settings)
+        strengths = np.linspace(0 if num > 1 else strength, strength, num, dtype=np.float32)
+        turned = _turned(*text, condition["image_embedding"][0], strengths)
+        x_T = np.repeat(self._invert(picture, condition, settings), num, 0)
+        return self._redraw(condition, {"image_embedding": turned, "x_T": x_T}, keys, settings)
 
     def inpaint(
         self, image: UInt8[np.ndarray, "H W 3"], mask: np.ndarray, caption: str, *, seed: int, num: int = 1,
         through: Through = "diffusion", settings: Settings = AS_TRAINED,
     ) -> Pictures:  # fmt: skip
         """`image` with what `mask` [H W] marks (non-zero) drawn anew as the caption says; every other pixel stays. A
-        picture of another size than `image_size` is brought to it first.
+        picture of another size than `image_size` is brought to it first, by its middle square.
 
         Raises:
-            ValueError: if image and mask differ in size, or nothing is marked.
+            ValueError: if image and mask differ in size, nothing is marked, or a stage is missing.
         """
         require(
             mask.shape == image.shape[:2],
             f"the mask is {mask.shape[1]}x{mask.shape[0]} and the image {image.shape[1]}x{image.shape[0]}: expected "
             "one size",
         )
-        require(bool(np.any(mask)), "the mask marks nothing: expected white where the picture is to be drawn anew")
-        keys = _keys(seed)
-        known = self._fit(image)
-        free = self._fit(np.repeat((mask > 0).astype(np.uint8)[..., None] * 255, 3, -1))[..., :1] > 0
-        text = self._text([caption] * num)
+        keys, known = self._begin(seed, num), self._fit(image)
+        free = self._fit((mask > 0).astype(np.uint8)[..., None] * 255) > 0
+        marked = "expected white where the picture is to be drawn anew"
+        require(bool(free.any()), f"the mask marks nothing in the picture's middle square: {marked}")
+        text = self._text([caption], num)
         condition = self._image_condition(text, through, keys["prior"], settings)
         parts = _keep(known, free, self._decoder_size, num)
         drawn = self._decode({**condition, **parts}, keys["decoder"], self._sampling(settings), "inpaint")
@@ -160,10 +170,17 @@ class Model:
 
     # The stages, each told of what the one before made
 
-    def _text(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
+    def _begin(self, seed: int, num: int) -> dict[str, PRNGKey]:
+        """The keys of the stages, if there is what every verb needs."""
+        require(num >= 1, f"num={num}: expected 1 or more")
         require_stages(self.stages, "clip", "decoder")
+        return _keys(seed)
+
+    def _text(self, captions: Sequence[str], num: int = 1) -> dict[str, np.ndarray]:
+        """What the captions say, each `num` times."""
         self.progress("text")
-        return embeddings.text_fields(_there(self.stages.clip), list(captions))
+        fields = embeddings.text_fields(_there(self.stages.clip), list(captions))
+        return {name: np.repeat(value, num, 0) for name, value in fields.items()}
 
     def _image_condition(self, text: dict[str, np.ndarray], through: Through, key: PRNGKey, settings: Settings):
         """The captions, and what the decoder is to know of pictures."""
@@ -172,9 +189,10 @@ class Model:
             return {**text, "image_embedding": np.zeros((num, dim), np.float32), "has_image": np.zeros(num, bool)}
         if through == "text":
             return {**text, "image_embedding": text["text_embedding"]}
-        require_stages(self.stages, PRIORS[through])
+        stage = choose("through", through, PRIORS)
+        require_stages(self.stages, stage)
         self.progress("prior")
-        prior = getattr(self.stages, PRIORS[through])
+        prior = getattr(self.stages, stage)
         sampling = prior.config.sampling
         if settings.prior_guidance is not None:
             sampling = replace(sampling, guidance=settings.prior_guidance)
@@ -182,7 +200,6 @@ class Model:
 
     def _of_pictures(self, images: Pictures) -> dict[str, np.ndarray]:
         """Pictures' own embeddings and no caption."""
-        require_stages(self.stages, "clip", "decoder")
         self.progress("clip")
         empty = {name: np.repeat(value, len(images), 0) for name, value in self._empty().items()}
         embedded = _there(self.stages.clip).encode_image(images)
@@ -195,13 +212,12 @@ class Model:
         self.progress("decoder" if task != "invert" else "inversion")
         return _there(self.stages.decoder).draw(condition, key, empty=self._empty(), sampling=sampling, task=task)
 
-    def _invert(self, images: Pictures, settings: Settings) -> Float[np.ndarray, "N H W C"]:
-        small = _shrunk(images, self._decoder_size)
-        condition = {**self._of_pictures(images), "image": small}
+    def _invert(self, images: Pictures, condition, settings: Settings) -> Float[np.ndarray, "N H W C"]:
+        condition = {**condition, "image": _shrunk(images, self._decoder_size)}
         return self._decode(condition, jax.random.key(0), self._walk_back(settings), "invert")
 
-    def _redraw(self, condition, between: dict[str, np.ndarray], keys, settings: Settings) -> Pictures:
-        num = len(between["image_embedding"])
+    def _redraw(self, condition, between: Mapping[str, Any], keys, settings: Settings) -> Pictures:
+        num = len(between["x_T"])
         rest = {name: np.repeat(value[:1], num, 0) for name, value in condition.items()}
         small = self._decode({**rest, **between}, keys["decoder"], self._walk_back(settings), "redraw")
         return self.enlarge(small, keys["upsamplers"])
@@ -232,7 +248,8 @@ class Model:
 
     def _walk_back(self, settings: Settings) -> Sampling:
         """DDIM without guidance, which takes an inverted picture back to where it came from."""
-        return replace(self._sampling(settings), sampler="ddim", guidance=settings.guidance or 1.0)
+        guidance = 1.0 if settings.guidance is None else settings.guidance
+        return replace(self._sampling(settings), sampler="ddim", guidance=guidance)
 
     @property
     def _decoder_size(self) -> int:
@@ -240,7 +257,7 @@ class Model:
 
     def _fit(self, image: UInt8[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "S S C"]:
         """The middle square at the size of what is drawn."""
-        return center_crop(resize_short_side(image, self.image_size), self.image_size)
+        return resize_short_side(center_crop(image, min(image.shape[:2])), self.image_size)
 
 
 def _there(stage: Any) -> Any:
@@ -249,13 +266,13 @@ def _there(stage: Any) -> Any:
 
 
 def _keys(seed: int) -> dict[str, PRNGKey]:
+    require(0 <= seed < 2**32, f"seed={seed}: expected 0 to {2**32 - 1}")
     names = ("prior", "decoder", "upsamplers")
     return dict(zip(names, jax.random.split(jax.random.key(seed), len(names)), strict=True))
 
 
-def _along(way, *ends_and_weights) -> Float[np.ndarray, "N D"]:
-    *ends, weights = ends_and_weights
-    return np.stack([np.asarray(way(*map(jnp.asarray, ends), float(weight))) for weight in weights])
+_between = jax.jit(jax.vmap(interpolate.slerp, (None, None, 0)))
+_turned = jax.jit(jax.vmap(interpolate.text_diff, (None, None, None, 0)))
 
 
 def _shrunk(images: np.ndarray, size: int) -> Float[np.ndarray, "N S S C"]:

@@ -1,7 +1,9 @@
 """The stages of an unCLIP, and the model directory that holds them: `model_index.json` and a folder a stage."""
 
+import itertools
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +13,8 @@ import numpy as np
 
 import flaxgen
 from flaxgen import parallel
+from flaxgen.nets.ar_prior import ARPrior
+from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.train import config as configs
 from flaxgen.train.config import require
 from flaxgen.weights import store
@@ -26,6 +30,9 @@ STAGES = ("clip", "prior", "ar_prior", "decoder", "upsampler_1", "upsampler_2")
 """Every folder that an unCLIP may have; none is needed by all verbs."""
 MODULES = {"clip": clip, "prior": prior, "ar_prior": prior, "decoder": decoder, "upsampler_1": upsampler,
            "upsampler_2": upsampler}  # fmt: skip
+NETS = {"prior": DiffusionPrior, "ar_prior": ARPrior}
+"""Of the two kinds of prior, the one that belongs into a folder."""
+UPSAMPLERS = ("upsampler_1", "upsampler_2")
 SHIPPED = Path(flaxgen.__file__).parent / "models" / "scenes"
 """The unCLIP of drawn scenes that comes with the package."""
 VERBS = ("draw", "vary", "blend", "edit", "inpaint")
@@ -45,8 +52,9 @@ class Stages(NamedTuple):
 
     @property
     def upsamplers(self) -> tuple[Upsampler, ...]:
-        """From small to large."""
-        return tuple(stage for stage in (self.upsampler_1, self.upsampler_2) if stage is not None)
+        """From small to large, as far as none is missing."""
+        both = (self.upsampler_1, self.upsampler_2)
+        return tuple(stage for stage in itertools.takewhile(lambda stage: stage is not None, both) if stage)
 
 
 def is_composite(directory: Path) -> bool:
@@ -55,24 +63,27 @@ def is_composite(directory: Path) -> bool:
 
 
 def load(directory: Path, plan: parallel.Plan) -> Stages:
-    """The stages that the directory has.
+    """The stages that the directory has; a line on stderr says if pictures are smaller for want of an upsampler.
 
     Raises:
         ValueError: if a stage cannot be read, or was trained with another CLIP.
     """
     listed = store.read_json(directory / INDEX).get("stages", {})
-    require(
-        isinstance(listed, dict) and set(listed) <= set(STAGES),
-        f"{directory / INDEX} lists the stages {sorted(listed)}: expected some of {', '.join(STAGES)}",
-    )
+    known = isinstance(listed, dict) and set(listed) <= set(STAGES)
+    require(known, f"{directory / INDEX}: stages={listed!r}: expected a folder for some of {', '.join(STAGES)}")
     loaded: dict[str, Any] = {}
     for name, folder in listed.items():
-        in_here = os.path.basename(str(folder)) == folder
+        in_here = os.path.basename(str(folder)) == folder and folder not in ("", ".", "..")
         require(in_here, f"{directory / INDEX}: {name} is in {folder!r}: expected the name of a folder")
         if (directory / folder).is_dir():
             loaded[name] = load_stage(name, directory / folder, plan)
-    check_same_clip(Stages(**loaded), str(directory))
-    return Stages(**loaded)
+    stages = Stages(**loaded)
+    check_same_clip(stages, str(directory))
+    gone = [name for name in UPSAMPLERS if name in listed and name not in loaded]
+    if gone and parallel.process_index() == 0:
+        print(f"warning: {directory} lacks the stage {gone[0]!r}: pictures are drawn at the size before it",
+              file=sys.stderr)  # fmt: skip
+    return stages
 
 
 def load_stage(name: str, directory: Path, plan: parallel.Plan) -> Any:
@@ -82,8 +93,12 @@ def load_stage(name: str, directory: Path, plan: parallel.Plan) -> Any:
         ValueError: if it is something else.
     """
     module: Any = MODULES[name]
-    config, step = files.read_config(directory, module.TYPES)
-    require(isinstance(config, module.Config), f"{directory} holds a {type(config).__name__}, and no {name}")
+    try:
+        config, step = files.read_config(directory, module.TYPES, module.Config)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    kind, wanted = type(config.net), NETS.get(name, object)
+    require(issubclass(kind, wanted), f"{name}: {directory} has a {kind.__name__}: expected a {wanted.__name__}")
     like = jax.eval_shape(lambda: module.init_params(config, jax.random.key(0)))
     params, step = files.read_weights(directory, like, step)
     params = jax.device_put(params)
@@ -113,17 +128,28 @@ def compose(directory: Path, sources: Mapping[str, Path], dtype: str | None = No
         ValueError: if a stage is not known or not what it is called, was trained with another CLIP, or the directory
             is not empty.
     """
-    unknown = sorted(set(sources) - set(STAGES))
-    require(not unknown, f"stage {unknown[:1]} is not known: expected some of {', '.join(STAGES)}")
+    unknown = [name for name in sources if name not in STAGES]
+    require(not unknown, f"stage {', '.join(unknown)} is not known: expected some of {', '.join(STAGES)}")
+    alone = "upsampler_2" in sources and "upsampler_1" not in sources
+    require(not alone, "upsampler_2 enlarges what upsampler_1 makes: give both, or call it upsampler_1")
     here = parallel.make_plan("jit")
     stages = Stages(**{name: load_stage(name, Path(path), here) for name, path in sources.items()})
     check_same_clip(stages, "the stages do not belong together")
+    write(directory, stages, dtype)
+
+
+def write(directory: Path, stages: Stages, dtype: str | None = None) -> None:
+    """Writes the model directory of those stages that are there.
+
+    Raises:
+        ValueError: if it holds anything yet.
+    """
     files.new_directory(directory)
-    for name in sources:
-        stage = getattr(stages, name)
+    there = {name: stage for name, stage in zip(STAGES, stages, strict=True) if stage is not None}
+    for name, stage in there.items():
         encoded = configs.encode(stage.config, MODULES[name].TYPES)
         files.write_model(directory / name, encoded, stage.params, stage.step, getattr(stage, "found", {}), dtype)
-    write_index(directory, tuple(sources))
+    write_index(directory, tuple(there))
 
 
 def write_index(directory: Path, names: tuple[str, ...]) -> None:
@@ -140,7 +166,7 @@ def require_stages(stages: Stages, *names: str) -> None:
                 others = [through for through, prior in PRIORS.items() if getattr(stages, prior) is not None]
                 works = f"vary, blend and edit still work, and draw through {' or '.join([*others, 'text'])}"
             else:
-                works = f"{', '.join(VERBS)} all need it"
+                works = f"{', '.join(VERBS)} all need it, add it with `flaxgen compose`"
             raise ValueError(f"this model lacks the stage {name!r}: {works}")
 
 
