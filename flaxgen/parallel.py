@@ -190,10 +190,11 @@ def pmap_plan(devices: int | None = None) -> Plan:
         return x.reshape(count, x.shape[0] // count, *x.shape[1:])
 
     def compile_map(fn):
-        mapped = jax.pmap(fn, in_axes=(None, 0), devices=local)
+        mapped = jax.pmap(lambda given, inputs: fn(given[0], inputs), in_axes=(None, 0), devices=local)
+        leaf = np.float32(0)  # jax 0.10 replicates the inputs, instead of splitting them, where params has no leaf
 
         def run(params, inputs):
-            outputs = mapped(params, jax.tree.map(split, inputs))
+            outputs = mapped((params, leaf), jax.tree.map(split, inputs))
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
 
         return run
@@ -294,6 +295,17 @@ def fsdp_spec(shape: tuple[int, ...], fsdp: int) -> P:
         return P()
     largest = max(dims, key=lambda i: shape[i])
     return P(*("fsdp" if i == largest else None for i in range(len(shape))))
+
+
+def bytes_per_device(state: State, fsdp: int = 1) -> int:
+    """What one device of a mesh with that `fsdp` holds of a state, which may be abstract; see `fsdp_spec`. The mesh's
+    `data` does not matter: along it a state is replicated."""
+
+    def held(x) -> int:
+        parts = fsdp if "fsdp" in fsdp_spec(x.shape, fsdp) else 1
+        return math.prod(x.shape) * x.dtype.itemsize // parts
+
+    return sum(map(held, jax.tree.leaves(state)))
 
 
 @functools.cache

@@ -2,60 +2,23 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from flaxgen import parallel
 from flaxgen.metrics import fid, inception_score, mmd, prdc
 from flaxgen.train.config import require
+from flaxgen.zoo.evaluation import CLASSES, FEATURES, METRICS, Evaluation
 from flaxgen.zoo.features import Extractor
 from flaxgen.zoo.picture_sets import Pictures
-from flaxgen.zoo.process import choose
-from flaxgen.zoo.statistics import CAPTIONS, CLASSES, FEATURES, Request, Statistics, gather
+from flaxgen.zoo.statistics import Request, Statistics, gather
 
 MOST_SHARED = 0.01
 """The share of pictures that two stored sets may have in common: data sets hold some pictures twice."""
+TWO_SETS = "give two sets, or allow_shared"
 Results = dict[str, float | int | str]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is measured: the names of METRICS, on `num` pictures against `num_real` real ones (0: all there are).
-
-    `seed` orders the real ones and draws the subsets of KID and the splits of the Inception Score.
-    `precision_neighbours` and `density_neighbours` are k of precision and recall and of density and coverage. At most
-    `batch` pictures are looked at together; what is gathered is saved every `save_seconds`.
-    """
-
-    metrics: tuple[str, ...]
-    num: int
-    seed: int
-    num_real: int = 0
-    batch: int = 64
-    precision_neighbours: int = 3
-    density_neighbours: int = 5
-    kid_subsets: int = 100
-    kid_subset_size: int = 1000
-    splits: int = 10
-    allow_shared: bool = False
-    save_seconds: float = 60.0
-
-    def __post_init__(self):
-        require(bool(self.metrics), f"metrics: expected one or more of {', '.join(METRICS)}")
-        for name in self.metrics:
-            choose("metrics", name, METRICS)
-        least = 2 if {"fid", "kid"} & set(self.metrics) else 1
-        require(self.num >= least, f"num={self.num}: {', '.join(self.metrics)} need {least} or more pictures")
-        require(self.num_real >= 0, f"num_real={self.num_real}: expected 1 or more, or 0 for all")
-        for name in ("batch", "precision_neighbours", "density_neighbours", "kid_subsets", "splits"):
-            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: expected 1 or more")
-        require(
-            "is" not in self.metrics or self.splits <= self.num,
-            f"splits={self.splits}: expected no more than the {self.num} pictures",
-        )
 
 
 def evaluate(
@@ -78,33 +41,36 @@ def evaluate(
             that of another evaluation.
         FloatingPointError: if a picture or a feature is not finite.
     """
-    wanted = [METRICS[name] for name in evaluation.metrics]
-    _check(real, extractor, evaluation, wanted)
+    _check(real, fake, extractor, evaluation)
     request = Request(
         evaluation.num,
         evaluation.seed,
-        kept=frozenset(what for metric in wanted for what in metric.kept),
+        kept=frozenset(what for name in evaluation.metrics for what in METRICS[name].kept),
         batch=evaluation.batch,
         splits=evaluation.splits,
         save_seconds=evaluation.save_seconds,
+        bar=evaluation.bar,
     )
-    against, shared = None, 0
-    if real is not None:
+    if real is None:
+        against, found = None, gather(fake, extractor, request, plan, progress)
+    else:
         of_real = request._replace(num=_num_real(real, evaluation), kept=request.kept & {FEATURES})
         against = gather(real, extractor, of_real, plan, reference)
-    found = gather(fake, extractor, request, plan, progress)
+        found = gather(fake, extractor, request._replace(width=len(against.moments.mean)), plan, progress)
+    told = {"features": extractor.name, "num": evaluation.num, "seed": evaluation.seed, "size": _times(found.size)}
+    told["replaced"] = found.replaced
     if real is not None and against is not None:
-        shared = _count_shared(real, fake, against, found, evaluation)
+        told |= {"num_real": against.moments.count, "size_real": _times(against.size)}
+        told |= {"replaced_real": against.replaced, "shared": _count_shared(real, fake, against, found, evaluation)}
         if against.size != found.size:
-            _say(f"the real pictures are {_times(against.size)}, the others {_times(found.size)}: sharpness counts too")
-    results: Results = {}
-    for metric in wanted:
-        results |= metric.measure(against, found, evaluation)
-    results |= {"features": extractor.name, "num": evaluation.num, "seed": evaluation.seed}
-    results["size"] = _times(found.size)
-    if against is not None:
-        results |= {"num_real": against.moments.count, "size_real": _times(against.size), "shared": shared}
-    return results
+            _say(f"the real pictures are {told['size_real']}, the others {told['size']}: sharpness counts too")
+    for name, count in (("real pictures", told.get("replaced_real")), ("pictures", told["replaced"])):
+        if count:
+            _say(f"{count} of the {name} are broken, and others were taken in their place")
+    figures: Results = {}
+    for name in evaluation.metrics:
+        figures |= MEASURES[name](against, found, evaluation)
+    return figures | told
 
 
 def _times(size: tuple[int, ...]) -> str:
@@ -117,19 +83,32 @@ def _num_real(real: Pictures, evaluation: Evaluation) -> int:
     return count or 0
 
 
-def _check(real: Pictures | None, extractor: Extractor, evaluation: Evaluation, wanted: list["Metric"]) -> None:
+def _check(real: Pictures | None, fake: Pictures, extractor: Extractor, evaluation: Evaluation) -> None:
     """What can be said before anything is drawn."""
-    for name, metric in zip(evaluation.metrics, wanted, strict=True):
-        require(real is not None or not metric.compares, f"{name} compares with real pictures, and there are none")
+    for name in evaluation.metrics:
+        needs = METRICS[name]
+        require(real is not None or not needs.compares, f"{name} compares with real pictures, and there are none")
         require(
-            CLASSES not in metric.kept or extractor.has_classes,
+            CLASSES not in needs.kept or extractor.has_classes,
             f"{name} needs features with classes, inception:FILE or classifier:MODEL, not {extractor.name}",
         )
         require(
-            not metric.of_clip or extractor.name.startswith("clip:"),
+            not needs.of_clip or extractor.name.startswith("clip:"),
             f"{name} is defined on features=clip:MODEL, not {extractor.name}",
         )
-    fewest = min(evaluation.num, _num_real(real, evaluation)) if real is not None else evaluation.num
+    if real is not None:
+        _check_sets(real, fake, evaluation)
+
+
+def _check_sets(real: Pictures, fake: Pictures, evaluation: Evaluation) -> None:
+    same = real.about.get("content", "") == fake.about.get("content")
+    require(
+        not same or evaluation.allow_shared,
+        f"the two sets are one and the same, so it would measure itself: {TWO_SETS}",
+    )
+    fewest = min(evaluation.num, _num_real(real, evaluation))
+    for name in {"fid", "kid"} & set(evaluation.metrics):
+        require(fewest > 1, f"{name} compares sets of 2 or more pictures, and one of these has {fewest}")
     for name, neighbours in (
         ("prec_recall", evaluation.precision_neighbours),
         ("density_coverage", evaluation.density_neighbours),
@@ -148,7 +127,7 @@ def _count_shared(real, fake, against: Statistics, found: Statistics, evaluation
     require(
         not both_stored or share <= MOST_SHARED or evaluation.allow_shared,
         f"{shared} of the {found.moments.count} pictures are among the real ones, so they would measure themselves: "
-        "expected two sets, or allow_shared",
+        f"{TWO_SETS}",
     )
     if shared:
         _say(f"{shared} of {found.moments.count} pictures are copies of real ones, pixel by pixel")
@@ -158,16 +137,6 @@ def _count_shared(real, fake, against: Statistics, found: Statistics, evaluation
 def _say(text: str) -> None:
     if parallel.process_index() == 0:
         print(text, file=sys.stderr)
-
-
-class Metric(NamedTuple):
-    """`measure(real, fake, evaluation)` gives the figures; `kept` is what it needs beside moments. It may compare with
-    real pictures, or be defined on CLIP embeddings only."""
-
-    measure: Callable[[Any, Statistics, Evaluation], Results]
-    kept: tuple[str, ...] = ()
-    compares: bool = True
-    of_clip: bool = False
 
 
 def _fid(real: Statistics, fake: Statistics, evaluation: Evaluation) -> Results:
@@ -217,13 +186,13 @@ def _equally_many(real: Statistics, fake: Statistics) -> tuple[np.ndarray, np.nd
     return a[:count], b[:count]
 
 
-METRICS: dict[str, Metric] = {
-    "fid": Metric(_fid),
-    "kid": Metric(_kid, (FEATURES,)),
-    "is": Metric(_inception_score, (CLASSES,), compares=False),
-    "prec_recall": Metric(_prec_recall, (FEATURES,)),
-    "density_coverage": Metric(_density_coverage, (FEATURES,)),
-    "cmmd": Metric(_cmmd, (FEATURES,), of_clip=True),
-    "clip_score": Metric(_clip_score, (CAPTIONS,), compares=False, of_clip=True),
+MEASURES: dict[str, Callable[[Any, Statistics, Evaluation], Results]] = {
+    "fid": _fid,
+    "kid": _kid,
+    "is": _inception_score,
+    "prec_recall": _prec_recall,
+    "density_coverage": _density_coverage,
+    "cmmd": _cmmd,
+    "clip_score": _clip_score,
 }
-"""What can be measured, by name."""
+"""From the statistics of the real pictures and of the others to the figures of each of METRICS."""

@@ -12,14 +12,19 @@ import numpy as np
 
 from flaxgen import parallel
 from flaxgen.data import Data, Order, batches, open_source
+from flaxgen.data.loader import element_at
+from flaxgen.train.config import require
 from flaxgen.types import Source
-from flaxgen.zoo import diffusion
+from flaxgen.zoo import diffusion, unclip
 from flaxgen.zoo.features import fingerprint
 
 LOOKED_AT = 32
 """Pictures that are decoded to tell one data set from another."""
+GROUPS = 7005
+"""The last word of the seeds of groups, so that no other stream of the same seed is equal."""
 Batch = Mapping[str, np.ndarray]
-"""`image` [B H W C], uint8 or float in [-1, 1], and `text`, an array of str, where there are captions."""
+"""`image` [B H W C], uint8 or float in [-1, 1]; `text`, an array of str, where there are captions; and of stored
+pictures `replaced` [B] bool, whether each stands for one that is broken."""
 
 
 class Pictures(NamedTuple):
@@ -42,8 +47,8 @@ def of_data(data: Data, seed: int, *, captions: bool = False) -> Pictures:
         DataError: if they cannot be read.
     """
     data = dataclasses.replace(data, random_crop=False, flip=False)
-    source = open_source(data)
-    fields = ("image", "text") if captions else ("image",)
+    source = _Marked(open_source(data))
+    fields = ("image", "replaced", "text") if captions else ("image", "replaced")
 
     def read(first, batch):
         order = Order(seed, batch, parallel.process_index(), parallel.process_count())
@@ -54,6 +59,20 @@ def of_data(data: Data, seed: int, *, captions: bool = False) -> Pictures:
     about = {"kind": "data", "seed": seed, "content": content_hash(data, source)}
     about |= {name: getattr(data, name) for name in ("source", "name", "split", "image_size", "resize", "channels")}
     return Pictures(about, len(source), read)
+
+
+class _Marked:
+    """A source whose examples also say whether they are `replaced`: stand for a broken one."""
+
+    def __init__(self, source: Source):
+        self._source, self._broken = source, getattr(source, "broken", {})
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        example = self._source[index]
+        return {**example, "replaced": np.asarray(index in self._broken)}
 
 
 def of_draw(draw: Callable[[range], Batch], about: Mapping[str, Any]) -> Pictures:
@@ -76,6 +95,37 @@ def of_model(model: diffusion.Model, seed: int, sampling: diffusion.Sampling | N
     settings = {name: value for name, value in dataclasses.asdict(chosen).items() if name != "batch"}
     about = {"seed": seed, "model": fingerprint(model.params), "step": model.step, "sampling": settings}
     return of_draw(lambda numbers: {"image": model.sample(key, numbers, sampling=chosen)}, about)
+
+
+def of_unclip(model: unclip.Model, data: Data, seed: int, settings: unclip.Settings, group: int) -> Pictures:
+    """What an unCLIP draws of the captions of `data`, in the order that the seed gives: those of the pictures that
+    `of_data` gives with this seed. Captions are drawn `group` at a time, each with a seed of its own.
+
+    Raises:
+        ValueError: if the data cannot be read, or have no captions.
+    """
+    source = open_source(data)
+    require("text" in source[0], f"an unCLIP draws captions, and {data.path or data.source} has none")
+
+    def captions(numbers):
+        return [source[element_at(len(source), seed, number)]["text"] for number in numbers]
+
+    def draw(numbers):
+        drawn = []
+        for first in range(numbers.start - numbers.start % group, numbers.stop, group):
+            asked = captions(range(first, min(first + group, numbers.stop)))
+            images = model.draw(asked, seed=_seed_of(seed, first // group), settings=settings)
+            drawn.append(images[max(numbers.start - first, 0) :])
+        return {"image": np.concatenate(drawn), "text": np.array(captions(numbers), object)}
+
+    stages = {name: fingerprint(stage.params) for name, stage in model.stages._asdict().items() if stage is not None}
+    about = {"seed": seed, "content": content_hash(data, source), "stages": stages, "settings": settings._asdict()}
+    return of_draw(draw, {**about, "group": group})
+
+
+def _seed_of(seed: int, group: int) -> int:
+    """A seed for a group of pictures; each group of each seed has another."""
+    return int(np.random.SeedSequence((seed, group, GROUPS)).generate_state(1)[0])
 
 
 def content_hash(data: Data, source: Source) -> str:

@@ -25,18 +25,19 @@ from flaxgen.metrics.clip_score import clip_scores
 from flaxgen.metrics.inception_score import ClassSums
 from flaxgen.metrics.moments import Moments
 from flaxgen.train.config import require
+from flaxgen.zoo.evaluation import CAPTIONS, CLASSES, FEATURES
 from flaxgen.zoo.features import Extractor
 from flaxgen.zoo.picture_sets import Pictures
 from flaxgen.zoo.pictures import to_pixels
 
-FEATURES, CLASSES, CAPTIONS = "features", "classes", "captions"
 WIDEST = 2**14
 """Features wider than this would have a covariance of more than 2 GiB."""
 
 
 class Request(NamedTuple):
     """`num` pictures in batches of about `batch`; `kept` says what is kept beside moments: FEATURES (4 D bytes a
-    picture), CLASSES (sums in `splits` splits, shuffled by the seed), CAPTIONS (the sum of the CLIP scores)."""
+    picture), CLASSES (sums in `splits` splits, shuffled by the seed), CAPTIONS (the sum of the CLIP scores). Features
+    have to be `width` wide (0: any), and a `bar` shows how far it is."""
 
     num: int
     seed: int
@@ -44,11 +45,14 @@ class Request(NamedTuple):
     batch: int = 64
     splits: int = 10
     save_seconds: float = 60.0
+    width: int = 0
+    bar: bool = True
 
 
 class Statistics(NamedTuple):
     """Of the first `moments.count` pictures, all of size `size` [H W C]. `digests` tells pictures from each other;
-    `features` has room for all, and rows beyond the count hold nothing yet; `score` is the sum of the CLIP scores."""
+    `features` has room for all, and rows beyond the count hold nothing yet; `score` is the sum of the CLIP scores;
+    `replaced` counts the pictures that stand for ones that are broken."""
 
     size: tuple[int, ...]
     moments: Moments
@@ -56,6 +60,7 @@ class Statistics(NamedTuple):
     features: Float[NDArray, "N D"] | None = None
     classes: ClassSums | None = None
     score: float = 0.0
+    replaced: int = 0
 
 
 def gather(
@@ -63,8 +68,8 @@ def gather(
 ) -> Statistics:
     """The statistics of the first `request.num` pictures.
 
-    With a `path` they are written there on the way and at the end; what is there already is gone on with, or, if it is
-    whole, taken as it is. Every process has to call this, and gets the same.
+    With a `path` they are written there on the way and at the end, however it ends; what is there already is gone on
+    with, or, if it is whole, taken as it is. Every process has to call this, and gets the same.
 
     Raises:
         ValueError: if there are too few pictures, they differ in size, or the file at `path` is of something else.
@@ -77,23 +82,28 @@ def gather(
     require(request.num >= 1 and request.batch >= 1, f"num={request.num}, batch={request.batch}: expected 1 or more")
     batch = _batch_size(request.batch, plan)
     about = _about(pictures, extractor, request)
-    statistics = _resumed(path, about, request, batch)
+    stored = statistics = _resumed(path, about, request, batch)
     run = _compiled(extractor.apply, plan)
-    position = 0 if statistics is None else statistics.moments.count
-    saved = time.monotonic()
+    position, saved = 0 if statistics is None else statistics.moments.count, time.monotonic()
+    silent = not request.bar or parallel.process_index() != 0
     with (
         contextlib.closing(pictures.read(position, batch)) as stream,
-        tqdm(total=request.num, initial=position, unit="picture", disable=parallel.process_index() != 0) as bar,
+        tqdm(total=request.num, initial=position, unit="picture", disable=silent) as bar,
     ):
-        while statistics is None or statistics.moments.count < request.num:
-            inputs, size = _inputs(next(stream), position, extractor, request, statistics)
-            outputs = run(extractor.params, plan.place_batch(inputs) if parallel.process_count() > 1 else inputs)
-            statistics = _extended(statistics, size, jax.tree.map(np.asarray, outputs), request)
-            bar.update(statistics.moments.count - position)
-            position = statistics.moments.count
-            if path and (position == request.num or time.monotonic() - saved >= request.save_seconds):
+        try:
+            while position < request.num:
+                inputs, size = _inputs(next(stream), position, extractor, request, statistics)
+                outputs = run(extractor.params, plan.place_batch(inputs) if parallel.process_count() > 1 else inputs)
+                statistics = _extended(statistics, size, jax.tree.map(np.asarray, outputs), request)
+                bar.update(statistics.moments.count - position)
+                position = statistics.moments.count
+                if path and time.monotonic() - saved >= request.save_seconds:
+                    save(path, about, statistics)
+                    stored, saved = statistics, time.monotonic()
+        finally:  # an interrupt too: what was gathered is not lost
+            if path and statistics is not None and statistics is not stored:
                 save(path, about, statistics)
-                saved = time.monotonic()
+    assert statistics is not None  # there is one picture or more
     return statistics
 
 
@@ -115,14 +125,12 @@ def _about(pictures: Pictures, extractor: Extractor, request: Request) -> dict[s
 
 @functools.lru_cache(maxsize=8)
 def _compiled(apply: Callable, plan: parallel.Plan):
-    """The digests travel with the pictures, so that every process hears of all of them."""
+    """Digests and marks travel with the pictures, so that every process hears of all of them."""
 
-    def run(given, inputs):
-        return {**apply(given[0], inputs), "digest": inputs["digest"]}
+    def run(params, inputs):
+        return {**apply(params, inputs), "digest": inputs["digest"], "replaced": inputs["replaced"]}
 
-    compiled, leaf = plan.compile_map(run), np.float32(0)
-    # jax 0.10's pmap replicates the inputs instead of splitting them where the parameters have no leaf
-    return lambda params, inputs: compiled((params, leaf), inputs)
+    return plan.compile_map(run)
 
 
 def _inputs(batch: Mapping[str, np.ndarray], first: int, extractor: Extractor, request: Request, before):
@@ -134,7 +142,8 @@ def _inputs(batch: Mapping[str, np.ndarray], first: int, extractor: Extractor, r
         f"a picture of {'x'.join(map(str, size))} among ones of {'x'.join(map(str, before.size if before else ()))}: "
         "set image_size to bring all to one",
     )
-    inputs = {"image": images, "digest": digests(images).view(np.uint32).reshape(-1, 2)}
+    replaced = batch.get("replaced", np.zeros(len(images), bool))
+    inputs = {"image": images, "digest": digests(images).view(np.uint32).reshape(-1, 2), "replaced": replaced}
     if CAPTIONS in request.kept:
         require("text" in batch, "clip_score needs captions, and these pictures have none")
         require(extractor.tokenize is not None, f"clip_score needs features=clip:MODEL, not {extractor.name}")
@@ -188,6 +197,7 @@ def _extended(before: Statistics | None, size: tuple[int, ...], outputs: Mapping
         digests=np.concatenate([before.digests, seen]),
         classes=classes,
         score=score,
+        replaced=before.replaced + int(rows["replaced"].sum()),
     )
 
 
@@ -195,6 +205,11 @@ def _empty(size: tuple[int, ...], width: int, rows: Mapping[str, Any], request: 
     require(
         width <= WIDEST,
         f"{width} features a picture are more than {WIDEST}: take smaller pictures, or features of a net",
+    )
+    require(
+        request.width in (0, width),
+        f"pictures of {'x'.join(map(str, size))} have {width} features, the real ones {request.width}: bring both to "
+        "one size",
     )
     features = np.zeros((request.num, width), np.float32) if FEATURES in request.kept else None
     classes = None
@@ -213,6 +228,7 @@ def save(path: Path, about: Mapping[str, Any], statistics: Statistics) -> None:
         "size": statistics.size,
         "digests": statistics.digests,
         "score": statistics.score,
+        "replaced": statistics.replaced,
     }
     arrays |= {f"moments_{name}": value for name, value in statistics.moments._asdict().items()}
     if statistics.classes is not None:
@@ -270,7 +286,8 @@ def _read(arrays: Mapping[str, Any], num: int) -> Statistics:
         classes = ClassSums(*(arrays[f"classes_{name}"] for name in ClassSums._fields))
     found = Moments(int(arrays["moments_count"]), arrays["moments_mean"], arrays["moments_outer"])
     size = tuple(int(n) for n in arrays["size"])
-    return Statistics(size, found, arrays["digests"], features, classes, float(arrays["score"]))
+    sums = float(arrays["score"]), int(arrays["replaced"])
+    return Statistics(size, found, arrays["digests"], features, classes, *sums)
 
 
 def _resumed(path: Path | None, about: Mapping[str, Any], request: Request, batch: int) -> Statistics | None:

@@ -10,7 +10,8 @@ from flaxgen import parallel
 from flaxgen.data import Data
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import diffusion
-from flaxgen.zoo.evaluate import Evaluation, evaluate
+from flaxgen.zoo.evaluate import evaluate
+from flaxgen.zoo.evaluation import Evaluation
 from flaxgen.zoo.features import make_extractor
 from flaxgen.zoo.picture_sets import of_data, of_model
 from flaxgen.zoo.process import Process

@@ -10,7 +10,8 @@ from PIL import Image
 from flaxgen import parallel
 from flaxgen.data import Data, DataError
 from flaxgen.metrics import fid, mmd, moments, prdc
-from flaxgen.zoo.evaluate import Evaluation, evaluate
+from flaxgen.zoo.evaluate import evaluate
+from flaxgen.zoo.evaluation import Evaluation
 from flaxgen.zoo.features import Extractor, make_extractor
 from flaxgen.zoo.picture_sets import of_data, of_draw
 
