@@ -32,11 +32,18 @@ PROFILED = 5
 
 class Extras(NamedTuple):
     """`counters` is asked for more numbers at every logged step (skipped images); `trackers` are told of every logged
-    step; `profile` writes a trace of a few steps to `workdir/profile`."""
+    step; `profile` writes a trace of a few steps to `workdir/profile`. Every `evaluate_every` steps (0: never), and
+    after the last, `evaluate` is asked for figures of the state, which are logged; every process asks it."""
 
     counters: Callable[[], Mapping[str, float]] = dict
     trackers: tuple[Tracker, ...] = ()
     profile: bool = False
+    evaluate_every: int = 0
+    evaluate: Callable[[State], Mapping[str, float]] = lambda state: {}
+
+    def evaluates(self, step: int, steps: int) -> bool:
+        """Whether it is asked after `step` of `steps`."""
+        return self.evaluate_every > 0 and (step == steps or step % self.evaluate_every == 0)
 
 
 class Keys(NamedTuple):
@@ -75,7 +82,7 @@ def run(
         step, state = _begin(experiment, plan, checkpoints, _keys(settings.seed).init)
         _check_reached(step, settings.steps, workdir)
         if parallel.process_index() == 0:
-            logged = step == settings.steps or step % settings.log_every == 0
+            logged = step % settings.log_every == 0 or extras.evaluates(step, settings.steps) or step == settings.steps
             rewind(workdir / "metrics.jsonl", step, logged=logged)
         if step == settings.steps:
             return plan.single(state)
@@ -165,10 +172,14 @@ class _Training(NamedTuple):
     def _after(self, step: int, state: State, metrics: Metrics, clock: Clock, stopping: bool) -> None:
         settings, last = self.settings, step == self.settings.steps
         self.log.advance()
-        if last or step % settings.log_every == 0:
+        evaluates = self.extras.evaluates(step, settings.steps)
+        if last or evaluates or step % settings.log_every == 0:
             self.checkpoints.check()
-            numbers = _finite(step, metrics)
-            self.log.write(step, {**numbers, **clock.rates(), **self.extras.counters()})
+            numbers = {**_finite(step, metrics), **clock.rates(), **self.extras.counters()}
+            if evaluates and not stopping:
+                numbers |= self.extras.evaluate(self.plan.single(state))
+                clock.restart()
+            self.log.write(step, numbers)
         if last or stopping or step % settings.checkpoint_every == 0:
             self._save(step, state, metrics)
         if settings.preview_every and not stopping and (last or step % settings.preview_every == 0):

@@ -168,6 +168,29 @@ def test_previews_counters_and_trackers(tmp_path, capfd):
     assert "compiled, and took the first step, in" in said
 
 
+def test_the_state_is_evaluated_every_so_often_and_at_last(tmp_path, whole):
+    """Where nothing else is logged too; a run that goes on has the same lines."""
+    asked = []
+
+    def evaluate(state):
+        asked.append(int(state.step))
+        return {"eval/norm": float(np.linalg.norm(state.ema_params["w"]))}
+
+    extras = loop.Extras(evaluate_every=4, evaluate=evaluate)
+    assert_bit_equal(run(toy(40), tmp_path / "once", extras=extras), whole[0])
+    assert asked == list(range(4, 41, 4))
+    run(toy(12), tmp_path / "twice", extras=extras)
+    run(toy(40), tmp_path / "twice", extras=extras)
+
+    def figures(name):
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        return {row["step"]: row.get("eval/norm") for row in rows}
+
+    assert figures("once") == figures("twice")
+    assert sorted(figures("once")) == sorted({*range(4, 41, 4), *range(5, 41, 5)})
+    assert [step for step, norm in figures("once").items() if norm is not None] == asked[:10]
+
+
 def test_a_profile_is_written(tmp_path):
     run(toy(6), tmp_path, extras=loop.Extras(profile=True))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
