@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from flaxgen.cli import draw, runs
+from flaxgen.cli import draw, evaluate, runs
 
 DEBUG = "FLAXGEN_DEBUG"
 
@@ -37,13 +37,14 @@ def _verdict(error: BaseException) -> tuple[int, str | None]:
         return 1, f"error: {text}"
     if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in text:
         first = str(error).strip().partition("\n")[0]
-        return 1, f"error: out of memory ({first}): make the batch smaller (train --set batch_size, sample --set batch)"
+        smaller = "train --set batch_size, sample --set batch, eval --batch"
+        return 1, f"error: out of memory ({first}): make the batch smaller ({smaller})"
     return 1, None
 
 
 def _leave(parsed, code: int, error: BaseException | None = None) -> None:
     """Where there are other processes, which may wait for this one, ends it at once; says which error it was."""
-    if parsed.command != "train":
+    if parsed.command not in ("train", "eval"):
         return
     from flaxgen import parallel
 
@@ -56,6 +57,6 @@ def make_parser() -> argparse.ArgumentParser:
     """All commands; each is added by the file that runs it."""
     parser = argparse.ArgumentParser("flaxgen", description="The JAX/Flax zoo of image generation.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (draw, runs):
+    for module in (draw, evaluate, runs):
         module.add_commands(commands)
     return parser

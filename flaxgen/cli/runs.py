@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from flaxgen.cli.options import RUN_OR_MODEL, add_devices, add_set, make_plan
+from flaxgen.cli.options import RUN_OR_MODEL, add_devices, add_processes, add_set, make_plan
 
 
 def add_commands(commands) -> None:
@@ -24,10 +24,7 @@ def _add_train(parser):
     add_devices(parser)
     parser.add_argument("--profile", action="store_true", help="trace a few steps to WORKDIR/profile")
     parser.add_argument("--wandb", metavar="PROJECT", help="tell a Weights & Biases project of every logged step")
-    several = parser.add_argument_group("several processes (found by themselves on TPU pods, Slurm and MPI)")
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
-    several.add_argument("--num-processes", type=int, metavar="N")
-    several.add_argument("--process-id", type=int, metavar="I")
+    add_processes(parser)
     parser.set_defaults(run=_train)
 
 

@@ -10,6 +10,7 @@ from flaxgen.types import State
 from flaxgen.weights import hub
 from flaxgen.zoo import directory, interchange, karlo, unclip
 from flaxgen.zoo.directory import describe, load, read_experiment
+from flaxgen.zoo.periodic import make_evaluate
 
 __all__ = ["describe", "export", "import_model", "load", "read_experiment", "train"]
 LAYOUTS = ("flaxgen", "diffusers")
@@ -51,7 +52,11 @@ def train(
     def counters():
         return {"skipped_images": len(source.broken)} if isinstance(source, Images) and source.broken else {}
 
-    return loop.run(experiment, config, workdir, plan, make_batches, loop.Extras(counters, trackers, profile))
+    extras = loop.Extras(counters, trackers, profile)
+    if getattr(config, "evaluate_every", 0):
+        evaluate = make_evaluate(config, workdir, plan)
+        extras = extras._replace(evaluate_every=config.evaluate_every, evaluate=evaluate)
+    return loop.run(experiment, config, workdir, plan, make_batches, extras)
 
 
 def export(source: str | Path, target: str | Path, *, layout: str = "flaxgen") -> None:

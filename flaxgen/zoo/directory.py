@@ -18,7 +18,8 @@ from flaxgen.zoo.files import TORN, WEIGHTS, Files, new_directory
 __all__ = ["FAMILIES", "KNOWN", "TORN", "claim", "describe", "load", "new_directory", "read_experiment", "write_model"]
 
 FREE = {"steps", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints", "sampling", "data.path",
-        "data.threads", "data.prefetch", "data.max_broken", "clip", "cache"}  # fmt: skip
+        "data.threads", "data.prefetch", "data.max_broken", "clip", "cache", "evaluate_every",
+        "evaluation"}  # fmt: skip
 """What may change between two commands of one run."""
 
 

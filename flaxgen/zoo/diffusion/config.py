@@ -15,6 +15,7 @@ from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.train.run import Run
 from flaxgen.types import Condition
 from flaxgen.zoo.diffusion.drawing import Sampling
+from flaxgen.zoo.evaluation import Periodic
 from flaxgen.zoo.process import Process, choose
 
 
@@ -39,7 +40,8 @@ class Objective:
 
 @dataclass(frozen=True)
 class Config(Run):
-    """A diffusion run. `accumulate` splits each batch into that many parts, one after the other."""
+    """A diffusion run. `accumulate` splits each batch into that many parts, one after the other. Every `evaluate_every`
+    steps (0: never), and after the last, the averaged weights are measured as `evaluation` says."""
 
     data: Data
     net: UNet | MLP = UNet()
@@ -49,6 +51,8 @@ class Config(Run):
     ema: Ema = Ema()
     accumulate: int = 1
     sampling: Sampling = Sampling()
+    evaluate_every: int = 0
+    evaluation: Periodic = Periodic()
 
     def __post_init__(self):
         super().__post_init__()
@@ -56,11 +60,16 @@ class Config(Run):
             self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
             f"accumulate={self.accumulate}: expected a divisor of batch_size={self.batch_size}",
         )
+        require(self.evaluate_every >= 0, f"evaluate_every={self.evaluate_every}: expected 0 or more")
+        require(
+            not self.evaluate_every or isinstance(self.net, UNet),
+            f"evaluate_every={self.evaluate_every} measures pictures, and this net draws points: set it to 0",
+        )
         _check_objective(self)
 
 
 TYPES = {"Diffusion": Config} | {
-    kind.__name__: kind for kind in (Data, UNet, MLP, Process, Objective, Optimizer, Ema, Sampling)
+    kind.__name__: kind for kind in (Data, UNet, MLP, Process, Objective, Optimizer, Ema, Sampling, Periodic)
 }
 """All that may appear in such a config.json."""
 
