@@ -119,8 +119,8 @@ class Model:
         condition = self._of_pictures(both)
         x_T = self._invert(both, condition, settings)
         weights = np.linspace(0, 1, num, dtype=np.float32) if num > 1 else np.full(1, 0.5, np.float32)
-        latents = _between(*x_T.reshape(2, -1), weights).reshape(num, *x_T.shape[1:])
-        between = {"image_embedding": _between(*condition["image_embedding"], weights), "x_T": latents}
+        embedding, latents = (_between(*ends, weights) for ends in (condition["image_embedding"], x_T.reshape(2, -1)))
+        between = {"image_embedding": np.asarray(embedding), "x_T": np.asarray(latents).reshape(num, *x_T.shape[1:])}
         return self._redraw(condition, between, keys, settings)
 
     def edit(
@@ -140,7 +140,7 @@ class Model:
         strengths = np.linspace(0 if num > 1 else strength, strength, num, dtype=np.float32)
         turned = _turned(*text, condition["image_embedding"][0], strengths)
         x_T = np.repeat(self._invert(picture, condition, settings), num, 0)
-        return self._redraw(condition, {"image_embedding": turned, "x_T": x_T}, keys, settings)
+        return self._redraw(condition, {"image_embedding": np.asarray(turned), "x_T": x_T}, keys, settings)
 
     def inpaint(
         self, image: UInt8[np.ndarray, "H W 3"], mask: np.ndarray, caption: str, *, seed: int, num: int = 1,
@@ -184,12 +184,13 @@ class Model:
 
     def _image_condition(self, text: dict[str, np.ndarray], through: Through, key: PRNGKey, settings: Settings):
         """The captions, and what the decoder is to know of pictures."""
+        choose("through", through, dict.fromkeys((*PRIORS, "text", "nothing")))
         num, dim = text["text_embedding"].shape
         if through == "nothing":
             return {**text, "image_embedding": np.zeros((num, dim), np.float32), "has_image": np.zeros(num, bool)}
         if through == "text":
             return {**text, "image_embedding": text["text_embedding"]}
-        stage = choose("through", through, PRIORS)
+        stage = PRIORS[through]
         require_stages(self.stages, stage)
         self.progress("prior")
         prior = getattr(self.stages, stage)
@@ -216,7 +217,7 @@ class Model:
         condition = {**condition, "image": _shrunk(images, self._decoder_size)}
         return self._decode(condition, jax.random.key(0), self._walk_back(settings), "invert")
 
-    def _redraw(self, condition, between: Mapping[str, Any], keys, settings: Settings) -> Pictures:
+    def _redraw(self, condition, between: Mapping[str, np.ndarray], keys, settings: Settings) -> Pictures:
         num = len(between["x_T"])
         rest = {name: np.repeat(value[:1], num, 0) for name, value in condition.items()}
         small = self._decode({**rest, **between}, keys["decoder"], self._walk_back(settings), "redraw")

@@ -98,7 +98,7 @@ def load_stage(name: str, directory: Path, plan: parallel.Plan) -> Any:
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     kind, wanted = type(config.net), NETS.get(name, object)
-    require(issubclass(kind, wanted), f"{name}: {directory} has a {kind.__name__}: expected a {wanted.__name__}")
+    require(issubclass(kind, wanted), f"{name}: {directory} has the net {kind.__name__}: expected {wanted.__name__}")
     like = jax.eval_shape(lambda: module.init_params(config, jax.random.key(0)))
     params, step = files.read_weights(directory, like, step)
     params = jax.device_put(params)
