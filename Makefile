@@ -29,6 +29,7 @@ parity: $(VENV)/.parity
 
 bench: $(VENV)/.parity
 	$(BIN)/python -m benchmarks.unet
+	$(BIN)/python -m benchmarks.inception
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

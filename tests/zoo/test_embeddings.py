@@ -1,0 +1,158 @@
+"""Embeddings on disk: what is in them, when they are made again, and who may use them."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import unclip_toy
+
+from flaxgen import parallel
+from flaxgen.data import Data, open_source
+from flaxgen.zoo import embeddings, unclip
+
+DATA = dataclasses.replace(unclip_toy.DATA, size=40)
+
+
+@pytest.fixture(autouse=True)
+def _short_shards(monkeypatch):
+    monkeypatch.setattr(embeddings, "SHARD", 16)
+
+
+@pytest.fixture
+def open_cache(toy, tmp_path):
+    """Opens the embeddings of DATA, or of other data, in a folder of their own."""
+
+    def open_(data=DATA):
+        return embeddings.open_embeddings(str(toy.runs["clip"]), data, str(tmp_path))
+
+    return open_
+
+
+def shards(tmp_path):
+    """The shards of the one cache that is there, with the times at which they were written."""
+    (cache,) = tmp_path.iterdir()
+    return cache, {path.name: path.stat().st_mtime_ns for path in sorted(cache.iterdir()) if path.is_dir()}
+
+
+def test_every_example_has_the_embeddings_that_clip_gives_it(toy, open_cache):
+    cached, source, model = open_cache(), open_source(DATA), embeddings.load_clip(str(toy.runs["clip"]))
+    assert len(cached) == len(source) == 40
+    for i in (0, 17, 39):
+        direct = embeddings.text_fields(model, [source[i]["text"]])
+        for field in embeddings.TEXT:
+            np.testing.assert_allclose(cached[i][field], direct[field][0], atol=1e-3)
+            assert cached[i][field].dtype == direct[field].dtype
+        np.testing.assert_allclose(cached[i]["image_embedding"], model.encode_image(source[i]["image"][None])[0], 1e-4)
+    np.testing.assert_array_equal(cached.first("image_embedding", 20)[17], cached[17]["image_embedding"])
+    assert cached.empty["text_mask"].sum() == 2
+
+
+def test_only_what_is_missing_is_made(open_cache, tmp_path):
+    open_cache()
+    cache, before = shards(tmp_path)
+    assert list(before) == ["000000", "000001", "000002"]
+    for file in (cache / "000001").iterdir():
+        file.unlink()
+    (cache / "000002" / "image_embedding.npy").unlink()
+    np.save(cache / "000002" / "image_embedding.npy", np.zeros((3, 8), np.float32))  # of when there were fewer examples
+    assert len(open_cache()) == 40
+    _, after = shards(tmp_path)
+    assert {name for name in before if before[name] != after[name]} == {"000001", "000002"}
+    assert after.keys() == before.keys()
+
+
+def test_other_data_and_another_clip_have_caches_of_their_own(open_cache, tmp_path, monkeypatch, toy):
+    open_cache()
+    open_cache(dataclasses.replace(DATA, threads=2, prefetch=3))
+    assert len(list(tmp_path.iterdir())) == 1
+    open_cache(dataclasses.replace(DATA, seed=1))
+    assert len(list(tmp_path.iterdir())) == 2
+    model = embeddings.load_clip(str(toy.runs["clip"]))
+    monkeypatch.setitem(model.__dict__, "fingerprint", "another")
+    open_cache()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_processes_share_the_work_whenever_they_begin(open_cache, tmp_path, monkeypatch):
+    """Process 1 begins when process 0 has written a shard already; with all shards there, both read the same."""
+    written = []
+    write = embeddings._write
+    monkeypatch.setattr(
+        embeddings, "_write", lambda folder, fields: (written.append(folder.name), write(folder, fields))
+    )
+    monkeypatch.setattr(parallel, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="lacks 1 of 3 shards: put it where all processes can read it"):
+        open_cache()
+    assert written == ["000000", "000002"]
+    monkeypatch.setattr(parallel, "process_index", lambda: 1)
+    assert len(open_cache()) == 40
+    assert written == ["000000", "000002", "000001"]
+
+
+def test_two_runs_may_write_one_shard(tmp_path):
+    fields = {name: np.ones((4, 2), np.float32) for name in embeddings.FIELDS}
+    embeddings._write(tmp_path / "000000", fields)
+    first = (tmp_path / "000000").stat().st_ino
+    embeddings._write(tmp_path / "000000", fields)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000"]
+    assert (tmp_path / "000000").stat().st_ino == first
+
+
+def test_data_without_captions(open_cache):
+    with pytest.raises(ValueError, match=r"data\.source=digits has no captions: set data\.caption_field"):
+        open_cache(Data(source="digits", image_size=16, threads=0))
+
+
+def test_a_stage_knows_its_clip():
+    named = embeddings.check_clip({}, "abc")
+    assert embeddings.check_clip(named, "abc") == named
+    with pytest.raises(ValueError, match="was trained with the CLIP abc, this one is def"):
+        embeddings.check_clip(named, "def")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{}", json.dumps({"fingerprint": 3}).encode()])
+def test_a_damaged_name_of_a_clip(content):
+    with pytest.raises(ValueError, match=r"clip\.json is damaged"):
+        embeddings.check_clip({embeddings.CLIP_FILE: content}, "abc")
+
+
+def test_no_clip():
+    with pytest.raises(ValueError, match="clip is not set: train a CLIP first"):
+        embeddings.load_clip("")
+    with pytest.raises(ValueError, match="nowhere is no run or model directory"):
+        embeddings.load_clip("nowhere")
+
+
+def test_what_is_no_clip(toy):
+    with pytest.raises(ValueError, match="is of type Upsampler: expected a run or model directory of type Clip"):
+        embeddings.load_clip(str(toy.runs["upsampler_1"]))
+    with pytest.raises(ValueError, match="model is no run or model directory"):
+        embeddings.load_clip(str(toy.model))
+
+
+@pytest.mark.parametrize(
+    ("context", "change", "message"),
+    [
+        (16, {"embedding_dim": 4}, r"net\.embedding_dim=4 does not fit this CLIP, expected 8"),
+        (16, {"text_dim": 4}, r"net\.text_dim=4 does not fit this CLIP, expected 16"),
+        (9, {}, "context=9 does not fit this CLIP, expected 16"),
+    ],
+)
+def test_a_net_of_other_widths(open_cache, context, change, message):
+    net = dataclasses.replace(unclip_toy.DECODER_CONFIG.net, **change)
+    with pytest.raises(ValueError, match=message):
+        embeddings.check_widths(net, context, open_cache())
+
+
+def test_sources_side_by_side():
+    joined = embeddings.Joined(([{"a": 1}, {"a": 2}], dict), ([{"b": 3}, {"b": 4}], lambda e: {"c": e["b"] + 1}))
+    assert len(joined) == 2
+    assert joined[1] == {"a": 2, "c": 5}
+
+
+def test_stages_of_two_clips_are_refused(toy, tmp_path):
+    other = unclip_toy.with_another_clip(toy, tmp_path / "clip")
+    with pytest.raises(ValueError, match="prior: this stage was trained with the CLIP"):
+        unclip.compose(tmp_path / "model", {**toy.runs, "clip": other})
+    assert not (tmp_path / "model").exists()

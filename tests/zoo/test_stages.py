@@ -1,0 +1,120 @@
+"""What holds of every stage of an unCLIP: it learns, trains alike on many devices, goes on, and is its files."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import unclip_toy
+
+from flaxgen import parallel, zoo
+from flaxgen.data import Order, batch_at, random_transform
+from flaxgen.train.optim import Optimizer
+from flaxgen.zoo import directory, unclip
+
+STAGES = unclip_toy.TRAINED
+SMALL = ("clip", "prior")
+"""Stages whose train steps compile in a second or two."""
+PLANS = {"pmap": parallel.pmap_plan, "mesh": lambda: parallel.mesh_plan(data=4, fsdp=2)}
+
+
+@pytest.fixture(params=STAGES)
+def name(request):
+    return request.param
+
+
+def test_a_config_is_its_json(name):
+    config = unclip_toy.CONFIGS[name]
+    assert directory.decode(json.loads(json.dumps(directory.encode(config)))) == config
+
+
+def test_it_learns(name, toy):
+    lines = (toy.runs[name] / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert len(losses) == unclip_toy.STEPS
+    assert np.mean(losses[-8:]) < 0.97 * np.mean(losses[:8])
+
+
+def test_a_run_goes_on_with_the_files_it_has(name, toy):
+    run, config = toy.runs[name], unclip_toy.config_of(name, toy.runs)
+    names = directory.FAMILIES[type(config)].file_names
+    before = {file: (run / file).read_bytes() for file in names}
+    prepared = directory.prepare(config, run)
+    assert prepared == before
+    directory.claim(run, dataclasses.replace(config, steps=config.steps + 1), prepared)
+    assert directory.read_config(run)[0].steps == config.steps + 1
+    directory.claim(run, config, prepared)
+
+
+def test_an_exported_stage_is_the_run(name, toy, tmp_path):
+    zoo.export(toy.runs[name], tmp_path / "model")
+    run, model = zoo.load(toy.runs[name]), zoo.load(tmp_path / "model")
+    assert model.config == run.config
+    assert model.step == unclip_toy.STEPS
+    jax.tree.map(np.testing.assert_array_equal, model.params, run.params)
+    assert getattr(model, "found", {}) == getattr(run, "found", {})
+    with pytest.raises(ValueError, match="--layout diffusers is for diffusion models"):
+        zoo.export(tmp_path / "model", tmp_path / "diffusers", layout="diffusers")
+    assert not (tmp_path / "diffusers").exists()
+
+
+def test_half_precision_halves_the_files_and_keeps_the_fingerprint(toy, tmp_path):
+    unclip.compose(tmp_path / "half", toy.runs, "float16")
+    sizes = [(root / "clip" / "model.safetensors").stat().st_size for root in (tmp_path / "half", toy.model)]
+    assert sizes[0] < 0.7 * sizes[1]
+    half, whole = zoo.load(tmp_path / "half").stages, zoo.load(toy.model).stages
+    assert half.clip.fingerprint == whole.clip.fingerprint
+    for ours, theirs in zip(half, whole, strict=True):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-10, atol=2**-24), ours.params, theirs.params
+        )
+
+
+def experiment_of(name, toy):
+    """The stage's run on its data, by plain gradients: Adam makes steps of rounding where there is no gradient."""
+    config = unclip_toy.config_of(name, toy.runs)
+    config = dataclasses.replace(config, optimizer=Optimizer(name="sgd", learning_rate=0.1))
+    experiment = directory.FAMILIES[type(config)].build(config, directory.prepare(config, toy.runs[name]))
+    transform = random_transform(config.data)
+    return experiment, [
+        batch_at(experiment.source, Order(0, 8, 0, 1), i, fields=experiment.batch_fields, transform=transform)
+        for i in range(3)
+    ]
+
+
+def three_steps(plan, experiment, batches):
+    """The parameters after three steps, as one vector, and the losses."""
+    step, losses = plan.compile_step(experiment.make_train_step), []
+    state = plan.place_state(experiment.init(jax.random.key(0)))
+    for batch in batches:
+        state, metrics = step(state, plan.place_batch(batch), jax.random.key(1))
+        losses.append(float(metrics["loss"]))
+    return _vector(plan.single(state).params), np.array(losses)
+
+
+def _vector(params):
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(jax.device_get(params))])
+
+
+@pytest.mark.parametrize("name", [n if n in SMALL else pytest.param(n, marks=pytest.mark.slow) for n in STAGES])
+def test_many_devices_train_as_one(name, toy, monkeypatch):
+    monkeypatch.setattr(parallel, "MIN_SHARDED", 64)
+    experiment, batches = experiment_of(name, toy)
+    start = _vector(experiment.init(jax.random.key(0)).params)
+    expected, losses = three_steps(parallel.jit_plan(), experiment, batches)
+    assert np.linalg.norm(expected - start) > 1e-3 * np.linalg.norm(start), "nothing was learned"
+    for plan in PLANS.values():
+        params, others = three_steps(plan(), experiment, batches)
+        assert np.linalg.norm(params - expected) < 1e-5 * np.linalg.norm(expected)
+        np.testing.assert_allclose(others, losses, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_the_whole_run(name, toy, tmp_path):
+    config = dataclasses.replace(unclip_toy.config_of(name, toy.runs), steps=3, checkpoint_every=2)
+    plan = parallel.make_plan("jit")
+    whole = zoo.train(config, tmp_path / "whole", plan)
+    zoo.train(dataclasses.replace(config, steps=2), tmp_path / "parts", plan)
+    parts = zoo.train(config, tmp_path / "parts", plan)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(parts), jax.device_get(whole))

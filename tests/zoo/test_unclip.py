@@ -1,0 +1,318 @@
+"""The verbs of an unCLIP: what they keep, what they depend on, and what never compiles again.
+
+Most are looked at without the upsamplers, whose noise would hide what the decoder does.
+"""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import unclip_toy
+
+from flaxgen import parallel, zoo
+from flaxgen.data import open_source
+from flaxgen.zoo import unclip
+from flaxgen.zoo.unclip import Settings
+
+CAPTION, OTHER = "a red circle", "a small blue square above a green triangle"
+ONE_LEVEL = 1
+"""Of 255: what rounding may make of equal pictures."""
+COMPILED = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, _, **more: COMPILED.append(event) if event.endswith("backend_compile_duration") else None
+)
+
+
+@pytest.fixture(scope="module")
+def model(toy):
+    return zoo.load(toy.model)
+
+
+def base_of(model):
+    """The model without its upsamplers."""
+    return unclip.Model(model.stages._replace(upsampler_1=None, upsampler_2=None))
+
+
+@pytest.fixture(scope="module")
+def base(model):
+    return base_of(model)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Two scenes at the size of what the whole model draws."""
+    source = open_source(dataclasses.replace(unclip_toy.DATA, image_size=64))
+    return source[0]["image"], source[1]["image"]
+
+
+def apart(a, b):
+    """The largest difference of two pictures, in levels of 255."""
+    return np.abs(a.astype(int) - b.astype(int)).max()
+
+
+def shrunk(image):
+    """64 px to 16, by means."""
+    return image.reshape(16, 4, 16, 4, 3).mean((1, 3))
+
+
+def test_sizes_and_the_order_of_captions(model, base):
+    """`num` pictures of each caption, the first caption's first; a picture follows its caption and its number."""
+    assert (model.image_size, base.image_size) == (64, 16)
+    both = base.draw([CAPTION, OTHER], seed=0, num=2)
+    assert (both.shape, both.dtype) == ((4, 16, 16, 3), np.uint8)
+    assert apart(both[:2], base.draw([CAPTION], seed=0, num=4)[:2]) <= ONE_LEVEL
+    assert apart(both[2:], base.draw([OTHER], seed=0, num=4)[2:]) <= ONE_LEVEL
+    assert apart(base.draw([CAPTION], seed=0, num=3), base.draw([CAPTION], seed=0, num=4)[:3]) <= ONE_LEVEL
+    assert apart(both[0], both[1]) > ONE_LEVEL
+    assert apart(base.draw([CAPTION, OTHER], seed=1, num=2), both) > ONE_LEVEL
+
+
+def test_what_the_decoder_is_given(base):
+    drawn = {
+        through: base.draw([CAPTION], seed=0, num=4, through=through)
+        for through in ("diffusion", "autoregressive", "text", "nothing")
+    }
+    for name, picture in drawn.items():
+        assert all(apart(picture, other) > ONE_LEVEL for key, other in drawn.items() if key != name)
+    with pytest.raises(ValueError, match="through='prior' is not known: expected one of diffusion, autoregressive, te"):
+        base.draw([CAPTION], seed=0, through="prior")
+
+
+def test_upsamplers_enlarge_what_the_decoder_drew(model, base):
+    large, small = model.draw([CAPTION], seed=0, num=4), base.draw([CAPTION], seed=0, num=4)
+    assert large.shape == (4, 64, 64, 3)
+    keys = jax.random.split(jax.random.key(0), 3)
+    assert apart(large, model.enlarge(small.astype(np.float32) / 127.5 - 1, keys[2])) <= 8
+    assert apart(large[:3], model.draw([CAPTION], seed=0, num=3)) <= ONE_LEVEL
+
+
+def test_an_empty_caption_is_one_too(base):
+    assert base.draw([""], seed=0, num=4).shape == (4, 16, 16, 3)
+    with pytest.raises(ValueError, match="there is no caption"):
+        base.draw([], seed=0, num=4)
+
+
+def test_variations_from_fresh_noise(base, images):
+    a, b = images
+    varied = base.vary(a, seed=0, num=4)
+    assert apart(varied[0], varied[1]) > ONE_LEVEL
+    assert apart(varied, base.vary(b, seed=0, num=4)) > ONE_LEVEL
+    assert apart(varied[:3], base.vary(a, seed=0, num=3)) <= ONE_LEVEL
+
+
+def test_a_picture_comes_back_from_its_noise(base, images):
+    """With eta 0 every variation is the picture itself, with eta 1 none is and no two are alike."""
+    a, _ = images
+    same = base.vary(a, seed=0, num=4, invert=True)
+    assert apart(same[0], same[3]) <= ONE_LEVEL
+    assert np.abs(same[0] - shrunk(a)).mean() < 4
+    varied = base.vary(a, seed=0, num=4, invert=True, settings=Settings(eta=1.0))
+    assert np.abs(varied[0] - shrunk(a)).mean() > 3 * np.abs(same[0] - shrunk(a)).mean()
+    assert apart(varied[0], varied[1]) > 10
+
+
+def test_a_blend_goes_from_one_picture_to_the_other(base, images):
+    a, b = images
+    blended = base.blend(a, b, seed=0, num=3)
+    assert len(blended) == 3
+    ends = [base.vary(image, seed=0, num=3, invert=True)[0] for image in images]
+    assert apart(blended[0], ends[0]) <= 2 * ONE_LEVEL
+    assert apart(blended[2], ends[1]) <= 2 * ONE_LEVEL
+    assert all(apart(blended[1], end) > 10 for end in ends)
+    assert apart(base.blend(a, b, seed=0, num=1)[0], blended[1]) <= 2 * ONE_LEVEL
+
+
+def test_an_edit_goes_from_the_picture_towards_the_caption(base, images):
+    a, _ = images
+    edited = base.edit(a, CAPTION, OTHER, seed=0, num=3, strength=1.0)
+    assert apart(edited[0], base.vary(a, seed=0, num=3, invert=True)[0]) <= 2 * ONE_LEVEL
+    assert apart(edited[0], edited[1]) > ONE_LEVEL
+    assert apart(edited[1], edited[2]) > ONE_LEVEL
+    assert apart(base.edit(a, CAPTION, OTHER, seed=0, num=3, strength=0.5)[2], edited[1]) <= 2 * ONE_LEVEL
+    assert apart(base.edit(a, CAPTION, CAPTION, seed=0, num=3, strength=1.0)[2], edited[0]) <= 2 * ONE_LEVEL
+    assert apart(base.edit(a, CAPTION, OTHER, seed=0, num=1, strength=1.0)[0], edited[2]) <= 2 * ONE_LEVEL
+
+
+def test_inpainting_changes_no_pixel_that_is_not_marked(model, images):
+    a, _ = images
+    mask = np.zeros((64, 64), bool)
+    mask[10:37, 5:30] = True  # whose edges are not those of the decoder's pixels
+    drawn = model.inpaint(a, mask, CAPTION, seed=0, num=4)
+    assert drawn.shape == (4, 64, 64, 3)
+    assert np.count_nonzero(drawn[:, ~mask] != a[None][:, ~mask]) == 0
+    for picture in drawn:
+        assert np.mean(picture[mask] != a[mask]) > 0.5
+    assert apart(drawn[0], drawn[1]) > ONE_LEVEL
+
+
+def test_inpainting_takes_the_middle_square_of_other_shapes(model, images):
+    wide = np.concatenate([images[0], images[1]], axis=1)
+    mask = np.zeros((64, 128), np.uint8)
+    mask[:, 60:70] = 255
+    drawn = model.inpaint(wide, mask, CAPTION, seed=0, num=4)
+    unmarked = np.ones(64, bool)
+    unmarked[28:38] = False
+    np.testing.assert_array_equal(drawn[:, :, unmarked], np.tile(wide[None, :, 32:96][:, :, unmarked], (4, 1, 1, 1)))
+    mask = np.zeros((64, 128), np.uint8)
+    mask[:, :20] = 255
+    with pytest.raises(ValueError, match="the mask marks nothing in the picture's middle square"):
+        model.inpaint(wide, mask, CAPTION, seed=0)
+
+
+def test_nothing_that_is_a_number_compiles_again(model, images):
+    a, b = images
+    mask = np.zeros((64, 64), bool)
+    mask[10:37, 5:30] = True
+
+    def all_verbs(seed, guidance, caption, strength, eta):
+        settings, unguided = Settings(guidance=guidance, prior_guidance=guidance + 1, eta=eta), Settings(eta=eta)
+        model.draw([caption], seed=seed, num=4, settings=settings)
+        model.vary(a, seed=seed, num=4, settings=settings)
+        model.vary(a, seed=seed, num=4, invert=True, settings=unguided)
+        model.blend(a, b, seed=seed, num=4, settings=unguided)
+        model.edit(a, caption, OTHER, seed=seed, num=4, strength=strength, settings=unguided)
+        model.inpaint(a, mask, caption, seed=seed, num=4, settings=settings)
+
+    all_verbs(0, 2.0, CAPTION, 0.5, 0.0)
+    before = len(COMPILED)
+    assert before > 0
+    all_verbs(7, 5.5, "something much longer, and with a comma", 0.9, 0.25)
+    assert COMPILED[before:] == []
+
+
+def test_progress_names_every_stage(model, images):
+    a, b = images
+    mask = np.ones((64, 64), bool)
+    verbs = {
+        "draw": lambda m: m.draw([CAPTION], seed=0, num=4),
+        "vary": lambda m: m.vary(a, seed=0, num=4, invert=True),
+        "blend": lambda m: m.blend(a, b, seed=0, num=4),
+        "edit": lambda m: m.edit(a, CAPTION, OTHER, seed=0, num=4),
+        "inpaint": lambda m: m.inpaint(a, mask, CAPTION, seed=0, num=4),
+    }
+    for verb, run in verbs.items():
+        stages = []
+        run(model.reporting(stages.append))
+        assert len(stages) == model.num_stages(verb)
+        assert stages[-2:] == ["upsampler to 32 px", "upsampler to 64 px"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", ["pmap", "mesh"])
+def test_many_devices_draw_the_same_pictures(model, toy, images, plan):
+    a, b = images
+    mask = np.zeros((64, 64), bool)
+    mask[10:37, 5:30] = True
+    many = zoo.load(toy.model, parallel.make_plan(plan))
+    for verb in (
+        lambda m: m.draw([CAPTION, OTHER], seed=0, num=2),
+        lambda m: m.draw([CAPTION], seed=0, num=4, through="autoregressive"),
+        lambda m: m.vary(a, seed=0, num=4),
+        lambda m: m.vary(a, seed=0, num=4, invert=True, settings=Settings(eta=0.5)),
+        lambda m: m.blend(a, b, seed=0, num=4),
+        lambda m: m.edit(a, CAPTION, OTHER, seed=0, num=4),
+        lambda m: m.inpaint(a, mask, CAPTION, seed=0, num=4),
+    ):
+        assert apart(verb(many), verb(model)) <= ONE_LEVEL
+
+
+@pytest.mark.parametrize("change", [{"seed": -1}, {"seed": 2**32}, {"num": 0}])
+def test_numbers_out_of_range(base, images, change):
+    told = {"seed": 0, "num": 1, **change}
+    ((name, value),) = change.items()
+    for verb in (
+        lambda: base.draw([CAPTION], **told),
+        lambda: base.vary(images[0], **told),
+        lambda: base.blend(*images, **told),
+        lambda: base.edit(images[0], CAPTION, OTHER, **told),
+        lambda: base.inpaint(images[0], np.ones((64, 64), bool), CAPTION, **told),
+    ):
+        with pytest.raises(ValueError, match=f"{name}={value}: expected"):
+            verb()
+
+
+@pytest.mark.parametrize("strength", [0.0, -1.0, 1.5, float("nan")])
+def test_a_strength_out_of_range(base, images, strength):
+    with pytest.raises(ValueError, match=f"strength={strength}: expected a share"):
+        base.edit(images[0], CAPTION, OTHER, seed=0, num=1, strength=strength)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(guidance=float("nan")), "guidance=nan: expected a number"),
+        (Settings(prior_guidance=float("inf")), "guidance=inf: expected a number"),
+        (Settings(eta=2.0), r"eta=2\.0: expected a number in \[0, 1\]"),
+        (Settings(steps=0), "steps=0: expected 1 or more"),
+        (Settings(steps=17), "steps=17 is more than"),
+    ],
+)
+def test_settings_out_of_range(base, settings, message):
+    with pytest.raises(ValueError, match=message):
+        base.draw([CAPTION], seed=0, num=4, settings=settings)
+
+
+def test_without_a_stage(base, images):
+    lacking = {name: unclip.Model(base.stages._replace(**{name: None})) for name in unclip.STAGES}
+    with pytest.raises(ValueError, match=r"lacks the stage 'prior': vary, blend and edit still work, and draw through "
+                       "autoregressive or text"):  # fmt: skip
+        lacking["prior"].draw([CAPTION], seed=0, num=4)
+    with pytest.raises(ValueError, match=r"lacks the stage 'ar_prior': .* draw through diffusion or text"):
+        lacking["ar_prior"].draw([CAPTION], seed=0, num=4, through="autoregressive")
+    assert apart(lacking["prior"].vary(images[0], seed=0, num=4), base.vary(images[0], seed=0, num=4)) == 0
+    for name in ("clip", "decoder"):
+        for verb in (
+            lambda m: m.draw([CAPTION], seed=0, num=4),
+            lambda m: m.vary(images[0], seed=0, num=4),
+            lambda m: m.blend(*images, seed=0, num=4),
+            lambda m: m.edit(images[0], CAPTION, OTHER, seed=0, num=4),
+            lambda m: m.inpaint(images[0], np.ones((64, 64), bool), CAPTION, seed=0),
+        ):
+            with pytest.raises(
+                ValueError, match=f"lacks the stage '{name}': draw, vary, blend, edit, inpaint all need"
+            ):
+                verb(lacking[name])
+
+
+@pytest.fixture
+def copy(toy, tmp_path):
+    shutil.copytree(toy.model, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_a_directory_without_an_upsampler_says_so(copy, capfd):
+    shutil.rmtree(copy / "upsampler_1")
+    model = zoo.load(copy)
+    assert capfd.readouterr().err == (
+        f"warning: {copy} lacks the stage 'upsampler_1': pictures are drawn at the size before it\n"
+    )
+    assert model.image_size == 16
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (3, "stages=3: expected a folder for some of clip"),
+        ({"critic": "critic"}, r"stages=\{'critic': 'critic'\}: expected"),
+        ({"clip": "../clip"}, r"clip is in '\.\./clip': expected the name of a folder"),
+        ({"clip": ".."}, r"clip is in '\.\.': expected the name of a folder"),
+        ({"clip": 3}, "clip is in 3: expected the name of a folder"),
+        ({"clip": "decoder"}, "is of type UnclipDecoder: expected a run or model directory of type Clip"),
+        ({"prior": "ar_prior"}, "has the net ARPrior: expected DiffusionPrior"),
+    ],
+)
+def test_an_index_that_is_wrong(copy, stages, message):
+    index = copy / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "stages": stages}))
+    with pytest.raises(ValueError, match=message):
+        zoo.load(copy)
+
+
+def test_a_stage_of_another_clip(copy, toy):
+    shutil.rmtree(copy / "clip")
+    unclip_toy.with_another_clip(toy, copy / "clip")
+    with pytest.raises(ValueError, match=r"prior: this stage was trained with the CLIP \w+, this one is \w+"):
+        zoo.load(copy)

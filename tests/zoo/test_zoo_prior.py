@@ -1,0 +1,155 @@
+"""Priors as models: whitening, codes, the better of several, and what changes without compiling again."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+import unclip_toy
+
+from flaxgen import parallel, zoo
+from flaxgen.tokens import quantise
+from flaxgen.zoo import embeddings, prior
+from flaxgen.zoo.diffusion import Sampling
+from flaxgen.zoo.prior.config import STATISTICS, read_statistics
+from flaxgen.zoo.prior.model import compiled_draw
+from flaxgen.zoo.prior.training import make_loss, make_quantiser
+
+KEY = jax.random.key(0)
+KINDS = ("prior", "ar_prior")
+
+
+@pytest.fixture(scope="module")
+def cached(toy):
+    return embeddings.open_embeddings(str(toy.runs["clip"]), unclip_toy.DATA, "")
+
+
+@pytest.fixture(scope="module")
+def text(cached):
+    return {name: np.stack([cached[i][name] for i in range(8)]) for name in embeddings.TEXT}
+
+
+@pytest.fixture(scope="module")
+def models(toy):
+    return {kind: zoo.load(toy.runs[kind]) for kind in KINDS}
+
+
+def test_statistics_are_those_of_the_data(models, cached):
+    images = np.stack([cached[i]["image_embedding"] for i in range(len(cached))]).astype(np.float64)
+    statistics = read_statistics(models["prior"].found)
+    np.testing.assert_allclose(statistics["mean"], images.mean(0), atol=1e-5)
+    np.testing.assert_allclose(statistics["std"], images.std(0), rtol=1e-4)
+    fitted = make_quantiser(read_statistics(models["ar_prior"].found))
+    values = (images - np.asarray(fitted.mean)[None]) @ np.asarray(fitted.components)
+    np.testing.assert_allclose(np.cov(values.T) - np.diag(np.diag(np.cov(values.T))), 0, atol=1e-4)
+    for field in embeddings.TEXT[:3]:
+        np.testing.assert_array_equal(statistics[f"empty_{field}"], cached.empty[field])
+
+
+def test_a_net_that_says_nothing(models, cached, text):
+    """Of whitened embeddings 0 is the mean: its error is 1 over the data, and what is drawn with it is the mean."""
+    model, statistics = models["prior"], read_statistics(models["prior"].found)
+    params = prior.init_params(model.config, KEY)
+    fields = ("image_embedding", *prior.config.TEXT)
+    batch = {name: np.stack([cached[i][name] for i in range(len(cached))]) for name in fields}
+    loss, _ = jax.jit(make_loss(model.config, statistics))(params, batch, parallel.example_keys(KEY, len(cached)))
+    assert float(loss) == pytest.approx(1, rel=1e-3)
+    drawn = dataclasses.replace(model, params=params).draw(text, KEY)
+    np.testing.assert_allclose(drawn, np.tile(statistics["mean"], (8, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_better_of_candidates_is_taken(models, text, kind):
+    """The first of four candidates is the only one of one: four fit better, if not by much, and somewhere by much."""
+    one, four = (models[kind].draw(text, KEY, candidates=n) for n in (1, 4))
+    fits = [(x / np.linalg.norm(x, axis=1, keepdims=True) * text["text_embedding"]).sum(1) for x in (one, four)]
+    assert np.all(fits[1] >= fits[0] - 1e-4)
+    assert np.any(fits[1] > fits[0] + 1e-2)
+    same = np.isclose(fits[0], fits[1], atol=1e-4)
+    np.testing.assert_allclose(one[same], four[same], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_embedding_follows_its_caption_and_number_alone(models, text, kind):
+    some = {name: value[:5] for name, value in text.items()}
+    all_drawn = models[kind].draw(text, KEY)
+    np.testing.assert_allclose(models[kind].draw(some, KEY), all_drawn[:5], atol=1e-5)
+    assert np.abs(models[kind].draw(text, jax.random.key(1)) - all_drawn).max() > 1e-2
+
+
+def test_drawn_codes_are_centres_of_buckets(models, text):
+    model = models["ar_prior"]
+    fitted = make_quantiser(read_statistics(model.found))
+    drawn = model.draw(text, KEY)
+    buckets = model.config.net.buckets
+    again = quantise.decode(fitted, quantise.encode(fitted, jnp.asarray(drawn), buckets), buckets)
+    np.testing.assert_allclose(again, drawn, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_guidance_matters_and_compiles_nothing(models, text, kind):
+    model = models[kind]
+    own = model.config.sampling
+    before, misses = model.draw(text, KEY), compiled_draw.cache_info().misses
+    changes = ({"guidance": 1.5}, {"guidance": 7.0}, {"eta": 0.3})
+    _, strong, _ = (model.draw(text, KEY, sampling=dataclasses.replace(own, **change)) for change in changes)
+    assert np.abs(strong - before).max() > 1e-3
+    assert compiled_draw.cache_info().misses == misses
+    kept = compiled_draw(model.config, dataclasses.replace(own.kind(), batch=8), model.config.candidates, model.plan)
+    assert kept._cache_size() == 1
+
+
+@pytest.mark.parametrize("kind", ["prior", pytest.param("ar_prior", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("plan", ["pmap", "mesh"])
+def test_many_devices_draw_alike(models, text, kind, plan):
+    some = {name: value[:5] for name, value in text.items()}
+    many = dataclasses.replace(models[kind], plan=parallel.make_plan(plan))
+    np.testing.assert_allclose(many.draw(some, KEY), models[kind].draw(some, KEY), atol=1e-4)
+
+
+def test_what_draw_refuses(models, text):
+    model = models["prior"]
+    wide = {**text, "text_hidden": np.zeros((8, unclip_toy.CONTEXT, 5), np.float16)}
+    with pytest.raises(ValueError, match="captions 5 wide: expected 16"):
+        model.draw(wide, KEY)
+    blind = dataclasses.replace(model.config.objective, condition_dropout=0.0)
+    never_blind = dataclasses.replace(model, config=dataclasses.replace(model.config, objective=blind))
+    with pytest.raises(ValueError, match=r"guidance=2\.0 needs a prior trained with objective\.condition_dropout"):
+        never_blind.draw(text, KEY)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [({}, r"no statistics\.safetensors beside"), ({STATISTICS: b"{}"}, r"statistics\.safetensors is damaged")],
+)
+def test_statistics_that_are_none(found, message):
+    with pytest.raises(ValueError, match=message):
+        read_statistics(found)
+
+
+def test_an_empty_caption_that_is_not_known():
+    found = {STATISTICS: safetensors.numpy.save({"mean": np.zeros(8, np.float32), "std": np.ones(8, np.float32)})}
+    with pytest.raises(ValueError, match="knows no empty caption"):
+        prior.config.empty_text(read_statistics(found))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"candidates": 0}, "candidates=0: expected 1 or more"),
+        ({"temperature": -1.0}, r"temperature=-1\.0: expected 0 or more"),
+        ({"top_p": 0.0}, r"top_p=0\.0: expected a share"),
+        ({"process": dataclasses.replace(unclip_toy.PRIOR_CONFIG.process, timesteps=0)}, "trained in table time"),
+    ],
+)
+def test_what_a_config_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(unclip_toy.PRIOR_CONFIG, **change)
+
+
+@pytest.mark.parametrize("guidance", [float("nan"), float("inf")])
+def test_a_guidance_that_is_no_number(guidance):
+    with pytest.raises(ValueError, match="expected a number, 1 for none"):
+        Sampling(guidance=guidance)
