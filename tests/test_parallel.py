@@ -129,6 +129,19 @@ def test_fsdp_splits_the_largest_dimension_it_divides(shape, spec):
 
 
 @pytest.mark.usefixtures("_small_arrays_are_sharded")
+@pytest.mark.parametrize("fsdp", [1, 2, 8])
+def test_bytes_per_device_are_those_that_a_device_holds(fsdp):
+    """Counted of shapes alone, without the devices of the mesh."""
+    placed = parallel.mesh_plan(data=8 // fsdp, fsdp=fsdp).place_state(fresh_state())
+    shards = [shard for x in jax.tree.leaves(placed) for shard in x.addressable_shards]
+    whole = sum(x.nbytes for x in jax.tree.leaves(placed))
+    for device in (jax.devices()[0], jax.devices()[-1]):
+        held = sum(shard.data.nbytes for shard in shards if shard.device == device)
+        assert parallel.bytes_per_device(jax.eval_shape(fresh_state), fsdp) == held
+        assert held < 0.3 * whole if fsdp == 8 else held <= whole / fsdp * 1.1
+
+
+@pytest.mark.usefixtures("_small_arrays_are_sharded")
 @pytest.mark.parametrize("name", PLANS)
 def test_a_state_lands_where_abstract_says(name):
     """`abstract` of shapes alone is `single` of the placed state: what is restored into it needs no moving."""
@@ -160,6 +173,21 @@ def test_maps_give_the_numbers_of_the_bare_function(name):
     out, expected = PLANS[name]().compile_map(fn)(params, inputs()), fn(params, inputs())
     np.testing.assert_allclose(out["y"], expected["y"], rtol=1e-6)
     np.testing.assert_array_equal(out["label"], np.arange(16))
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_maps_without_parameters_split_their_inputs(name):
+    """By `pmap` every device sees its own two rows; elsewhere the program is of the whole."""
+    seen = []
+
+    def fn(params, inputs):
+        seen.append(inputs["x"].shape[0])
+        return {"y": 2 * inputs["x"]}
+
+    x = np.arange(16.0, dtype=np.float32)
+    out = PLANS[name]().compile_map(fn)({}, {"x": x})
+    np.testing.assert_array_equal(out["y"], 2 * x)
+    assert seen == [2 if name == "pmap" else 16]
 
 
 def test_keys_of_examples_are_those_of_their_place_in_the_global_batch():

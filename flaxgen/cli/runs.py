@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from flaxgen.cli.options import RUN_OR_MODEL, add_devices, add_processes, add_set, make_plan
+from flaxgen.cli.options import RUN_OR_MODEL, add_devices, add_processes, add_set, make_plan, parse_mesh
 
 
 def add_commands(commands) -> None:
@@ -71,7 +71,10 @@ def _add_import(parser):
 
 
 def _add_info(parser):
-    parser.add_argument("source", type=Path, metavar="RUN_OR_MODEL", help=RUN_OR_MODEL)
+    parser.add_argument("source", type=Path, metavar="RUN_OR_MODEL_OR_FILE", help=f"{RUN_OR_MODEL}, or an experiment")
+    parser.add_argument(
+        "--mesh", metavar="data=N,fsdp=M", help="also what training takes of each device of such a mesh, here or not"
+    )
     parser.set_defaults(run=_info)
 
 
@@ -189,6 +192,7 @@ def _import(parsed) -> int:
 
 def _info(parsed) -> int:
     from flaxgen import zoo
+    from flaxgen.zoo.describe import Mesh
 
-    print(zoo.describe(parsed.source))
+    print(zoo.describe(parsed.source, Mesh(**parse_mesh(parsed.mesh)) if parsed.mesh else None))
     return 0

@@ -9,7 +9,8 @@ from flaxgen.train import log, loop
 from flaxgen.types import State
 from flaxgen.weights import hub
 from flaxgen.zoo import directory, interchange, karlo, unclip
-from flaxgen.zoo.directory import describe, load, read_experiment
+from flaxgen.zoo.describe import describe
+from flaxgen.zoo.directory import load, read_experiment
 from flaxgen.zoo.periodic import make_evaluate
 
 __all__ = ["describe", "export", "import_model", "load", "read_experiment", "train"]

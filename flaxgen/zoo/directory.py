@@ -13,9 +13,9 @@ from flaxgen import parallel
 from flaxgen.train import config as configs
 from flaxgen.types import Experiment, Params, PRNGKey
 from flaxgen.zoo import classifier, clip, decoder, diffusion, files, prior, unclip, upsampler
-from flaxgen.zoo.files import TORN, WEIGHTS, Files, new_directory
+from flaxgen.zoo.files import TORN, Files, new_directory
 
-__all__ = ["FAMILIES", "KNOWN", "TORN", "claim", "describe", "load", "new_directory", "read_experiment", "write_model"]
+__all__ = ["FAMILIES", "KNOWN", "TORN", "claim", "load", "new_directory", "read_experiment", "write_model"]
 
 FREE = {"steps", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints", "sampling", "data.path",
         "data.threads", "data.prefetch", "data.max_broken", "clip", "cache", "evaluate_every",
@@ -83,10 +83,16 @@ KNOWN: dict[str, type] = {
 
 
 def read_experiment(path: Path) -> Any:
-    """The config that an experiment file's `get_config()` returns.
+    """The config that an experiment file's `get_config()` returns; raises as `read_experiment_file`."""
+    return read_experiment_file(path)[0]
+
+
+def read_experiment_file(path: Path) -> tuple[Any, int | None]:
+    """The config that an experiment file's `get_config()` returns, and how many parameters its PUBLISHED says that the
+    model it follows has (None: it has none).
 
     Raises:
-        ValueError: if the file is missing, or has no such function.
+        ValueError: if the file is missing, has no such function, or PUBLISHED is no count.
     """
     if not path.is_file():
         raise ValueError(f"experiment {path} does not exist: expected a file such as experiments/ddpm_digits.py")
@@ -100,7 +106,10 @@ def read_experiment(path: Path) -> Any:
     config = module.get_config()
     if type(config) not in FAMILIES:
         raise ValueError(f"experiment {path}: get_config() returned a {type(config).__name__}, expected a zoo Config")
-    return config
+    published = getattr(module, "PUBLISHED", None)
+    if published is not None and not (isinstance(published, int) and published > 0):
+        raise ValueError(f"experiment {path}: PUBLISHED={published!r}, expected a count of parameters like 300_000_000")
+    return config, published
 
 
 def encode(config: Any) -> dict[str, Any]:
@@ -165,7 +174,7 @@ def _claim(workdir: Path, config: Any, prepared: Files) -> None:
 
 
 def _check_same(workdir: Path, config: Any, saved: Any) -> None:
-    ours, theirs = _flat(encode(config)), _flat(encode(saved))
+    ours, theirs = flat(encode(config)), flat(encode(saved))
     for key in sorted(ours.keys() | theirs.keys(), key=lambda key: (key.rpartition(".")[2] != "type", key)):
         if ours.get(key) != theirs.get(key) and not _is_free(key):
             raise ValueError(
@@ -186,11 +195,11 @@ def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+def flat(data: Any, prefix: str = "") -> dict[str, Any]:
     """Nested JSON objects by dotted path."""
     if not isinstance(data, dict):
         return {prefix: data}
-    return {k: v for key, value in data.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
+    return {k: v for key, value in data.items() for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()}
 
 
 def load(path: str | Path, plan: parallel.Plan | None = None) -> Any:
@@ -223,38 +232,6 @@ def write_model(
     files.write_model(directory, encode(config), params, step, found or {}, dtype)
 
 
-def describe(path: Path) -> str:
-    """A run or model in words: what it is, its step, its parameters by part, its size, its config."""
-    if unclip.is_composite(path):
-        return unclip.describe(path)
-    config, step = read_config(path)
-    sizes = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in abstract_params(config).items()}
-    total = sum(sizes.values())
-    largest = sorted(sizes.items(), key=lambda item: -item[1])[:8]
-    fields = {key: value for key, value in _flat(encode(config)).items() if key.rpartition(".")[2] != "type"}
-    lines = [
-        f"{path}: {family_name(type(config))} with a {type(config.net).__name__}, {_progress(path, config, step)}",
-        f"parameters  {total:,} ({4 * total / 2**20:.1f} MiB in float32)",
-        *(f"  {size:>12,}  {name}" for name, size in largest),
-        f"on disk     {files.bytes_in(path) / 2**20:.1f} MiB",
-        "config",
-        *(f"  {key} = {_shown(value)}" for key, value in fields.items()),
-    ]
-    return "\n".join(lines)
-
-
-def _progress(path: Path, config: Any, step: int) -> str:
-    if not (path / WEIGHTS).is_file():
-        step = max(files.steps_saved(path), default=0)
-    elif not step:
-        return "imported"
-    return f"at step {step:,} of {config.steps:,}" if step else "nothing saved yet"
-
-
 def family_name(kind: type) -> str:
     """What the family of a config is called."""
     return next(name for name, known in KNOWN.items() if known is kind).lower()
-
-
-def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -175,24 +175,6 @@ def test_a_tensor_that_does_not_fit_is_named(run, tmp_path, damage, named):
         flaxgen.load(tmp_path / "model")
 
 
-def test_describe_counts_parameters(run):
-    text = zoo.describe(run)
-    params = flaxgen.load(run).params
-    assert f"{sum(x.size for x in jax.tree.leaves(params)):,}" in text
-    assert "at step 4 of 4" in text
-    assert "net.width = 16" in text
-
-
-def test_describe_needs_no_checkpoint_that_loads(tmp_path, run):
-    directory.claim(tmp_path, CONFIG, {})
-    assert "nothing saved yet" in zoo.describe(tmp_path)
-    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-    assert "at step 3 of 4" in zoo.describe(tmp_path)
-    model = flaxgen.load(run)
-    directory.write_model(tmp_path / "model", CONFIG, model.params, 0)
-    assert "with a MLP, imported\n" in zoo.describe(tmp_path / "model")
-
-
 def test_export_does_not_overwrite(run, tmp_path):
     zoo.export(run, tmp_path / "model")
     with pytest.raises(ValueError, match="not empty"):
