@@ -11,6 +11,9 @@ from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
 
+PUBLISHED = 296_000_000
+"""Parameters [Dhariwal21, table 4]."""
+
 
 def get_config() -> Config:
     return Config(

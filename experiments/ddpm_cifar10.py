@@ -11,6 +11,9 @@ from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.diffusion import Config, Process, Sampling
 
+PUBLISHED = 35_746_307
+"""Parameters, counted from the paper's code and from diffusers' net of that shape; the paper says 35.7M."""
+
 
 def get_config() -> Config:
     return Config(

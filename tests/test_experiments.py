@@ -1,5 +1,7 @@
 """Every file in experiments/: its config builds, survives JSON, and its train step fits together at full size."""
 
+import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -9,20 +11,38 @@ import pytest
 from flaxgen.train import checkpoint
 from flaxgen.zoo import directory
 
-FILES = sorted((Path(__file__).parents[1] / "experiments").rglob("*.py"))
+ROOT = Path(__file__).parents[1] / "experiments"
+NAMES = sorted(str(path.relative_to(ROOT).with_suffix("")) for path in ROOT.rglob("*.py"))
+UNCLIP = ("clip", "prior", "ar_prior", "decoder", "upsampler_256", "upsampler_1024")
 RUN_FIELDS = ("seed", "steps", "batch_size", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints")
+
+
+@functools.cache
+def read(name):
+    return directory.read_experiment_file(ROOT / f"{name}.py")
+
+
+def count(config):
+    return sum(x.size for x in jax.tree.leaves(directory.abstract_params(config)))
 
 
 def test_the_experiments_are_there():
     expected = {"ddpm_scurve", "ddpm_digits", "ddpm_cifar10", "ddpm_cifar10_small", "iddpm_cifar10", "edm_cifar10"}
-    assert expected | {"adm_imagenet64"} <= {path.stem for path in FILES}
+    assert expected | {"adm_imagenet64"} | {f"unclip/{name}" for name in UNCLIP} <= set(NAMES)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_experiment(path):
-    config = directory.read_experiment(path)
+@pytest.mark.parametrize("name", NAMES)
+def test_config(name):
+    config, _ = read(name)
     assert all(hasattr(config, field) for field in RUN_FIELDS)
     assert directory.decode(json.loads(json.dumps(directory.encode(config)))) == config
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("unclip/")) for name in NAMES]
+)
+def test_train_step(name):
+    config, _ = read(name)
     family = directory.FAMILIES[type(config)]
     init, make_train_step = family.make_training(config)
     state = jax.eval_shape(init, jax.random.key(0))
@@ -31,13 +51,71 @@ def test_experiment(path):
     assert metrics["loss"].shape == ()
 
 
-def test_published_sizes():
-    """[Ho20, app. B] 35.7M, diffusers' net of that shape 35,746,307; [Dhariwal21, table 4] 296M for ADM at 64 px."""
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [
+        ("ddpm_cifar10", 0.0),
+        ("adm_imagenet64", 0.005),
+        ("unclip/clip", 0.0),
+        ("unclip/decoder", 0.05),
+        ("unclip/upsampler_256", 0.05),
+        ("unclip/upsampler_1024", 0.07),
+    ],
+)
+def test_published_sizes(name, tolerance):
+    config, published = read(name)
+    assert count(config) == pytest.approx(published, rel=tolerance, abs=0)
 
-    def count(name):
-        config = directory.read_experiment(FILES[0].parent / f"{name}.py")
-        params = jax.eval_shape(lambda: directory.FAMILIES[type(config)].init_params(config, jax.random.key(0)))
-        return sum(x.size for x in jax.tree.leaves(params))
 
-    assert count("ddpm_cifar10") == 35_746_307
-    assert count("adm_imagenet64") == pytest.approx(296e6, rel=0.005)
+def test_parts_of_the_decoder():
+    """[Nichol21b, sec. 4]: "roughly 2.3 billion parameters for the visual part", "roughly 1.2 billion" for the blocks
+    of the text transformer."""
+    params = directory.abstract_params(read("unclip/decoder")[0])
+    blocks = sum(x.size for x in jax.tree.leaves(params["text"]["transformer"]))
+    text = sum(x.size for x in jax.tree.leaves(params["text"]))
+    assert blocks == pytest.approx(1.2e9, rel=0.02)
+    assert sum(x.size for x in jax.tree.leaves(params)) - text == pytest.approx(2.3e9, rel=0.03)
+
+
+def test_the_published_fields_of_the_priors_give_their_published_size_to_a_digit_at_most():
+    """A block of width W has 12 W^2 parameters and 13 W biases and norms. The paper's 24 blocks of width 2048 are 1.2B,
+    which rounds to the 1B that it says; those of its autoregressive prior's decoder alone are 0.8B, and with its text
+    encoder's 2.0B. Karlo's diffusion prior has 20 blocks, and is of the published size."""
+
+    def blocks(depth, width):
+        return depth * (12 * width**2 + 13 * width)
+
+    diffusion, autoregressive = (read(f"unclip/{name}")[0] for name in ("prior", "ar_prior"))
+    assert count(diffusion) == pytest.approx(blocks(24, 2048), rel=0.02)
+    assert round(count(diffusion), -9) == read("unclip/prior")[1] == 1e9
+    assert count(autoregressive) == pytest.approx(blocks(24, 1664), rel=0.02)
+    assert blocks(24, 2048) + blocks(24, 1664) == pytest.approx(2.0e9, rel=0.01)
+    karlo = dataclasses.replace(diffusion, net=dataclasses.replace(diffusion.net, depth=20))
+    assert count(karlo) == pytest.approx(1e9, rel=0.03)
+
+
+@pytest.mark.parametrize(("name", "size"), [("upsampler_256", 256), ("upsampler_1024", 1024)])
+def test_upsamplers_train_on_crops_of_a_quarter_and_draw_the_whole(name, size):
+    config, _ = read(f"unclip/{name}")
+    data = config.data
+    assert (data.resize, data.image_size, data.random_crop) == (size, size // 4, True)
+    assert config.net.image_size == size // 4
+    assert config.tile == size
+
+
+def test_stages_of_the_full_size_unclip_fit_together():
+    """Widths are those of the CLIP, sizes those of the stage before."""
+    configs = {name: read(f"unclip/{name}")[0] for name in UNCLIP}
+    clip, decoder = configs["clip"].net, configs["decoder"]
+    for name in ("prior", "ar_prior"):
+        net = configs[name].net
+        assert (net.embedding_dim, net.text_dim, net.context) == (
+            clip.embedding_dim,
+            clip.text.width,
+            clip.text.context,
+        )
+    assert (decoder.net.embedding_dim, decoder.context) == (clip.embedding_dim, clip.text.context)
+    assert decoder.net.text.vocab_size == clip.text.vocab_size
+    assert decoder.net.text_dim == decoder.net.text.width
+    first, second = configs["upsampler_256"], configs["upsampler_1024"]
+    assert decoder.net.unet.image_size * first.factor * second.factor == second.data.resize
