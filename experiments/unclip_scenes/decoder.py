@@ -13,7 +13,7 @@ from flaxgen.zoo.process import Process
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=12000,
+        steps=3600,
         batch_size=64,
         data=Data(source="scenes", image_size=32, size=2**16),
         net=Decoder(
@@ -37,13 +37,13 @@ def get_config() -> Config:
             text=TextTower(vocab_size=384, context=24, width=128, depth=2, heads=4),
         ),
         context=24,
-        process=Process(schedule="cosine", prediction="v"),
-        objective=Objective(weight="simple"),
+        process=Process(schedule="cosine", prediction="x0"),
+        objective=Objective(weight="snr_plus_one"),
         text_dropout=0.3,
         optimizer=Optimizer(name="adamw", learning_rate=6e-4, weight_decay=0.01, warmup=200, decay="cosine"),
-        ema=Ema(decay=0.9995),
+        ema=Ema(decay=0.999),
         sampling=Sampling(sampler="ddim", steps=25, guidance=2.0, batch=64),
         log_every=100,
-        preview_every=1000,
+        preview_every=500,
         checkpoint_every=500,
     )

@@ -11,7 +11,7 @@ from flaxgen.zoo.upsampler import Config
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=1500,
+        steps=800,
         batch_size=64,
         data=Data(source="scenes", resize=64, image_size=32, random_crop=True, size=2**20),
         net=UNet(
@@ -30,13 +30,13 @@ def get_config() -> Config:
         ),
         factor=2,
         degrade="blur",
-        process=Process(schedule="cosine", prediction="v"),
-        objective=Objective(weight="simple"),
+        process=Process(schedule="cosine", prediction="x0"),
+        objective=Objective(weight="snr_plus_one"),
         optimizer=Optimizer(name="adamw", learning_rate=1e-3, weight_decay=0.01, warmup=200, decay="cosine"),
         ema=Ema(decay=0.999),
         tile=256,
         overlap=64,
         sampling=Sampling(sampler="ddim", steps=8, batch=16),
         log_every=50,
-        preview_every=1000,
+        preview_every=400,
     )

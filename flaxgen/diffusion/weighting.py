@@ -30,6 +30,17 @@ def min_snr(gamma: Scalar = 5.0) -> Weight:
     return weight
 
 
+def snr_plus_one(cap: Scalar = 20.0) -> Weight:
+    """min(SNR + 1, cap) on the squared error of x0 [Salimans22, sec. 4]: that of v, but for the least noise, where a
+    net that predicts x0 could never answer for it."""
+
+    def weight(prediction, alpha, sigma):
+        alpha, sigma = _off_the_ends(alpha, sigma)
+        return jnp.minimum((alpha / sigma) ** 2 + 1, cap) / prediction.gain(alpha, sigma) ** 2
+
+    return weight
+
+
 def edm(sigma_data: float = 0.5) -> Weight:
     """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 on the squared error of x0, sigma meaning sigma / alpha
     [Karras22, table 1]; it is 1 for EDM preconditioning."""
@@ -47,7 +58,7 @@ def _off_the_ends(alpha, sigma):
     return jnp.maximum(alpha, 1e-6), jnp.maximum(sigma, 1e-6)
 
 
-WEIGHTS: dict[str, Weight] = {"simple": simple, "min_snr": min_snr(), "edm": edm()}
+WEIGHTS: dict[str, Weight] = {"simple": simple, "min_snr": min_snr(), "snr_plus_one": snr_plus_one(), "edm": edm()}
 
 
 def table_time(timesteps: int) -> SampleTime:

@@ -24,6 +24,9 @@ def test_weights_do_not_depend_on_the_prediction(name, path):
     on_x0 = prediction.gain(alpha, sigma) ** 2
     snr = (alpha / sigma) ** 2
     np.testing.assert_allclose(along(path, weighting.min_snr(5.0), prediction) * on_x0, jnp.minimum(snr, 5), rtol=1e-5)
+    np.testing.assert_allclose(
+        along(path, weighting.snr_plus_one(9.0), prediction) * on_x0, jnp.minimum(snr + 1, 9), rtol=1e-5
+    )
     of_the_paper = (1 / snr + 0.25) / (0.25 / snr)
     np.testing.assert_allclose(along(path, weighting.edm(0.5), prediction) * on_x0, of_the_paper, rtol=1e-4)
 
@@ -33,6 +36,12 @@ def test_edm_weight_is_one_for_edm_preconditioning(path):
     """lambda(sigma) c_out(sigma)^2 = 1 [Karras22, sec. 5]."""
     np.testing.assert_allclose(along(path, weighting.edm(0.7), edm(0.7)), 1, rtol=1e-5)
     np.testing.assert_array_equal(along(path, weighting.simple, edm(0.7)), 1)
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine", "sigmoid"])
+def test_snr_plus_one_on_x0_is_the_plain_error_of_v(path):
+    ours = along(path, weighting.snr_plus_one(1e9), PREDICTIONS["v"])
+    np.testing.assert_allclose(ours, 1, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", PREDICTIONS)
