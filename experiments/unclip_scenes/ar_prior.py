@@ -10,7 +10,7 @@ from flaxgen.zoo.prior import Config
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=2000,
+        steps=800,
         batch_size=128,
         data=Data(source="scenes", image_size=32, size=2**16),
         net=ARPrior(
