@@ -22,8 +22,13 @@ def read(name):
     return directory.read_experiment_file(ROOT / f"{name}.py")
 
 
+@functools.cache
+def params(config):
+    return directory.abstract_params(config)
+
+
 def count(config):
-    return sum(x.size for x in jax.tree.leaves(directory.abstract_params(config)))
+    return sum(x.size for x in jax.tree.leaves(params(config)))
 
 
 def test_the_experiments_are_there():
@@ -70,11 +75,11 @@ def test_published_sizes(name, tolerance):
 def test_parts_of_the_decoder():
     """[Nichol21b, sec. 4]: "roughly 2.3 billion parameters for the visual part", "roughly 1.2 billion" for the blocks
     of the text transformer."""
-    params = directory.abstract_params(read("unclip/decoder")[0])
-    blocks = sum(x.size for x in jax.tree.leaves(params["text"]["transformer"]))
-    text = sum(x.size for x in jax.tree.leaves(params["text"]))
+    config, _ = read("unclip/decoder")
+    tower = params(config)["text"]
+    text, blocks = (sum(x.size for x in jax.tree.leaves(part)) for part in (tower, tower["transformer"]))
     assert blocks == pytest.approx(1.2e9, rel=0.02)
-    assert sum(x.size for x in jax.tree.leaves(params)) - text == pytest.approx(2.3e9, rel=0.03)
+    assert count(config) - text == pytest.approx(2.3e9, rel=0.03)
 
 
 def test_the_published_fields_of_the_priors_give_their_published_size_to_a_digit_at_most():

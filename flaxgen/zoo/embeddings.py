@@ -203,11 +203,13 @@ def _key(fingerprint: str, data: Data) -> str:
 
 
 def check_widths(net: Any, context: int, source: Embeddings) -> None:
-    """Raises ValueError unless a stage's net, told captions of `context` tokens, fits these embeddings."""
+    """Raises ValueError unless a stage's net, told captions of `context` tokens, fits these embeddings. A net with a
+    text tower of its own reads tokens, and its hidden states may be of any width."""
     dim, (length, width) = source.first("image_embedding", 1).shape[1], source.empty["text_hidden"].shape
+    own = getattr(net, "text", None) is not None
     for field, ours, theirs in (
         ("net.embedding_dim", net.embedding_dim, dim),
-        ("net.text_dim", net.text_dim, width),
+        ("net.text_dim", net.text_dim, net.text_dim if own else width),
         ("context", context, length),
     ):
         require(ours == theirs, f"{field}={ours} does not fit this CLIP, expected {theirs}")

@@ -9,6 +9,7 @@ import unclip_toy
 
 from flaxgen import parallel
 from flaxgen.data import Data, open_source
+from flaxgen.nets.clip import TextTower
 from flaxgen.zoo import embeddings, unclip
 
 DATA = dataclasses.replace(unclip_toy.DATA, size=40)
@@ -143,6 +144,12 @@ def test_a_net_of_other_widths(open_cache, context, change, message):
     net = dataclasses.replace(unclip_toy.DECODER_CONFIG.net, **change)
     with pytest.raises(ValueError, match=message):
         embeddings.check_widths(net, context, open_cache())
+
+
+def test_a_text_tower_of_its_own_may_be_of_any_width(open_cache):
+    net = unclip_toy.DECODER_CONFIG.net
+    wider = dataclasses.replace(net, text_dim=4, text=TextTower(vocab_size=384, context=16, width=4, depth=1, heads=1))
+    embeddings.check_widths(wider, 16, open_cache())
 
 
 def test_sources_side_by_side():

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 import flaxgen
 from flaxgen import parallel
@@ -168,16 +167,3 @@ def require_stages(stages: Stages, *names: str) -> None:
             else:
                 works = f"{', '.join(VERBS)} all need it, add it with `flaxgen compose`"
             raise ValueError(f"this model lacks the stage {name!r}: {works}")
-
-
-def describe(directory: Path) -> str:
-    """The stages and their parameters, in words."""
-    stages = load(directory, parallel.make_plan("jit"))
-    lines = [f"{directory}: unclip, {files.bytes_in(directory) / 2**20:.1f} MiB on disk"]
-    for name, stage in zip(Stages._fields, stages, strict=True):
-        if stage is None:
-            lines.append(f"  {'-':>12}  {name} (not there)")
-            continue
-        count = sum(np.size(x) for x in jax.tree.leaves(stage.params))
-        lines.append(f"  {count:>12,}  {name}: {type(stage.config.net).__name__}, step {stage.step:,}")
-    return "\n".join(lines)
