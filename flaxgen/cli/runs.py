@@ -192,7 +192,7 @@ def _import(parsed) -> int:
 
 def _info(parsed) -> int:
     from flaxgen import zoo
-    from flaxgen.zoo.describe import Mesh
+    from flaxgen.zoo.describe import MeshShape
 
-    print(zoo.describe(parsed.source, Mesh(**parse_mesh(parsed.mesh)) if parsed.mesh else None))
+    print(zoo.describe(parsed.source, MeshShape(**parse_mesh(parsed.mesh)) if parsed.mesh else None))
     return 0

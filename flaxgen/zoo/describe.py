@@ -16,7 +16,7 @@ LARGEST = 8
 """How many parts of a model are listed."""
 
 
-class Mesh(NamedTuple):
+class MeshShape(NamedTuple):
     """The shape of a mesh, whose devices need not be here; see `parallel.mesh_plan`."""
 
     data: int = 1
@@ -27,7 +27,7 @@ class Mesh(NamedTuple):
         return self.data * self.fsdp
 
 
-def describe(path: Path, mesh: Mesh | None = None) -> str:
+def describe(path: Path, mesh: MeshShape | None = None) -> str:
     """A run, a model, the stages of an unCLIP, or the experiment in a file: what it is, its step, its parameters by
     part beside those published, its size on disk, its config; with a `mesh` also what its training state takes of
     each device. Nothing is loaded or allocated for it.
@@ -59,7 +59,7 @@ def _progress(path: Path, config: Any, step: int) -> str:
     return f"at step {step:,} of {config.steps:,}" if step else "nothing saved yet"
 
 
-def _body(config: Any, published: int | None, mesh: Mesh | None) -> list[str]:
+def _body(config: Any, published: int | None, mesh: MeshShape | None) -> list[str]:
     params = directory.abstract_params(config)
     fields = directory.flat(directory.encode(config))
     shown = {key: value for key, value in fields.items() if key.rpartition(".")[2] != "type"}
@@ -81,7 +81,7 @@ def _parameters(params: Params, published: int | None) -> list[str]:
     return [*lines, *(f"  {size:>13,}  {name}" for name, size in largest)]
 
 
-def _training(config: Any, mesh: Mesh) -> list[str]:
+def _training(config: Any, mesh: MeshShape) -> list[str]:
     """What a device holds between two steps; gradients and activations come on top."""
     held, each = _held(config, mesh.fsdp), config.batch_size // mesh.devices
     if held is None:
@@ -103,7 +103,7 @@ def _held(config: Any, fsdp: int) -> dict[str, int] | None:
     return {name: parallel.bytes_per_device(part, fsdp) for name, part in state._asdict().items()}
 
 
-def _composite(path: Path, mesh: Mesh | None) -> list[str]:
+def _composite(path: Path, mesh: MeshShape | None) -> list[str]:
     listed = store.read_json(path / INDEX).get("stages", {})
     lines = [f"{path}: unclip, {_size(files.bytes_in(path))} on disk"]
     for name in unclip.STAGES:

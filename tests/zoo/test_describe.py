@@ -11,7 +11,7 @@ from flaxgen.data import Data
 from flaxgen.nets.mlp import MLP
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import directory, unclip, upsampler
-from flaxgen.zoo.describe import LARGEST, Mesh
+from flaxgen.zoo.describe import LARGEST, MeshShape
 from flaxgen.zoo.diffusion import Config, Process
 from flaxgen.zoo.unclip import stages
 
@@ -100,7 +100,7 @@ def test_what_is_published_has_to_be_a_count(tmp_path, value):
 
 def test_a_mesh_of_one_device_holds_the_whole_state(model, params):
     """Parameters, their average and both moments of Adam, in float32."""
-    lines = zoo.describe(model, Mesh(data=1, fsdp=1)).splitlines()
+    lines = zoo.describe(model, MeshShape(data=1, fsdp=1)).splitlines()
     size = 4 * total(params)
     for name, bytes_held in (("params", size), ("ema_params", size), ("opt_state", 2 * size + 8)):
         assert f"  {bytes_held / 2**10:>9,.1f} KiB  {name}" in lines
@@ -111,12 +111,12 @@ def test_a_larger_fsdp_holds_less_and_a_larger_data_as_much(model):
     def per_device(mesh):
         return next(line for line in zoo.describe(model, mesh).splitlines() if line.startswith("per device"))
 
-    assert per_device(Mesh(data=1024, fsdp=1)) == per_device(Mesh(data=1, fsdp=1))
-    assert per_device(Mesh(data=1, fsdp=32)) != per_device(Mesh(data=1, fsdp=1))
-    assert "a batch of 8, which they do not divide" in zoo.describe(model, Mesh(data=3, fsdp=1))
+    assert per_device(MeshShape(data=1024, fsdp=1)) == per_device(MeshShape(data=1, fsdp=1))
+    assert per_device(MeshShape(data=1, fsdp=32)) != per_device(MeshShape(data=1, fsdp=1))
+    assert "a batch of 8, which they do not divide" in zoo.describe(model, MeshShape(data=3, fsdp=1))
 
 
-@pytest.mark.parametrize("mesh", [Mesh(0, 1), Mesh(1, 0)])
+@pytest.mark.parametrize("mesh", [MeshShape(0, 1), MeshShape(1, 0)])
 def test_a_mesh_without_devices(model, mesh):
     with pytest.raises(ValueError, match="expected 1 or more of both"):
         zoo.describe(model, mesh)
@@ -144,8 +144,8 @@ def test_a_composite_lists_its_stages_and_what_is_not_there(composite):
 
 
 def test_a_composite_on_a_mesh_leaves_out_what_is_only_imported(composite):
-    lines = zoo.describe(composite, Mesh(data=1, fsdp=2)).splitlines()
+    lines = zoo.describe(composite, MeshShape(data=1, fsdp=2)).splitlines()
     first, second = (next(line for line in lines if name in line) for name in stages.UPSAMPLERS)
     assert first.endswith(" of training state per device")
     assert "per device" not in second
-    assert "per device  is not trained here" in zoo.describe(composite / "upsampler_2", Mesh())
+    assert "per device  is not trained here" in zoo.describe(composite / "upsampler_2", MeshShape())
