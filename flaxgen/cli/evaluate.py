@@ -18,6 +18,16 @@ Figures are comparable only if features, size and number of pictures are the sam
 OWN = "own"
 NAMED = ("digits", "scenes")
 FLOATS = "{:.6g}"
+SPELLED = (
+    ("--set data.", "--set-data "),
+    ("set data.image_size", "--set-data image_size=N"),
+    ("set data.", "--set-data "),
+    ("set image_size", "--set-data image_size=N"),
+    ("allow_shared", "--allow-shared"),
+)
+"""What errors of the parts below say, and what it is called here."""
+MANY = 10_000
+"""Pictures that a model draws where nothing is said."""
 
 
 def add_commands(commands) -> None:
@@ -107,8 +117,9 @@ def _in_words_of_the_command_line() -> Iterator[None]:
     except FloatingPointError as error:
         raise ValueError(str(error)) from error
     except ValueError as error:
-        spelled = str(error).replace("--set data.", "--set-data ").replace("set data.", "--set-data ")
-        spelled = spelled.replace("set image_size", "--set-data image_size=N").replace("allow_shared", "--allow-shared")
+        spelled = str(error)
+        for ours, theirs in SPELLED:
+            spelled = spelled.replace(ours, theirs)
         raise ValueError(spelled) from error
 
 
@@ -119,7 +130,8 @@ def _measured(parsed, plan) -> dict[str, Any]:
     from flaxgen.zoo.features import make_extractor
 
     metrics = tuple(name.strip() for name in parsed.metrics.split(",") if name.strip())
-    asked = Evaluation(metrics, parsed.num or 10_000, parsed.seed, num_real=parsed.num_real, batch=parsed.batch,
+    num = MANY if parsed.num is None else parsed.num
+    asked = Evaluation(metrics, num, parsed.seed, num_real=parsed.num_real, batch=parsed.batch,
                        allow_shared=parsed.allow_shared)  # fmt: skip
     asked = configs.override(asked, parsed.set_metrics)
     real, fake, about = (_of_sources if parsed.model is None else _of_model)(parsed, asked, plan)

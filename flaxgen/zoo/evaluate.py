@@ -85,6 +85,8 @@ def _num_real(real: Pictures, evaluation: Evaluation) -> int:
 
 def _check(real: Pictures | None, fake: Pictures, extractor: Extractor, evaluation: Evaluation) -> None:
     """What can be said before anything is drawn."""
+    few = f"num={evaluation.num}: there are {fake.count} pictures"
+    require(fake.count is None or evaluation.num <= fake.count, few)
     for name in evaluation.metrics:
         needs = METRICS[name]
         require(real is not None or not needs.compares, f"{name} compares with real pictures, and there are none")

@@ -109,6 +109,8 @@ def _classifier(path: str) -> Extractor:
     told = make_time_input(process)(time, AlphaSigma(alpha, sigma))
 
     def apply(params, inputs):
+        seen, shape = inputs["image"].shape[1:], classifier.image_shape(model.config)
+        require(seen == shape, f"the classifier of {path} reads {shape}, these pictures are {seen}: set image_size")
         x = alpha * unit_range(inputs["image"])
         logits, state = net.apply(
             {"params": params},

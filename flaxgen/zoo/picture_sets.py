@@ -119,7 +119,7 @@ def of_unclip(model: unclip.Model, data: Data, seed: int, settings: unclip.Setti
         return {"image": np.concatenate(drawn), "text": np.array(captions(numbers), object)}
 
     stages = {name: fingerprint(stage.params) for name, stage in model.stages._asdict().items() if stage is not None}
-    about = {"seed": seed, "content": content_hash(data, source), "stages": stages, "settings": settings._asdict()}
+    about = {"seed": seed, "captions": content_hash(data, source), "stages": stages, "settings": settings._asdict()}
     return of_draw(draw, {**about, "group": group})
 
 

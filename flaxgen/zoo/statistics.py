@@ -85,10 +85,10 @@ def gather(
     stored = statistics = _resumed(path, about, request, batch)
     run = _compiled(extractor.apply, plan)
     position, saved = 0 if statistics is None else statistics.moments.count, time.monotonic()
-    silent = not request.bar or parallel.process_index() != 0
+    silent = None if request.bar and parallel.process_index() == 0 else True  # None: it shows on a terminal
     with (
         contextlib.closing(pictures.read(position, batch)) as stream,
-        tqdm(total=request.num, initial=position, unit="picture", disable=silent) as bar,
+        tqdm(total=request.num, initial=position, unit="picture", leave=False, disable=silent) as bar,
     ):
         try:
             while position < request.num:
@@ -271,8 +271,8 @@ def load(path: Path, about: Mapping[str, Any], request: Request) -> Statistics:
 
 
 def _first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[str, Any, Any]:
-    """The first key with different values; the last one where there is none."""
-    keys = sorted(ours.keys() | theirs.keys())
+    """The first key with different values; what the pictures look like comes last, as it follows from the others."""
+    keys = sorted(ours.keys() | theirs.keys(), key=lambda key: (key == "content", key))
     key = next((key for key in keys if ours.get(key) != theirs.get(key)), keys[-1])
     return key, ours.get(key), theirs.get(key)
 

@@ -8,13 +8,17 @@ import pytest
 from flaxgen import parallel
 from flaxgen.data import Data
 from flaxgen.data.tokenize import train_bpe
+from flaxgen.metrics import fid, mmd, moments
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
+from flaxgen.nets.inception import Inception
 from flaxgen.nets.unet import UNet
-from flaxgen.zoo import classifier, clip, diffusion, directory
-from flaxgen.zoo.evaluate import Evaluation, evaluate
+from flaxgen.weights import inception
+from flaxgen.zoo import classifier, clip, diffusion, directory, unclip
+from flaxgen.zoo.evaluate import evaluate
+from flaxgen.zoo.evaluation import Evaluation
 from flaxgen.zoo.features import fingerprint, make_extractor
-from flaxgen.zoo.picture_sets import of_draw, of_model
+from flaxgen.zoo.picture_sets import of_data, of_draw, of_model, of_unclip
 from flaxgen.zoo.pictures import to_pixels
 from flaxgen.zoo.process import Process
 
@@ -113,6 +117,71 @@ def test_a_model_is_drawn_from_by_number():
     np.testing.assert_array_equal(to_pixels(drawn), to_pixels(model.sample(jax.random.key(5), 12)[4:]))
 
 
+class Recorder(unclip.Model):
+    """Draws pictures that tell the caption, the seed and the place in the call that they come from."""
+
+    def draw(self, captions, *, seed, settings, **_):
+        told = [[seed % 251, place, sum(map(ord, caption)) % 251] for place, caption in enumerate(captions)]
+        return np.array(told, np.uint8)[:, None, None]
+
+
+def test_an_unclip_draws_captions_in_groups():
+    """Picture i is the same whatever the batch, and every group has a seed of its own; captions are those of the real
+    pictures in their order."""
+    data = Data("scenes", image_size=16, size=30, threads=0)
+    pictures = of_unclip(Recorder(unclip.Stages()), data, 3, unclip.Settings(), 8)
+
+    def first(batch):
+        stream = pictures.read(0, batch)
+        parts = [next(stream) for _ in range(24 // batch)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in ("image", "text")}
+
+    whole = first(24)
+    for batch in (8, 6, 2):
+        found = first(batch)
+        np.testing.assert_array_equal(found["image"], whole["image"])
+        assert list(found["text"]) == list(whole["text"])
+    seeds, places = whole["image"][:, 0, 0, 0], whole["image"][:, 0, 0, 1]
+    np.testing.assert_array_equal(places, np.tile(np.arange(8), 3))
+    assert len(set(seeds)) == 3
+    real = next(of_data(data, 3, captions=True).read(0, 24))
+    assert list(real["text"]) == list(whole["text"])
+    np.testing.assert_array_equal(whole["image"][:, 0, 0, 2], [sum(map(ord, text)) % 251 for text in real["text"]])
+    with pytest.raises(ValueError, match="an unCLIP draws captions, and digits has none"):
+        of_unclip(Recorder(unclip.Stages()), Data("digits", channels=1), 3, unclip.Settings(), 8)
+
+
+@pytest.mark.slow
+def test_inception_through_the_engine(tmp_path):
+    """Random weights in the published layout: the figures are those of the net's own features and logits."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if leaf.ndim == 1:
+            return np.full(leaf.shape, path[-1].key in ("scale", "variance"), np.float32)
+        return rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
+
+    params = jax.tree_util.tree_map_with_path(draw, inception.abstract_params())
+    inception.export_inception(params, tmp_path / "net.safetensors")
+    extractor = make_extractor(f"inception:{tmp_path / 'net.safetensors'}")
+    assert extractor.name == f"inception:{fingerprint(params)}"
+    real = of_draw(lambda numbers: {"image": rows(numbers)["image"]}, {"of": 0})._replace(count=12)
+    fake = of_draw(lambda numbers: {"image": rows(numbers)["image"] // 2}, {"of": 1})
+    settings = Evaluation(("fid", "kid", "is"), num=12, seed=0, batch=12, splits=1, kid_subsets=1)
+    found = evaluate(real, fake, extractor, settings, JIT)
+
+    def features(images):
+        return Inception().apply({"params": params}, jnp.repeat(jnp.asarray(images), 3, -1))
+
+    ours = [jax.tree.map(np.asarray, jax.jit(features)(images)) for images in (IMAGES, IMAGES // 2)]
+    expected = fid.frechet_distance(*(moments.of([side["2048"]]) for side in ours))
+    assert found["fid"] == pytest.approx(expected, rel=1e-4)
+    assert found["kid"] == pytest.approx(mmd.polynomial_mmd(ours[0]["2048"], ours[1]["2048"]), rel=1e-3)
+    p = np.exp(ours[1]["logits_unbiased"].astype(np.float64))
+    p /= p.sum(1, keepdims=True)
+    assert found["is"] == pytest.approx(np.exp((p * np.log(p / p.mean(0, keepdims=True))).sum(1).mean()), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -126,6 +195,12 @@ def test_a_model_is_drawn_from_by_number():
 def test_names_that_are_none(name, message):
     with pytest.raises((ValueError, OSError), match=message):
         make_extractor(name)
+
+
+def test_a_classifier_reads_pictures_of_its_size(guide):
+    extractor = make_extractor(f"classifier:{guide}")
+    with pytest.raises(ValueError, match=r"reads \(8, 8, 1\), these pictures are \(6, 8, 1\): set image_size"):
+        extractor.apply(extractor.params, {"image": jnp.zeros((2, 6, 8, 1), jnp.uint8)})
 
 
 def test_a_net_of_another_family_is_refused(seen):
