@@ -62,7 +62,9 @@ def test_readme(workspace, monkeypatch):
     assert jnp.isfinite(names["images"]).all()
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/guide.md", "docs/design.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "path", ["README.md", "docs/guide.md", "docs/design.md", "docs/evaluation.md", "CONTRIBUTING.md"]
+)
 def test_paths_named_in_prose_exist(path):
     named = re.findall(r"(?:docs|experiments|tests|flaxgen)/[\w/]+\.(?:py|md)", (ROOT / path).read_text())
     missing = [name for name in named if not (ROOT / name).exists() and "NAME" not in name]
