@@ -1,8 +1,8 @@
 """Training losses. Each is written for a small batch that shares one time and one key; `per_example` gives every
 example its own."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -209,7 +209,7 @@ class Drop(NamedTuple):
     rank of its field and a leading 1."""
 
     probability: float
-    null: Condition
+    null: Mapping[str, Any]
 
 
 def read_batch(field: str = "image", condition: Sequence[str] = (), drops: Sequence[Drop] = ()) -> Inputs:

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -97,13 +97,25 @@ def image_shape(config: Config) -> tuple[int, int, int]:
     Raises:
         ValueError: if there is none.
     """
-    require(config.net.vision is not None, "this CLIP has no vision tower: it reads captions, and no pictures")
+    if config.net.vision is None:
+        raise ValueError("this CLIP has no vision tower: it reads captions, and no pictures")
     return (config.net.vision.image_size, config.net.vision.image_size, 3)
+
+
+def text_tower(config: Config) -> TextTower:
+    """What reads captions.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if config.net.text is None:
+        raise ValueError("this CLIP has no text tower: it reads pictures, and no captions")
+    return config.net.text
 
 
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a batch as the loader gives it."""
-    size, context = config.batch_size, config.net.text.context
+    size, context = config.batch_size, text_tower(config).context
     return {
         "image": jax.ShapeDtypeStruct((size, *image_shape(config)), jnp.uint8),
         "ids": jax.ShapeDtypeStruct((size, context), jnp.int32),
@@ -113,7 +125,7 @@ def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
 
 def init_params(config: Config, key: PRNGKey) -> Params:
     """Fresh parameters."""
-    tokens = jnp.ones((1, config.net.text.context), jnp.int32)
+    tokens = jnp.ones((1, text_tower(config).context), jnp.int32)
     if config.net.vision is None:
         return config.net.init(key, tokens, tokens > 0, method="encode_text")["params"]
     return config.net.init(key, jnp.zeros((1, *image_shape(config))), tokens, tokens > 0)["params"]
@@ -150,17 +162,17 @@ def prepare(config: Config, found: Files) -> Files:
     """
     if TOKENIZER in found:
         return found
-    chosen, context = config.vocabulary, config.net.text.context
+    chosen, context = config.vocabulary, text_tower(config).context
     if chosen.path:
         tokenizer = read_tokenizer(Path(chosen.path), context)
     else:
         source = open_source(config.data)
         examples = (source[i] for i in range(min(len(source), chosen.captions)))
         tokenizer = train_bpe((_caption(example, config.data) for example in examples), chosen.size, context)
+    known = text_tower(config).vocab_size
     require(
-        tokenizer.vocab_size <= config.net.text.vocab_size,
-        f"the tokenizer has {tokenizer.vocab_size} tokens and the net knows {config.net.text.vocab_size}: set "
-        "net.text.vocab_size",
+        tokenizer.vocab_size <= known,
+        f"the tokenizer has {tokenizer.vocab_size} tokens and the net knows {known}: set net.text.vocab_size",
     )
     return {TOKENIZER: tokenizer.to_json().encode()}
 
@@ -189,11 +201,11 @@ def build(config: Config, found: Files) -> Experiment:
 
 
 @functools.lru_cache(maxsize=8)
-def compiled_encoder(net: CLIP, method: str, plan: parallel.Plan):
+def compiled_encoder(net: Hashable, method: str, plan: parallel.Plan):
     """`encode_image` or `encode_text` of the net, split over the devices."""
 
     def encode(params, inputs):
-        return net.apply({"params": params}, *inputs, method=method)
+        return cast(CLIP, net).apply({"params": params}, *inputs, method=method)
 
     return plan.compile_map(encode)
 
@@ -234,14 +246,14 @@ class Model:
     def encode_text(self, captions: Sequence[str]) -> TextEncoding:
         """The embeddings [N D] of captions and their hidden states [N L W]."""
         tokens = self.tokenizer(captions)
-        encoded = self._encode("encode_text", (tokens.ids, tokens.mask))
-        return encoded._replace(embedding=self._scaled(encoded.embedding))
+        encoded: TextEncoding = self._encode("encode_text", (tokens.ids, tokens.mask))
+        return encoded._replace(embedding=self._scaled(np.asarray(encoded.embedding)))
 
     def _scaled(self, embedding: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         return _unit(embedding) * embedding.shape[-1] ** 0.5 if self.config.normalise else embedding
 
     def _encode(self, method: str, inputs: tuple) -> Any:
-        encode, count = compiled_encoder(self.config.net, method, self.plan), len(inputs[0])
+        encode, count = compiled_encoder(cast(Hashable, self.config.net), method, self.plan), len(inputs[0])
         size = batch_for(count, self.config.encode_batch, self.plan.devices)
         padded = [np.concatenate([x, np.repeat(np.asarray(x[-1:]), -count % size, 0)]) for x in map(np.asarray, inputs)]
         rows = [slice(start, start + size) for start in range(0, len(padded[0]), size)]
@@ -250,7 +262,7 @@ class Model:
 
     def similarity(self, images: UInt8[np.ndarray, "N H W 3"], captions: Sequence[str]) -> Float[np.ndarray, "N M"]:
         """Cosines between pictures and captions."""
-        image, text = self.encode_image(images), self.encode_text(captions).embedding
+        image, text = self.encode_image(images), np.asarray(self.encode_text(captions).embedding)
         return _unit(image) @ _unit(text).T
 
     def classify(self, images: UInt8[np.ndarray, "N H W 3"], captions: Sequence[str]) -> Int[np.ndarray, " N"]:

@@ -104,7 +104,8 @@ def _read_fingerprint(content: bytes) -> str:
         known = json.loads(content)["fingerprint"]
     except (ValueError, KeyError, TypeError, RecursionError):
         known = None
-    require(isinstance(known, str), f"{CLIP_FILE} is damaged: expected the fingerprint of a CLIP")
+    if not isinstance(known, str):
+        raise ValueError(f"{CLIP_FILE} is damaged: expected the fingerprint of a CLIP")
     return known
 
 
@@ -117,7 +118,7 @@ def open_embeddings(clip_path: str, data: Data, cache: str) -> Embeddings:
     model = load_clip(clip_path)
     seen = replace(
         data,
-        image_size=model.config.net.vision.image_size,
+        image_size=clip.image_shape(model.config)[0],
         channels=3,
         resize=0,
         random_crop=False,
@@ -134,7 +135,7 @@ def open_embeddings(clip_path: str, data: Data, cache: str) -> Embeddings:
             _write(folder / _name(i), _embed(model, list(readers.map(source.__getitem__, rows[i])), data))
     if parallel.process_index() == 0 and not (folder / EMPTY).is_file():
         partial = folder / f"{os.getpid()}.{EMPTY}"
-        np.savez(partial, **empty_text(model))
+        np.savez(partial, allow_pickle=False, **empty_text(model))
         os.replace(partial, folder / EMPTY)
     parallel.agree(0)
     lacking = [i for i in range(len(rows)) if not _is_whole(folder / _name(i), len(rows[i]))]
@@ -151,8 +152,8 @@ def text_fields(model: clip.Model, captions: list[str]) -> dict[str, np.ndarray]
     """What the stages are told of captions, [N ...]."""
     tokens, encoded = model.tokenizer(captions), model.encode_text(captions)
     return {
-        "text_embedding": encoded.embedding.astype(np.float32),
-        "text_hidden": encoded.hidden.astype(np.float32),
+        "text_embedding": np.asarray(encoded.embedding, np.float32),
+        "text_hidden": np.asarray(encoded.hidden, np.float32),
         "text_mask": tokens.mask,
         "text_ids": tokens.ids,
     }
