@@ -25,7 +25,7 @@ PIXELS = (TRANSFORMERS, "CLIPImageProcessor")
 PRIOR: Parts = {"prior": (DIFFUSERS, "PriorTransformer")}
 UNCLIP_SCHEDULER = (DIFFUSERS, "UnCLIPScheduler")
 DRAWING: Parts = {
-    "text_proj": (DIFFUSERS, "UnCLIPTextProjModel"),
+    "text_proj": ("unclip", "UnCLIPTextProjModel"),  # as Karlo says; diffusers since moved it below `deprecated`
     "decoder": (DIFFUSERS, "UNet2DConditionModel"),
     "super_res_first": (DIFFUSERS, "UNet2DModel"),
     "super_res_last": (DIFFUSERS, "UNet2DModel"),
