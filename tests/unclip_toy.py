@@ -7,6 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from flaxgen import parallel, zoo
 from flaxgen.data import Data
 from flaxgen.nets.ar_prior import ARPrior
@@ -19,7 +21,7 @@ from flaxgen.zoo import clip, decoder, prior, unclip, upsampler
 from flaxgen.zoo.diffusion import Objective, Sampling
 from flaxgen.zoo.process import Process
 
-CONTEXT, DIM, WIDTH, SIZE, STEPS = 12, 8, 16, 16, 40
+CONTEXT, DIM, WIDTH, SIZE, STEPS = 16, 8, 16, 16, 40
 RUN: Any = {"seed": 0, "steps": STEPS, "batch_size": 8, "log_every": 1, "preview_every": 0}
 DATA = Data(source="scenes", image_size=SIZE, size=48, threads=0)
 FAST = Optimizer(learning_rate=5e-3)
@@ -37,10 +39,10 @@ CLIP_CONFIG = clip.Config(
     data=DATA,
     net=CLIP(
         vision=VisionTower(image_size=SIZE, patch=8, width=WIDTH, depth=1, heads=2),
-        text=TextTower(vocab_size=300, context=CONTEXT, width=WIDTH, depth=1, heads=2),
+        text=TextTower(vocab_size=320, context=CONTEXT, width=WIDTH, depth=1, heads=2),
         embedding_dim=DIM,
     ),
-    vocabulary=clip.Vocabulary(size=300, captions=48),
+    vocabulary=clip.Vocabulary(size=320, captions=48),
     optimizer=FAST,
 )
 PRIOR_CONFIG = prior.Config(
@@ -115,3 +117,10 @@ def with_another_clip(toy: Toy, directory: Path) -> Path:
     params = {**model.params, "logit_scale": model.params["logit_scale"] + 1}
     zoo.directory.write_model(directory, model.config, params, model.step, model.found)
     return directory
+
+
+def without_captions(directory: Path) -> Data:
+    """Writes two pictures to the directory; the data that they are."""
+    for i in range(2):
+        Image.new("RGB", (SIZE, SIZE), (100 * i, 0, 0)).save(directory / f"{i}.png")
+    return Data(source="folder", path=str(directory), image_size=SIZE, threads=0)

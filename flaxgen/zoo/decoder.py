@@ -34,6 +34,8 @@ from flaxgen.zoo.matching import open_matching
 from flaxgen.zoo.process import Process, make_schedule
 
 FILE_NAMES = (embeddings.CLIP_FILE,)
+INVERSIONS = 4
+"""How often inversion improves its guess of each step: at 25 steps a picture then comes back within a level or two."""
 RESAMPLES = 4
 """How often inpainting walks each step, so that the new part comes to fit the old one [Lugmayr22]."""
 Task = Literal["draw", "redraw", "invert", "inpaint"]
@@ -208,7 +210,7 @@ def make_draw(config: Config, kind: Sampling, task: Task) -> Callable[[Mapping, 
         denoise = guided(subject, kind, strengths, condition)
         if task == "invert":
             grid = make_grid(subject, kind)[::-1]
-            inverse = ddim_inversion(schedule, iterations=2)
+            inverse = ddim_inversion(schedule, iterations=INVERSIONS)
             return sample(inverse, threshold(kind)(denoise), inputs["image"][None], grid, inputs["key"])[0]
         if task == "inpaint":
             known, mask = inputs["image"][None], inputs["mask"][None]

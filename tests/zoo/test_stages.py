@@ -14,8 +14,6 @@ from flaxgen.train.optim import Optimizer
 from flaxgen.zoo import directory, unclip
 
 STAGES = unclip_toy.TRAINED
-SMALL = ("clip", "prior")
-"""Stages whose train steps compile in a second or two."""
 PLANS = {"pmap": parallel.pmap_plan, "mesh": lambda: parallel.mesh_plan(data=4, fsdp=2)}
 
 
@@ -97,8 +95,9 @@ def _vector(params):
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(jax.device_get(params))])
 
 
-@pytest.mark.parametrize("name", [n if n in SMALL else pytest.param(n, marks=pytest.mark.slow) for n in STAGES])
+@pytest.mark.parametrize("name", ["clip", *(pytest.param(n, marks=pytest.mark.slow) for n in STAGES[1:])])
 def test_many_devices_train_as_one(name, toy, monkeypatch):
+    """Of the losses CLIP's alone looks across the batch: the others are slow tests."""
     monkeypatch.setattr(parallel, "MIN_SHARDED", 64)
     experiment, batches = experiment_of(name, toy)
     start = _vector(experiment.init(jax.random.key(0)).params)

@@ -7,7 +7,7 @@ import pytest
 import unclip_toy
 
 from flaxgen import parallel, zoo
-from flaxgen.data import Data, open_source
+from flaxgen.data import open_source
 from flaxgen.data.tokenize import Tokenizer
 from flaxgen.zoo import clip
 
@@ -36,7 +36,7 @@ def test_embeddings_have_the_length_of_a_gaussian_and_follow_their_input_alone(m
     assert text.hidden.shape == (8, unclip_toy.CONTEXT, unclip_toy.WIDTH)
 
 
-@pytest.mark.parametrize("name", ["pmap", "mesh"])
+@pytest.mark.parametrize("name", [pytest.param("pmap", marks=pytest.mark.slow), "mesh"])
 def test_many_devices_embed_alike(model, pairs, toy, name):
     images, captions = pairs
     many = zoo.load(toy.runs["clip"], parallel.make_plan(name))
@@ -90,10 +90,9 @@ def test_a_tokenizer_with_more_tokens_than_the_net(toy):
         clip.prepare(small, {})
 
 
-def test_data_without_captions():
-    digits = Data(source="digits", image_size=16, threads=0)
-    with pytest.raises(ValueError, match=r"data\.source=digits has no captions"):
-        clip.prepare(dataclasses.replace(CONFIG, data=digits), {})
+def test_data_without_captions(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.source=folder has no captions"):
+        clip.prepare(dataclasses.replace(CONFIG, data=unclip_toy.without_captions(tmp_path)), {})
 
 
 def test_what_a_config_refuses():

@@ -51,7 +51,7 @@ def test_statistics_are_those_of_the_data(models, cached):
 def test_a_net_that_says_nothing(models, cached, text):
     """Of whitened embeddings 0 is the mean: its error is 1 over the data, and what is drawn with it is the mean."""
     model, statistics = models["prior"], read_statistics(models["prior"].found)
-    params = prior.init_params(model.config, KEY)
+    params = jax.jit(lambda: prior.init_params(model.config, KEY))()
     fields = ("image_embedding", *prior.config.TEXT)
     batch = {name: np.stack([cached[i][name] for i in range(len(cached))]) for name in fields}
     loss, _ = jax.jit(make_loss(model.config, statistics))(params, batch, parallel.example_keys(KEY, len(cached)))
@@ -62,13 +62,15 @@ def test_a_net_that_says_nothing(models, cached, text):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_better_of_candidates_is_taken(models, text, kind):
-    """The first of four candidates is the only one of one: four fit better, if not by much, and somewhere by much."""
-    one, four = (models[kind].draw(text, KEY, candidates=n) for n in (1, 4))
-    fits = [(x / np.linalg.norm(x, axis=1, keepdims=True) * text["text_embedding"]).sum(1) for x in (one, four)]
-    assert np.all(fits[1] >= fits[0] - 1e-4)
-    assert np.any(fits[1] > fits[0] + 1e-2)
-    same = np.isclose(fits[0], fits[1], atol=1e-4)
-    np.testing.assert_allclose(one[same], four[same], atol=1e-4)
+    """The first of two candidates is the only one of one: where it does not fit as well as what is drawn, the other one
+    does, and where it fits best it is what is drawn."""
+    assert models[kind].config.candidates == 2
+    key = jax.random.key(3)
+    one, two = models[kind].draw(text, key, candidates=1), models[kind].draw(text, key)
+    fits = [(x / np.linalg.norm(x, axis=1, keepdims=True) * text["text_embedding"]).sum(1) for x in (one, two)]
+    other = np.abs(one - two).max(axis=1) > 1e-4
+    assert 0 < other.sum() < len(other)
+    np.testing.assert_array_less(fits[0][other], fits[1][other])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,7 +103,8 @@ def test_guidance_matters_and_compiles_nothing(models, text, kind):
     assert kept._cache_size() == 1
 
 
-@pytest.mark.parametrize("kind", ["prior", pytest.param("ar_prior", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("plan", ["pmap", "mesh"])
 def test_many_devices_draw_alike(models, text, kind, plan):
     some = {name: value[:5] for name, value in text.items()}

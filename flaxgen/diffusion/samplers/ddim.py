@@ -44,8 +44,9 @@ def euler_ancestral(schedule: Schedule) -> Sampler:
 def ddim_inversion(schedule: Schedule, iterations: int = 1) -> Sampler:
     """DDIM run backwards, for increasing times from 0 up: what noise would have given this x [Song21, sec. 4.3].
 
-    The noise of a step is that predicted at its far end, found by fixed-point iterations that start from x; one is the
-    usual approximation, more come close to the exact inverse of `ddim`.
+    What a step takes x0 to be is what is predicted at its far end, found by fixed-point iterations that start from x;
+    one is the usual approximation, more come close to the exact inverse of `ddim`. The noise is read from the guess
+    where there is more signal than noise, and from x elsewhere: each where an error of the guess matters less.
 
     Raises:
         ValueError: if iterations is less than 1.
@@ -55,11 +56,14 @@ def ddim_inversion(schedule: Schedule, iterations: int = 1) -> Sampler:
 
     def step(denoise: Denoiser, state: DdimState, t: Time, s: Time, key: PRNGKey) -> DdimState:
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        noisy = sigma_t > alpha_t
 
         def improve(_, guess):
             x0 = denoise(guess.x, s).x0
-            eps = (guess.x - alpha_s * x0) / sigma_s
-            return DdimState(alpha_s / alpha_t * (state.x - sigma_t * eps) + sigma_s * eps, x0)
+            of_guess, of_x = (guess.x - alpha_s * x0) / sigma_s, (state.x - alpha_t * x0) / jnp.where(noisy, sigma_t, 1)
+            eps = jnp.where(noisy, of_x, of_guess)
+            signal = jnp.where(noisy, x0, (state.x - sigma_t * eps) / alpha_t)
+            return DdimState(alpha_s * signal + sigma_s * eps, x0)
 
         return jax.lax.fori_loop(0, iterations, improve, state)
 

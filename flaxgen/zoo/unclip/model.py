@@ -25,7 +25,7 @@ from flaxgen.zoo.unclip.stages import PRIORS, Stages, require_stages
 Through = Literal["diffusion", "autoregressive", "text", "nothing"]
 """What the decoder is given beside the caption: an embedding drawn by either prior, the caption's own embedding as if
 it were a picture's, or none [Ramesh22, sec. 5.1]."""
-Pictures = UInt8[np.ndarray, "N H W 3"]
+Pictures = UInt8[np.ndarray, "N S S 3"]
 Progress = Callable[[str], None]
 
 
@@ -213,7 +213,7 @@ class Model:
         self.progress("decoder" if task != "invert" else "inversion")
         return _there(self.stages.decoder).draw(condition, key, empty=self._empty(), sampling=sampling, task=task)
 
-    def _invert(self, images: Pictures, condition, settings: Settings) -> Float[np.ndarray, "N H W C"]:
+    def _invert(self, images: Pictures, condition, settings: Settings) -> Float[np.ndarray, "N s s C"]:
         condition = {**condition, "image": _shrunk(images, self._decoder_size)}
         return self._decode(condition, jax.random.key(0), self._walk_back(settings), "invert")
 
