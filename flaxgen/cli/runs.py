@@ -3,7 +3,27 @@
 import dataclasses
 from pathlib import Path
 
-from flaxgen.cli.options import RUN_OR_MODEL, add_devices, add_processes, add_set, make_plan, parse_mesh
+from flaxgen.cli.options import (
+    RUN_OR_MODEL,
+    add_devices,
+    add_processes,
+    add_set,
+    check_out,
+    check_seed,
+    make_plan,
+    parse_mesh,
+)
+
+STAGE = "draw with the unCLIP that `flaxgen compose` makes of it and the other stages"
+DRAWS_NOT = {
+    "classifier": "a classifier: it draws nothing, and guides a model by --classifier",
+    "unclip": "an unCLIP, which draws from captions: use `flaxgen draw CAPTION --model` with it",
+    "clip": f"a CLIP, which embeds pictures and captions and draws nothing: {STAGE}",
+    "prior": f"a prior, which makes embeddings of captions and draws nothing: {STAGE}",
+    "unclipdecoder": f"an unCLIP's decoder, which draws from CLIP embeddings alone: {STAGE}",
+    "upsampler": f"an upsampler, which enlarges pictures and draws none of its own: {STAGE}",
+}
+"""Families that `sample` is not for, and what to do with them."""
 
 
 def add_commands(commands) -> None:
@@ -98,11 +118,11 @@ def _sample(parsed) -> int:
     from flaxgen.zoo import pictures
 
     model = zoo.load(parsed.model, make_plan(parsed))
-    if _family(model) == "classifier":
-        raise ValueError(f"{parsed.model} is a classifier: it draws nothing, and guides a model by --classifier")
+    family = _family(model)
+    if family in DRAWS_NOT:
+        raise ValueError(f"{parsed.model} is {DRAWS_NOT[family]}")
     guide = _guide(parsed)
     real = _real_examples(parsed, model) if parsed.beside_data else None
-    parsed.out.parent.mkdir(parents=True, exist_ok=True)
     samples = model.sample(
         jax.random.key(parsed.seed),
         parsed.num,
@@ -120,8 +140,8 @@ def _sample(parsed) -> int:
 
 def _check_sample(parsed) -> None:
     """What can be said before anything is loaded."""
-    if parsed.out.suffix not in (".png", ".npz"):
-        raise ValueError(f"--out {parsed.out}: expected a name that ends in .png or .npz")
+    check_out(parsed.out)
+    check_seed(parsed.seed)
     if parsed.beside_data and parsed.out.suffix != ".png":
         raise ValueError(f"--beside-data needs a picture: expected --out to end in .png, got {parsed.out}")
     if parsed.data and not parsed.beside_data:
@@ -133,8 +153,10 @@ def _check_sample(parsed) -> None:
 
 
 def _family(model) -> str:
-    from flaxgen.zoo import directory
+    from flaxgen.zoo import directory, unclip
 
+    if isinstance(model, unclip.Model):
+        return "unclip"
     return directory.family_name(type(model.config))
 
 
@@ -176,6 +198,10 @@ def _compose(parsed) -> int:
     wrong = [f"{name}{equals}{path}" for name, equals, path in pairs if not (name and path)]
     if wrong:
         raise ValueError(f"{wrong[0]}: expected STAGE=DIR, for example clip=runs/clip")
+    names = [name for name, _, _ in pairs]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} is given twice: expected one directory a stage")
     sources = {name: Path(path) for name, _, path in pairs}
     unclip.compose(parsed.directory, sources, "float16" if parsed.half else None)
     print(f"wrote {parsed.directory}: {', '.join(sources)}")

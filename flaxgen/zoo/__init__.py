@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from flaxgen import parallel
-from flaxgen.data import Images, Order, batches, random_transform
+from flaxgen.data import Order, batches, random_transform
 from flaxgen.train import log, loop
 from flaxgen.types import State
 from flaxgen.weights import hub
-from flaxgen.zoo import directory, interchange, karlo, unclip
+from flaxgen.zoo import diffusion, directory, interchange, karlo, unclip
 from flaxgen.zoo.describe import describe
 from flaxgen.zoo.directory import load, read_experiment
 from flaxgen.zoo.periodic import make_evaluate
@@ -51,7 +51,8 @@ def train(
         )
 
     def counters():
-        return {"skipped_images": len(source.broken)} if isinstance(source, Images) and source.broken else {}
+        broken = getattr(source, "broken", {})
+        return {"skipped_images": len(broken)} if broken else {}
 
     extras = loop.Extras(counters, trackers, profile)
     if getattr(config, "evaluate_every", 0):
@@ -75,6 +76,9 @@ def export(source: str | Path, target: str | Path, *, layout: str = "flaxgen") -
         karlo.export_pipeline(model.stages, target)
     elif layout == "flaxgen":
         directory.write_model(target, model.config, model.params, model.step, getattr(model, "found", {}))
+    elif not isinstance(model, diffusion.Model):
+        family = directory.family_name(type(model.config))
+        raise ValueError(f"{source} is a {family} model: --layout diffusers is for diffusion models and unCLIPs")
     else:
         directory.new_directory(target)
         interchange.export_diffusers(model, target)
