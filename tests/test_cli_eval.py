@@ -237,3 +237,16 @@ def test_on_one_process_there_is_no_one_to_join(run, capsys):
     assert run(*BOTH, "--num-processes", "2")[0] == 2
     assert "go together" in capsys.readouterr().err
     assert parallel.process_count() == 1
+
+
+@pytest.mark.slow
+def test_an_unclip_draws_the_captions_of_the_data(toy, run, capsys):
+    """At its own size, whatever the batch; what no verb of it knows is refused."""
+    asked = [str(toy.model), "--data", "scenes:seen", "--features", f"clip:{toy.model / 'clip'}", "--steps", "2"]
+    code, found = run(*asked, "--metrics", "fid,clip_score", "--num", "6", "--batch", "6", "--num-real", "12")
+    assert code == 0
+    assert 0 <= found["clip_score"] <= 100
+    assert (found["size"], found["size_real"], found["num_real"]) == ("64x64x3", "64x64x3", 12)
+    assert (found["data"], found["steps"]) == ("scenes:seen", 2)
+    assert run(*asked, "--set", "eta=0.5")[0] == 2
+    assert "an unCLIP takes --steps and --guidance" in capsys.readouterr().err

@@ -41,7 +41,7 @@ def test_two_processes_are_one(tmp_path):
     both = [evaluate(tmp_path / "two.json", 1, *asked, *given, str(i)) for i in range(2)]
     said = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert [bool(out) for out, _ in said] == [True, False], "one process speaks"
+    assert ["wrote" in out for out, _ in said] == [True, False], "one process speaks"
     found, expected = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("two", "one"))
     assert found.keys() == expected.keys()
     assert found["replaced"] == 1
