@@ -1,5 +1,6 @@
 """The stages of an unCLIP, and the model directory that holds them: `model_index.json` and a folder a stage."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -146,9 +147,15 @@ def write(directory: Path, stages: Stages, dtype: str | None = None) -> None:
     files.new_directory(directory)
     there = {name: stage for name, stage in zip(STAGES, stages, strict=True) if stage is not None}
     for name, stage in there.items():
-        encoded = configs.encode(stage.config, MODULES[name].TYPES)
+        encoded = configs.encode(_without_paths(stage.config), MODULES[name].TYPES)
         files.write_model(directory / name, encoded, stage.params, stage.step, getattr(stage, "found", {}), dtype)
     write_index(directory, tuple(there))
+
+
+def _without_paths(config: Any) -> Any:
+    """The config less where its CLIP and embeddings lay, which is nowhere that another machine knows."""
+    places = {name: "" for name in ("clip", "cache") if hasattr(config, name)}
+    return dataclasses.replace(config, **places)
 
 
 def write_index(directory: Path, names: tuple[str, ...]) -> None:
