@@ -4,10 +4,15 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow check parity bench clean
+.PHONY: demo demo-train test test-slow check parity bench clean
 
 demo: $(VENV)/.demo
-	rm -rf demo
+	$(BIN)/flaxgen draw "a red circle above a blue square" "a small green ring to the left of a large purple cross" \
+	    "one big yellow triangle" "a cyan square below a yellow circle" --num 4 --seed 0 --out demo/scenes.png
+	@echo "made demo/scenes.png: four pictures of each of four captions"
+
+demo-train: $(VENV)/.demo
+	rm -rf demo/digits
 	$(BIN)/flaxgen train experiments/ddpm_digits.py --workdir demo/digits
 	$(BIN)/flaxgen sample demo/digits --num 64 --seed 0 --beside-data --out demo/digits.png
 	@echo "made demo/digits.png: 64 drawn digits on the left, 64 real ones on the right"

@@ -166,7 +166,7 @@ def _tokenizer(folder: Path, context: int) -> Tokenizer:
 
 def _prior(folder: Path, walk: Walk, model: clip.Model, named: Files) -> Stage:
     net, params = import_prior(folder / "prior")
-    context = model.config.net.text.context
+    context = clip.text_tower(model.config).context
     require(net.context == context, f"{folder}: the prior reads {net.context} tokens, text_encoder has {context}")
     _check_width(f"{folder}: the prior", net, model)
     check_variance(walk.path, walk.sampling, False)
@@ -181,11 +181,12 @@ def _prior_files(statistics: dict[str, np.ndarray], empty: dict[str, np.ndarray]
 
 
 def _check_width(what: str, net: Any, model: clip.Model) -> None:
-    ours, theirs = model.config.net, (net.embedding_dim, net.text_dim)
+    ours = (model.config.net.embedding_dim, clip.text_tower(model.config).width)
+    theirs = (net.embedding_dim, net.text_dim)
     require(
-        theirs == (ours.embedding_dim, ours.text.width),
-        f"{what} reads embeddings and captions {theirs[0]} and {theirs[1]} wide, text_encoder's are "
-        f"{ours.embedding_dim} and {ours.text.width}",
+        theirs == ours,
+        f"{what} reads embeddings and captions {theirs[0]} and {theirs[1]} wide, text_encoder's are {ours[0]} and "
+        f"{ours[1]}",
     )
 
 
@@ -200,7 +201,7 @@ def _decoder(folder: Path, walk: Walk, model: clip.Model, named: Files) -> Stage
         batch_size=1,
         data=Data(source="folder", image_size=net.unet.image_size, channels=net.unet.in_channels),
         net=net,
-        context=model.config.net.text.context,
+        context=clip.text_tower(model.config).context,
         process=walk.process,
         objective=Objective(loss="hybrid" if learned else "mse"),
         text_dropout=0.3,

@@ -7,6 +7,7 @@ from typing import Any
 import tokenizers
 
 from flaxgen.data.tokenize import Tokenizer
+from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.train.config import require
 from flaxgen.weights.clip import export_clip, export_towers
 from flaxgen.weights.clip_config import PREPROCESSOR, pixels_config
@@ -102,6 +103,8 @@ def _write_prior(stages: Stages, directory: Path, layout: Layout) -> None:
     if (model := stages.prior) is None:
         return
     config, fitted = model.config, read_statistics(model.found)
+    if not isinstance(config.net, DiffusionPrior):
+        raise ValueError(f"a prior with a {type(config.net).__name__} is not a PriorTransformer: not exported")
     statistics = {name: fitted[name] for name in ("mean", "std")}
     export_prior(config.net, {"net": model.params, "statistics": statistics}, directory / "prior")
     scheduler = scheduler_config("prior", config.process, config.sampling, False)
