@@ -90,7 +90,7 @@ def test_the_same_noise_becomes_the_same_picture(unet, tmp_path):
         for t in theirs.timesteps:
             x = theirs.step(unet(x, t).sample, t, x, use_clipped_model_output=True).prev_sample
     sampler = samplers.ddim(model.schedule)
-    denoise = zoo.diffusion.drawing.THRESHOLDS["clip"](model.denoiser())
+    denoise = zoo.diffusion.drawing.threshold(model.config.sampling)(model.denoiser())
     ours = samplers.sample(sampler, denoise, jnp.asarray(x_T), times.trailing(10, 1000), jax.random.key(0))
     np.testing.assert_allclose(np.asarray(ours).transpose(0, 3, 1, 2), x.numpy(), atol=2e-4)
 
