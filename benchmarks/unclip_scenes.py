@@ -1,5 +1,6 @@
 """How well does an unCLIP of scenes draw? The scene oracle reads what it drew.
 
+python -m benchmarks.unclip_scenes clip          # its CLIP: retrieval, and captions with two words swapped
 python -m benchmarks.unclip_scenes draw          # seen and unseen compositions
 python -m benchmarks.unclip_scenes given         # what the decoder is given [Ramesh22, sec. 5.1], three seeds
 python -m benchmarks.unclip_scenes guidance      # accuracy against diversity; --plot FILE draws it
@@ -44,6 +45,31 @@ def scenes(split: str, num: int, size: int) -> tuple[np.ndarray, list[str]]:
     source = open_source(Data("scenes", split=split, seed=DATA_SEED, size=num, image_size=size))
     examples = [source[i] for i in range(num)]
     return np.stack([example["image"] for example in examples]), [example["text"] for example in examples]
+
+
+def clip(model: unclip.Model, num: int, seed: int) -> dict:
+    """recall@1, and how often a picture is nearer to its caption than to the same one with two words swapped."""
+    stage = model.stages.clip
+    images, captions = scenes("seen", num, stage.config.net.vision.image_size)
+
+    def prefers(swapped: list[str]) -> dict:
+        changed = [i for i, (a, b) in enumerate(zip(captions, swapped, strict=True)) if a != b]
+        embedded = stage.encode_image(images[changed])
+        own, other = (stage.encode_text([each[i] for i in changed]).embedding for each in (captions, swapped))
+        return {"share": float((((own - other) * embedded).sum(-1) > 0).mean()), "captions": len(changed)}
+
+    colours = [{thing.colour for thing in parse(caption).things} for caption in captions]
+    swaps = {
+        "colours": [_swap(c, *pair) if len(pair) == 2 else c for c, pair in zip(captions, colours, strict=True)],
+        "sizes": [_swap(_swap(c, "small", "large"), "little", "big") for c in captions],
+        "left and right": [_swap(c, "left", "right") for c in captions],
+        "above and below": [_swap(_swap(c, "above", "below"), "over", "under") for c in captions],
+    }
+    return {"recall@1": stage.retrieval(images, captions)} | {name: prefers(swap) for name, swap in swaps.items()}
+
+
+def _swap(caption: str, a: str, b: str) -> str:
+    return caption.replace(a, "\0").replace(b, a).replace("\0", b)
 
 
 def draw(model: unclip.Model, num: int, seed: int) -> dict:
@@ -161,7 +187,7 @@ def speed(model: unclip.Model, num: int, seed: int) -> dict:
 
 
 MEASURES: dict[str, Callable[[unclip.Model, int, int], dict]] = {
-    measure.__name__: measure for measure in (draw, given, guidance, vary, edit, inpaint, upsample, speed)
+    measure.__name__: measure for measure in (clip, draw, given, guidance, vary, edit, inpaint, upsample, speed)
 }
 
 

@@ -291,7 +291,6 @@ def load(path: str | Path, plan: parallel.Plan | None = None) -> Model:
     """
     directory = Path(path)
     config, step = files.read_config(directory, TYPES, Config)
-    like = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
-    params, step = files.read_weights(directory, like, step)
+    params, step = files.read_weights(directory, functools.partial(init_params, config), step)
     found = files.read_files(directory, FILE_NAMES)
-    return Model(config, jax.device_put(params), step, plan or parallel.make_plan("jit"), found)
+    return Model(config, params, step, plan or parallel.make_plan("jit"), found)

@@ -1,5 +1,6 @@
 """Families by their configs, and what lies on disk of them: experiment files, run directories, model directories."""
 
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -215,9 +216,9 @@ def load(path: str | Path, plan: parallel.Plan | None = None) -> Any:
         return unclip.Model(unclip.load(directory, plan))
     config, step = read_config(directory)
     family = FAMILIES[type(config)]
-    params, step = files.read_weights(directory, abstract_params(config), step)
+    params, step = files.read_weights(directory, functools.partial(family.init_params, config), step)
     found = files.read_files(directory, family.file_names)
-    return family.model(config, jax.device_put(params), step, plan, found)
+    return family.model(config, params, step, plan, found)
 
 
 def abstract_params(config: Any) -> Params:

@@ -8,14 +8,16 @@ has `config.json` and `model.safetensors`. No code is ever loaded from either.
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import jax
 
 import flaxgen
 from flaxgen.train import checkpoint
 from flaxgen.train import config as configs
-from flaxgen.types import Params
+from flaxgen.types import Params, PRNGKey
 from flaxgen.weights import store
 
 CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"
@@ -58,18 +60,20 @@ def write_config(directory: Path, encoded: Mapping[str, Any], **more: int) -> No
     os.replace(directory / TORN, directory / CONFIG)
 
 
-def read_weights(directory: Path, like: Params, step: int) -> tuple[Params, int]:
-    """The parameters of a model directory, or the average of a run's newest good checkpoint, and the step they are of
-    (`step` of a model directory).
+def read_weights(directory: Path, init: Callable[[PRNGKey], Params], step: int) -> tuple[Params, int]:
+    """The parameters of a model directory, or the average of a run's newest good checkpoint, on the default device, and
+    the step they are of (`step` of a model directory); `init` makes such parameters.
 
     Raises:
         ValueError: if there are none, or a tensor is missing, unknown or of the wrong shape.
     """
+    like = jax.eval_shape(lambda: init(jax.random.key(0)))
     if (directory / WEIGHTS).is_file():
-        return store.load_params(directory / WEIGHTS, like), step
+        return jax.device_put(store.load_params(directory / WEIGHTS, like)), step
     if (directory / CHECKPOINTS).is_dir():
         step, fields = checkpoint.read(directory / CHECKPOINTS, ("ema_params",))
-        return store.fit(store.flatten(fields["ema_params"]), like, str(directory / CHECKPOINTS)), step
+        params = store.fit(store.flatten(fields["ema_params"]), like, str(directory / CHECKPOINTS))
+        return jax.device_put(params), step
     raise ValueError(f"{directory} has neither {WEIGHTS} nor {CHECKPOINTS}/: was anything trained there?")
 
 

@@ -1,6 +1,7 @@
 """The stages of an unCLIP, and the model directory that holds them: `model_index.json` and a folder a stage."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -8,8 +9,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import jax
 
 import flaxgen
 from flaxgen import parallel
@@ -99,9 +98,7 @@ def load_stage(name: str, directory: Path, plan: parallel.Plan) -> Any:
         raise ValueError(f"{name}: {error}") from error
     kind, wanted = type(config.net), NETS.get(name, object)
     require(issubclass(kind, wanted), f"{name}: {directory} has the net {kind.__name__}: expected {wanted.__name__}")
-    like = jax.eval_shape(lambda: module.init_params(config, jax.random.key(0)))
-    params, step = files.read_weights(directory, like, step)
-    params = jax.device_put(params)
+    params, step = files.read_weights(directory, functools.partial(module.init_params, config), step)
     if not hasattr(module, "FILE_NAMES"):
         return module.Model(config, params, step, plan)
     return module.Model(config, params, step, plan, files.read_files(directory, module.FILE_NAMES))
