@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from flaxgen.data.decode import DataError
-from flaxgen.scenes.captions import Description, Thing, write
+from flaxgen.scenes.captions import Description, Thing, contradict, write
 from flaxgen.scenes.shapes import COLOURS, LARGE, SHAPES, SMALL, rasterise
 
 SCENES = 7004
 """The last word of the seed, so that no other stream of the same seed is equal."""
-DRAWS = 32
+DRAWS = 35
 SPLITS = ("train", "seen", "novel")
 MARGIN, GAP = 0.02, 0.06
 """Least distances, in shares of the side: to the picture's edge, and between two objects along their relation."""
@@ -77,7 +77,8 @@ class Scene(NamedTuple):
 
 
 class Scenes:
-    """`size` scenes: `image` uint8 [S S 3] of `image_size` S, and `text`, a caption that is true of it.
+    """`size` scenes: `image` uint8 [S S 3] of `image_size` S, `text`, a caption that is true of it, and `false_text`,
+    one in the same words that is nearly true.
 
     Element i depends on (seed, split, i) alone; at another `image_size` it is the same scene. Compositions are shared
     by the splits "train" and "seen" (also called "test"), and never met in training in the split "novel".
@@ -103,8 +104,8 @@ class Scenes:
         return self._size
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        scene, text = self._draw(index)
-        return {"image": render(scene, self._image_size), "text": text}
+        scene, text, false_text = self._draw(index)
+        return {"image": render(scene, self._image_size), "text": text, "false_text": false_text}
 
     def scene(self, index: int) -> Scene:
         """What element `index` is a picture of."""
@@ -117,7 +118,7 @@ class Scenes:
     def name(self, index: int) -> str:
         return f"scene {index}"
 
-    def _draw(self, index: int) -> tuple[Scene, str]:
+    def _draw(self, index: int) -> tuple[Scene, str, str]:
         if not 0 <= index < self._size:
             raise IndexError(f"scene {index} is not one of the {self._size}")
         seed, split, last = self._words
@@ -127,7 +128,9 @@ class Scenes:
         scene = _scene(kinds if next(u) < 0.5 else kinds[::-1], u)
         things = tuple(Thing(o.colour, o.shape, o.size if next(u) < SIZE_SAID else None) for o in scene.objects)
         said = Description(things, scene.relation)
-        return scene, write(said.turned() if next(u) < 0.5 else said, tuple(next(u) for _ in range(5)))
+        said = said.turned() if next(u) < 0.5 else said
+        wording = tuple(next(u) for _ in range(5))
+        return scene, write(said, wording), write(contradict(said, tuple(next(u) for _ in range(3))), wording)
 
 
 def render(scene: Scene, size: int) -> UInt8[np.ndarray, "size size 3"]:

@@ -159,8 +159,8 @@ class CLIP(nn.Module):
         return TextEncoding(self.text_projection(end), hidden)
 
     def __call__(
-        self, images: Float[Array, "B H W 3"], ids: Int[Array, "B L"], mask: Bool[Array, "B L"]
-    ) -> tuple[Float[Array, "B D"], Float[Array, "B D"], Float[Array, ""]]:
+        self, images: Float[Array, "B H W 3"], ids: Int[Array, "M L"], mask: Bool[Array, "M L"]
+    ) -> tuple[Float[Array, "B D"], Float[Array, "M D"], Float[Array, ""]]:
         """The embeddings of pictures and of captions, and the logit scale: what `contrastive_loss` takes."""
         image, text = self.encode_image(images), self.encode_text(ids, mask).embedding
         return image, text, jnp.minimum(jnp.exp(self.logit_scale), self.max_logit_scale)
@@ -173,23 +173,25 @@ def normalise(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
 
 def contrastive_loss(
     image_embedding: Float[Array, "B D"],
-    text_embedding: Float[Array, "B D"],
+    text_embedding: Float[Array, "M D"],
     logit_scale: Scalar,
     axis_name: str | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Which caption belongs to a picture, and which picture to a caption: the mean cross-entropy [Radford21, fig. 3].
 
-    Candidates are the whole global batch. With `axis_name` this device's embeddings are its rows of it, the others' are
-    gathered, and the loss and the metrics are of this device's rows: their mean over the devices is the global batch's,
-    and so is that of the gradients.
+    Candidates are the whole global batch. Captions beyond the first B are false ones that no picture belongs to: a
+    picture is told from them too [Yuksekgonul23, sec. 4]. With `axis_name` this device's embeddings are its rows of the
+    batch, the others' are gathered, and the loss and the metrics are of this device's rows: their mean over the devices
+    is the global batch's, and so is that of the gradients.
     """
     image, text = normalise(image_embedding), normalise(text_embedding)
-    images, texts, first = image, text, 0
+    text, false = text[: len(image)], text[len(image) :]
+    images, texts, falses, first = image, text, false, 0
     if axis_name is not None:
-        images, texts = (jax.lax.all_gather(x, axis_name, tiled=True) for x in (image, text))
+        images, texts, falses = (jax.lax.all_gather(x, axis_name, tiled=True) for x in (image, text, false))
         first = jax.lax.axis_index(axis_name) * len(image)
     own = first + jnp.arange(len(image))
-    image_loss, image_to_text = _cross_entropy(logit_scale * image @ texts.T, own)
+    image_loss, image_to_text = _cross_entropy(logit_scale * image @ jnp.concatenate((texts, falses)).T, own)
     text_loss, text_to_image = _cross_entropy(logit_scale * text @ images.T, own)
     loss = (image_loss + text_loss) / 2
     metrics = {

@@ -82,6 +82,29 @@ def write(description: Description, choices: tuple[float, ...]) -> str:
     return sentence.format(a=nouns[0], b=nouns[1], relation=_pick(RELATIONS[description.relation], phrase))
 
 
+def contradict(description: Description, choices: tuple[float, ...]) -> Description:
+    """A description nearly the same, of which no scene of the first one holds. `choices` are three numbers in [0, 1).
+
+    Of two things mostly another relation, or else the colours (of equal ones, the shapes) exchanged; of one thing the
+    other size, where one is said, or another colour or shape.
+    """
+    kind, which, option = choices
+    if description.relation:
+        if kind < 0.7:
+            others = tuple(relation for relation in RELATIONS if relation != description.relation)
+            return Description(description.things, _pick(others, option))
+        a, b = description.things
+        field = "colour" if a.colour != b.colour else "shape"
+        swapped = a._replace(**{field: getattr(b, field)}), b._replace(**{field: getattr(a, field)})
+        return Description(swapped, description.relation)
+    (thing,) = description.things
+    if thing.size and kind < 0.5:
+        return Description((thing._replace(size="small" if thing.size == "large" else "large"),))
+    field, known = ("colour", COLOURS) if which < 0.5 else ("shape", SHAPES)
+    others = tuple(value for value in known if value != getattr(thing, field))
+    return Description((thing._replace(**{field: _pick(others, option)}),))
+
+
 def parse(caption: str) -> Description:
     """What a caption says; case, spaces and a full stop at its end do not matter.
 

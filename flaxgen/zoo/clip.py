@@ -49,7 +49,8 @@ class Vocabulary:
 @dataclass(frozen=True)
 class Config(Run):
     """A CLIP run; a batch is what every caption is told apart in, so larger is better. `normalise` brings embeddings
-    that other stages are given to length sqrt(D), that of a D-dimensional Gaussian; Karlo takes them as they come.
+    that other stages are given to length sqrt(D), that of a D-dimensional Gaussian; Karlo takes them as they come. With
+    `false_captions` pictures are also told from captions that are nearly true, of a source that has them (the scenes).
 
     An imported net may lack its vision tower: it reads captions, and cannot be trained."""
 
@@ -59,6 +60,7 @@ class Config(Run):
     optimizer: Optimizer = Optimizer(name="adamw", learning_rate=5e-4, beta2=0.98, epsilon=1e-6, weight_decay=0.2)
     ema: Ema = Ema(decay=0.999)
     normalise: bool = True
+    false_captions: bool = False
     encode_batch: int = 256
 
     def __post_init__(self):
@@ -74,10 +76,11 @@ TYPES = {"Clip": Config} | {
 
 
 class Tokenized:
-    """A source whose captions are also there as `ids` int32 [L] and `mask` bool [L]."""
+    """A source whose captions are also there as `ids` int32 [L] and `mask` bool [L]; with `false_captions` also the
+    false ones, as `false_ids` and `false_mask`."""
 
-    def __init__(self, source: Source, tokenizer: Tokenizer):
-        self._source, self._tokenizer = source, tokenizer
+    def __init__(self, source: Source, tokenizer: Tokenizer, false_captions: bool = False):
+        self._source, self._tokenizer, self._false_captions = source, tokenizer, false_captions
         self.broken = getattr(source, "broken", {})
 
     def __len__(self) -> int:
@@ -88,7 +91,13 @@ class Tokenized:
         if "text" not in example:
             raise DataError(f"element {index} has no caption: set data.caption_field, or leave it out of the data")
         tokens = self._tokenizer([example["text"]])
-        return {**example, "ids": tokens.ids[0], "mask": tokens.mask[0]}
+        tokenized = {**example, "ids": tokens.ids[0], "mask": tokens.mask[0]}
+        if not self._false_captions:
+            return tokenized
+        if "false_text" not in example:
+            raise DataError(f"element {index} has no false caption: set false_captions=False")
+        tokens = self._tokenizer([example["false_text"]])
+        return {**tokenized, "false_ids": tokens.ids[0], "false_mask": tokens.mask[0]}
 
 
 def image_shape(config: Config) -> tuple[int, int, int]:
@@ -115,12 +124,11 @@ def text_tower(config: Config) -> TextTower:
 
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a batch as the loader gives it."""
-    size, context = config.batch_size, text_tower(config).context
-    return {
-        "image": jax.ShapeDtypeStruct((size, *image_shape(config)), jnp.uint8),
-        "ids": jax.ShapeDtypeStruct((size, context), jnp.int32),
-        "mask": jax.ShapeDtypeStruct((size, context), jnp.bool_),
-    }
+    shape = (config.batch_size, text_tower(config).context)
+    ids, mask = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape, jnp.bool_)
+    false = {"false_ids": ids, "false_mask": mask} if config.false_captions else {}
+    image = jax.ShapeDtypeStruct((config.batch_size, *image_shape(config)), jnp.uint8)
+    return {"image": image, "ids": ids, "mask": mask} | false
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:
@@ -135,10 +143,13 @@ def make_loss(config: Config, axis_name: str | None) -> Loss:
     """The contrastive loss over the global batch."""
 
     def loss(params, batch, keys):
-        image, text, scale = cast(
-            tuple, config.net.apply({"params": params}, unit_range(batch["image"]), batch["ids"], batch["mask"])
-        )
-        return contrastive_loss(image, text, scale, axis_name)
+        names = ("ids", "mask")
+        captions = tuple(batch[name] for name in names)
+        if config.false_captions:
+            false = tuple(batch[f"false_{name}"] for name in names)
+            captions = jax.tree.map(lambda *parts: jnp.concatenate(parts), captions, false)
+        outputs = config.net.apply({"params": params}, unit_range(batch["image"]), *captions)
+        return contrastive_loss(*cast(tuple, outputs), axis_name)
 
     return loss
 
@@ -197,7 +208,8 @@ def build(config: Config, found: Files) -> Experiment:
     init, make_step = make_training(config)
     jax.eval_shape(init, jax.random.key(0))
     source = open_matching(config.data, {"image": image_shape(config), "text": ()}, 0)
-    return Experiment(init, make_step, Tokenized(source, make_tokenizer(config, found)), tuple(batch_spec(config)))
+    tokenized = Tokenized(source, make_tokenizer(config, found), config.false_captions)
+    return Experiment(init, make_step, tokenized, tuple(batch_spec(config)))
 
 
 @functools.lru_cache(maxsize=8)

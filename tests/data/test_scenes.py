@@ -169,6 +169,21 @@ def test_through_the_loader():
     assert all(len(parse(text).things) in (1, 2) for text in batch["text"])
 
 
+def test_false_captions_are_nearly_true():
+    """The scene never holds what they say."""
+    source = Scenes("seen", 0, 400, 32)
+    for i in range(400):
+        scene, said, false = describe(source.scene(i)), parse(source[i]["text"]), parse(source[i]["false_text"])
+        assert false != said
+        assert len(false.things) == len(said.things)
+        turned = false if false.things[0].shape == scene.things[0].shape else false.turned()
+        same = all(
+            (b.colour, b.shape) == (a.colour, a.shape) and b.size in (None, a.size)
+            for a, b in zip(scene.things, turned.things, strict=True)
+        )
+        assert not (same and turned.relation == scene.relation)
+
+
 def test_crops_are_of_larger_renders():
     """As upsamplers are trained: the loader cuts, the source draws at `resize`."""
     data = Data("scenes", image_size=32, resize=64, random_crop=True, size=10)

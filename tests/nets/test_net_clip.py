@@ -147,6 +147,19 @@ def test_the_loss_is_the_papers():
     assert metrics["logit_scale"] == 14
 
 
+def test_false_captions_are_candidates_for_pictures_only():
+    image, text = jax.random.normal(jax.random.key(3), (2, BATCH, 10))
+    false = jax.random.normal(jax.random.key(4), (BATCH // 2, 10)) + 2 * image[: BATCH // 2]
+    loss, metrics = jax.jit(contrastive_loss)(image, jnp.concatenate((text, false)), 7.0)
+    unit = [np.asarray(x, np.float64) / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text, false)]
+    pictures, captions, lies = unit
+    own = 7.0 * (pictures * captions).sum(1)
+    to_text = np.log(np.exp(7.0 * pictures @ np.concatenate((captions, lies)).T).sum(1)) - own
+    to_image = np.log(np.exp(7.0 * captions @ pictures.T).sum(1)) - own
+    np.testing.assert_allclose(loss, (to_text.mean() + to_image.mean()) / 2, rtol=1e-5)
+    assert metrics["image_to_text"] < by_hand(image, text, 7.0)[1] + 1e-6
+
+
 def test_the_loss_knows_no_lengths_and_no_order():
     image, text = jax.random.normal(jax.random.key(3), (2, BATCH, 10))
     loss, _ = jax.jit(contrastive_loss)(image, text, 5.0)
@@ -163,10 +176,11 @@ def test_normalise_at_zero():
 
 
 def make_gradients(axis_name):
-    """A step whose new state are the gradients of the global loss."""
+    """A step whose new state are the gradients of the global loss, with every caption read backwards as a false one."""
 
     def loss(params, batch):
-        inputs = (batch["images"], batch["ids"], batch["mask"])
+        captions = (jnp.concatenate((x, x[:, ::-1])) for x in (batch["ids"], batch["mask"]))
+        inputs = (batch["images"], *captions)
         return contrastive_loss(*SHALLOW.apply({"params": params}, *inputs), axis_name=axis_name)
 
     def step(params, batch, key):

@@ -3,7 +3,19 @@ import itertools
 import numpy as np
 import pytest
 
-from flaxgen.scenes.captions import ARTICLES, ONE, OPPOSITE, RELATIONS, SIZES, TWO, Description, Thing, parse, write
+from flaxgen.scenes.captions import (
+    ARTICLES,
+    ONE,
+    OPPOSITE,
+    RELATIONS,
+    SIZES,
+    TWO,
+    Description,
+    Thing,
+    contradict,
+    parse,
+    write,
+)
 from flaxgen.scenes.shapes import COLOURS, SHAPES
 
 CIRCLE, SQUARE = Thing("red", "circle"), Thing("blue", "square")
@@ -78,3 +90,19 @@ def test_other_sentences_are_refused_in_one_line(caption):
         parse(caption)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 200
+
+
+def test_contradictions_differ_in_one_thing():
+    """Every way there is: another relation, colours or shapes exchanged, another size, colour or shape."""
+    choices = list(itertools.product((0.1, 0.6, 0.9), (0.1, 0.9), (0.0, 0.4, 0.99)))
+    pair = Description((CIRCLE, SQUARE), "above")
+    said = {contradict(pair, each) for each in choices}
+    exchanged = Description((Thing("blue", "circle"), Thing("red", "square")), "above")
+    assert said == {pair._replace(relation=other) for other in RELATIONS if other != "above"} | {exchanged}
+    alike = Description((CIRCLE, Thing("red", "square", "small")), "below")
+    assert contradict(alike, (0.9, 0.0, 0.0)).things == (Thing("red", "square"), Thing("red", "circle", "small"))
+    one = Description((Thing("red", "circle", "large"),))
+    changed = [
+        sum(a != b for a, b in zip(contradict(one, each).things[0], one.things[0], strict=True)) for each in choices
+    ]
+    assert set(changed) == {1}

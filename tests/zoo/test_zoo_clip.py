@@ -7,7 +7,7 @@ import pytest
 import unclip_toy
 
 from flaxgen import parallel, zoo
-from flaxgen.data import open_source
+from flaxgen.data import DataError, open_source
 from flaxgen.data.tokenize import Tokenizer
 from flaxgen.zoo import clip
 
@@ -93,6 +93,16 @@ def test_a_tokenizer_with_more_tokens_than_the_net(toy):
 def test_data_without_captions(tmp_path):
     with pytest.raises(ValueError, match=r"data\.source=folder has no captions"):
         clip.prepare(dataclasses.replace(CONFIG, data=unclip_toy.without_captions(tmp_path)), {})
+
+
+def test_data_without_false_captions(tmp_path, toy):
+    data = unclip_toy.without_captions(tmp_path)
+    rows = [f'{{"file_name": "{i}.png", "text": "a red circle"}}' for i in range(2)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    found = {clip.TOKENIZER: (toy.runs["clip"] / clip.TOKENIZER).read_bytes()}
+    source = clip.build(dataclasses.replace(CONFIG, data=data), found).source
+    with pytest.raises(DataError, match="element 1 has no false caption: set false_captions=False"):
+        source[1]
 
 
 def test_what_a_config_refuses():
