@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = (
-    {"types", "parallel", "scenes"},
+    {"types", "parallel", "scenes", "resample"},
     {"nets", "diffusion", "gan", "tokens", "data", "metrics"},
     {"weights", "train"},
     {"zoo"},
