@@ -9,7 +9,7 @@ from flaxgen.zoo.clip import Config, Vocabulary
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=4000,
+        steps=2200,
         batch_size=256,
         data=Data(source="scenes", image_size=32, size=2**20),
         net=CLIP(
@@ -22,7 +22,6 @@ def get_config() -> Config:
             name="adamw", learning_rate=1e-3, beta2=0.98, weight_decay=0.05, warmup=100, decay="cosine"
         ),
         ema=Ema(decay=0.995),
-        false_captions=True,
         log_every=50,
         preview_every=0,
         checkpoint_every=250,
