@@ -1,7 +1,13 @@
-"""Upsample, filter and downsample pictures by small FIR filters, in one convolution [Karras20b, torch_utils/ops]."""
+"""Upsample, filter and downsample pictures by small FIR filters [Karras21, torch_utils/ops/upfirdn2d].
 
+A filter runs along rows, then along columns, each time as a sum of shifted slices: XLA's grouped convolutions, which
+could do both at once, take ten to a hundred times as long on a CPU. Its derivative is written down as what it is,
+another filter, because the transpose that JAX finds for the slices takes up to thirty times as long.
+"""
+
+import functools
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +16,20 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 Kernel: TypeAlias = NDArray[np.float32]
-"""The taps of a filter: [height width], or [taps] of one that is the same in both directions, one after the other."""
+"""The taps of a filter: [taps] of one that is the same in both directions, or [height width]."""
 Padding: TypeAlias = int | tuple[int, int, int, int]
 """Rows above and below, columns left and right; one number is all four. Negative numbers crop."""
 
 BILINEAR = (1, 3, 3, 1)
 """The filter of StyleGAN2."""
+RANK_TOLERANCE = 1e-6
+"""Singular values of a kernel below this share of the largest are rounding."""
 
 
-def setup_filter(taps: Sequence[int | float] = BILINEAR, *, separable: bool = False) -> Kernel:
-    """A filter that keeps constant pictures as they are: `taps` over their sum, [taps taps] or [taps] if separable."""
+def setup_filter(taps: Sequence[int | float] = BILINEAR) -> Kernel:
+    """A filter for both directions that keeps constant pictures as they are: the taps over their sum."""
     line = np.asarray(taps, np.float64)
-    line = line / line.sum()
-    return (line if separable else np.outer(line, line)).astype(np.float32)
+    return (line / line.sum()).astype(np.float32)
 
 
 def upfirdn2d(
@@ -38,24 +45,26 @@ def upfirdn2d(
     """Inserts up-1 zeros after every pixel, pads, convolves each channel with the kernel and keeps every down-th pixel.
 
     Only whole footprints of the kernel count: a side of n pixels becomes (n * up + padding - taps) // down + 1.
-    `flip` correlates instead of convolving; `gain` is that of the whole filter.
+    `flip` correlates instead of convolving; `gain` is that of the whole filter. Derivatives of any order are by reverse
+    mode (`jax.grad`, `jax.vjp`) only.
 
     Raises:
         ValueError: if the kernel has other than 1 or 2 dimensions, or is larger than the padded picture.
     """
     if kernel.ndim not in (1, 2):
         raise ValueError(f"a filter has 1 or 2 dimensions, this one has shape {kernel.shape}")
-    sides = _sides(padding)
-    for name, size, (before, after), taps in zip(
-        ("rows", "columns"), x.shape[1:3], (sides[:2], sides[2:]), (kernel.shape[0], kernel.shape[-1]), strict=True
+    y0, y1, x0, x1 = _sides(padding)
+    height, width = x.shape[1:3]
+    for name, size, taps in (
+        ("rows", height * up + y0 + y1, kernel.shape[0]),
+        ("columns", width * up + x0 + x1, kernel.shape[-1]),
     ):
-        if size * up + before + after < taps:
-            raise ValueError(f"{size * up + before + after} {name} after padding are fewer than a filter's {taps} taps")
-    if kernel.ndim == 2:
-        return _convolve(x, kernel * gain, (up, up), (down, down), sides, flip)
-    line = kernel * gain**0.5
-    x = _convolve(x, line[:, None], (up, 1), (down, 1), (*sides[:2], 0, 0), flip)
-    return _convolve(x, line[None], (1, up), (1, down), (0, 0, *sides[2:]), flip)
+        if size < taps:
+            raise ValueError(f"{size} {name} after padding are fewer than a filter's {taps} taps")
+    rows = functools.partial(_Pass, axis=1, size=height, up=up, down=down, before=y0, after=y1)
+    columns = functools.partial(_Pass, axis=2, size=width, up=up, down=down, before=x0, after=x1)
+    lines = _lines(np.asarray(kernel if flip else np.flip(kernel), np.float64), gain)
+    return functools.reduce(jnp.add, [_filter(_filter(x, rows(v)), columns(h)) for v, h in lines])
 
 
 def filter2d(
@@ -105,25 +114,74 @@ def _around(kernel: Kernel, padding: Padding, own) -> tuple[int, int, int, int]:
     return y0 + top, y1 + bottom, x0 + left, x1 + right
 
 
-def _convolve(
-    x: Float[Array, "B H W C"],
-    kernel: Kernel,
-    up: tuple[int, int],
-    down: tuple[int, int],
-    sides: tuple[int, int, int, int],
-    flip: bool,
-) -> Float[Array, "B h w C"]:
-    """Every channel alone, by one grouped convolution; XLA inserts zeros between pixels but not after the last."""
-    channels = x.shape[-1]
-    y0, y1, x0, x1 = sides
-    taps = kernel if flip else kernel[::-1, ::-1]
-    return jax.lax.conv_general_dilated(
-        x,
-        jnp.asarray(np.repeat(taps[:, :, None, None], channels, axis=3), x.dtype),
-        window_strides=down,
-        padding=((y0, y1 + up[0] - 1), (x0, x1 + up[1] - 1)),
-        lhs_dilation=up,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=channels,
-        precision=jax.lax.Precision.HIGHEST,
-    )
+Taps: TypeAlias = tuple[float, ...]
+
+
+def _lines(kernel: NDArray[np.float64], gain: float) -> list[tuple[Taps, Taps]]:
+    """Columns and rows whose products add up to the kernel times gain: one pair of them where that is enough."""
+    if kernel.ndim == 1:
+        line = tuple((kernel * gain**0.5).tolist())
+        return [(line, line)]
+    columns, sizes, rows = np.linalg.svd(gain * kernel)
+    rank = max(1, int((sizes > RANK_TOLERANCE * sizes[0]).sum()))
+    return [(tuple((columns[:, i] * sizes[i]).tolist()), tuple(rows[i].tolist())) for i in range(rank)]
+
+
+class _Pass(NamedTuple):
+    """A filter along an axis of `size` pixels, correlating with `taps`."""
+
+    taps: Taps
+    axis: int
+    size: int
+    up: int
+    down: int
+    before: int
+    after: int
+
+    def dense(self) -> int:
+        """Pixels that come out before every down-th is kept."""
+        return self.size * self.up + self.before + self.after - len(self.taps) + 1
+
+    def transposed(self) -> "_Pass":
+        """What takes cotangents of the output back to the input."""
+        out, before = -(-self.dense() // self.down), len(self.taps) - self.before - 1
+        after = self.size * self.up - out * self.down + self.before - self.up + 1
+        return _Pass(self.taps[::-1], self.axis, out, self.down, self.up, before, after)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _filter(x: Float[Array, "B H W C"], line: _Pass) -> Float[Array, "B h w C"]:
+    """Output pixel up*m + r is a sum over the taps that meet a pixel, not an inserted zero, at phase r."""
+    axis, up, before = line.axis, line.up, line.before
+    stride = line.down if up == 1 else 1
+    count = -(-line.dense() // (up * stride))
+    phases = [
+        [(tap, (r + t - before) // up) for t, tap in enumerate(line.taps) if (r + t - before) % up == 0]
+        for r in range(up)
+    ]
+    places = [place for phase in phases for _, place in phase]
+    first, last = min(places), max(places)
+    pads = [(0, 0, 0)] * x.ndim
+    pads[axis] = (-first, (count - 1) * stride + last - (line.size - 1), 0)
+    wide = jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
+
+    def at(place: int):
+        return jax.lax.slice_in_dim(wide, place - first, place - first + (count - 1) * stride + 1, stride, axis)
+
+    nothing = jnp.zeros_like(at(first))
+    sums = [functools.reduce(jnp.add, [tap * at(place) for tap, place in phase] or [nothing]) for phase in phases]
+    if up == 1:
+        return sums[0]
+    mixed = jnp.stack(sums, axis + 1).reshape(*x.shape[:axis], up * count, *x.shape[axis + 1 :])
+    return jax.lax.slice_in_dim(mixed, 0, line.dense(), line.down, axis)
+
+
+def _forward(x, line: _Pass):
+    return _filter(x, line), None
+
+
+def _backward(line: _Pass, _, cotangent):
+    return (_filter(cotangent, line.transposed()),)
+
+
+_filter.defvjp(_forward, _backward)

@@ -41,45 +41,60 @@ def by_scipy(x, kernel, *, up=1, down=1, padding=(0, 0, 0, 0), gain=1.0, flip=Fa
 )
 def test_upfirdn2d_is_scipys(kernel, options):
     expected = by_scipy(X, kernel, **options)
-    np.testing.assert_allclose(upfirdn2d(jnp.asarray(X), kernel, **options), expected, atol=1e-5)
+    found = jax.jit(lambda x: upfirdn2d(x, kernel, **options))(X)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 2, 1), (1, 4, 6, 4, 1, 0)])
 def test_sizes_and_levels(taps):
     """A constant picture stays one away from its borders, at any size."""
-    kernel, flat = setup_filter(taps), jnp.ones((1, 16, 8, 1))
-    for y, size in (
-        (upsample2d(flat, kernel), (32, 16)),
-        (upsample2d(flat, kernel, up=4), (64, 32)),
-        (downsample2d(flat, kernel), (8, 4)),
-        (filter2d(flat, kernel), (16, 8)),
-        (filter2d(flat, setup_filter(taps, separable=True)), (16, 8)),
-    ):
+    kernel, flat = setup_filter(taps), jnp.ones((1, 16, 14, 1))
+
+    @jax.jit
+    def run(flat):
+        larger = upsample2d(flat, kernel), upsample2d(flat, kernel, up=4)
+        return *larger, downsample2d(flat, kernel), filter2d(flat, kernel), filter2d(flat, np.outer(kernel, kernel))
+
+    for y, size in zip(run(flat), ((32, 28), (64, 56), (8, 7), (16, 14), (16, 14)), strict=True):
         assert y.shape == (1, *size, 1)
-    np.testing.assert_allclose(downsample2d(flat, kernel)[0, 2:-2, 2:-2], 1, atol=1e-6)
-    np.testing.assert_allclose(filter2d(flat, kernel)[0, 3:-3, 3:-3], 1, atol=1e-6)
+        if size[0] <= 16:
+            np.testing.assert_allclose(y[0, 3:-3, 3:-3], 1, atol=1e-6)
 
 
-def test_upsampling_twice_as_large_keeps_the_level():
+def test_upsampling_keeps_the_level():
     flat = jnp.ones((1, 8, 8, 1))
     np.testing.assert_allclose(upsample2d(flat, setup_filter())[0, 2:-2, 2:-2], 1, atol=1e-6)
 
 
 def test_a_separable_filter_is_its_square():
-    square, line = setup_filter(), setup_filter(separable=True)
-    x = jnp.asarray(X)
-    for function in (upsample2d, downsample2d, filter2d):
-        np.testing.assert_allclose(function(x, line, padding=2), function(x, square, padding=2), atol=1e-6)
+    line = setup_filter()
+
+    @jax.jit
+    def run(x):
+        functions = (upsample2d, downsample2d, filter2d)
+        return [[f(x, kernel, padding=2) for f in functions] for kernel in (line, np.outer(line, line))]
+
+    for found, square in zip(*run(X), strict=True):
+        np.testing.assert_allclose(found, square, atol=1e-6)
 
 
-def test_up_and_down_are_transposes():
-    """<down(x), y> = <x, up(y)> / 4 with the filter mirrored, which is how training sees them."""
-    x, y = (
-        jnp.asarray(RNG.normal(size=(1, 8, 8, 2)), jnp.float32),
-        jnp.asarray(RNG.normal(size=(1, 4, 4, 2)), jnp.float32),
-    )
-    _, transpose = jax.vjp(lambda x: downsample2d(x, SQUARE), x)
-    np.testing.assert_allclose(transpose(y)[0], upsample2d(y, SQUARE, flip=True) / 4, atol=1e-5)
+@pytest.mark.parametrize(("kernel", "up", "down"), [(SQUARE, 1, 1), (LINE, 3, 1), (WIDE, 1, 3), (LINE, 2, 3)])
+def test_its_derivative_is_its_transpose(kernel, up, down):
+    """<A x, y> = <x, A^T y>, and A^T^T = A, as second derivatives ask for."""
+
+    def run(x):
+        return upfirdn2d(x, kernel, up=up, down=down, padding=(3, 2, -1, 4))
+
+    @jax.jit
+    def both(x, y):
+        out, transpose = jax.vjp(run, x)
+        back, again = jax.vjp(lambda y: transpose(y)[0], y)
+        return out, back, again(x)[0]
+
+    y = RNG.normal(size=jax.eval_shape(run, X).shape).astype(np.float32)
+    out, back, again = both(X, y)
+    assert np.vdot(back, X) == pytest.approx(np.vdot(out, y), rel=1e-4)
+    np.testing.assert_allclose(again, out, atol=1e-5)
 
 
 @pytest.mark.parametrize(
