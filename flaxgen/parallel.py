@@ -29,10 +29,11 @@ JOIN_SECONDS = 120
 CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
+    "xla_disable_hlo_passes": "cse_barrier_expander",
 }
-"""XLA's own sums over pixels are slow on a CPU: these options give them to a library, and order work by memory. With
-them and without, the gradient of the 35.7M net (batch 8, two cores) took 0.96 s and 1.30 s, a forward pass 0.24 s and
-0.31 s."""
+"""XLA's own sums over pixels are slow on a CPU: the first two options give them to a library, and order work by memory.
+With them and without, the gradient of the 35.7M net (batch 8, two cores) took 0.96 s and 1.30 s, a forward pass 0.24 s
+and 0.31 s. The last one leaves the barriers of `nets.layers.once` in place until operations have been fused."""
 
 
 class Plan(NamedTuple):

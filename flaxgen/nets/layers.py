@@ -26,6 +26,15 @@ def dense(features: int, *, name: str, dtype: Any, zero: bool = False) -> nn.Den
     return nn.Dense(features, dtype=dtype, kernel_init=ZERO if zero else INIT, name=name)
 
 
+def once(x: Array) -> Array:
+    """x itself, where a residual block ends: what reads it, and what reads its gradient, takes it from memory.
+
+    Otherwise XLA on a CPU computes the sum of all blocks' gradients again inside every operation that reads it: see
+    `parallel.CPU_OPTIONS`.
+    """
+    return jax.lax.optimization_barrier(x)
+
+
 class GroupNorm(nn.Module):
     """Normalises each of `groups` groups of channels over them and space, then scales and shifts [Wu18].
 

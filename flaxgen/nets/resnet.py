@@ -68,7 +68,7 @@ class ResBlock(nn.Module):
         x = resize(x)
         if x.shape[-1] != self.channels:
             x = layers.conv(self.channels, name="shortcut", dtype=self.dtype, size=1)(x)
-        return x + h
+        return layers.once(x + h)
 
 
 class AttentionBlock(nn.Module):
@@ -105,7 +105,7 @@ class AttentionBlock(nn.Module):
             mask = jnp.concatenate((token_mask, visible), axis=1)[:, None, None]
         h = layers.attention(query, key, value, mask).reshape(b, height * width, channels)
         h = layers.dense(channels, name="out", dtype=self.dtype, zero=True)(h)
-        return x + h.reshape(x.shape)
+        return layers.once(x + h.reshape(x.shape))
 
 
 class Downsample(nn.Module):

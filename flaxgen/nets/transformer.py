@@ -77,11 +77,11 @@ class Block(nn.Module):
         width = x.shape[-1]
         normed = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm_1")(x)
         attended, cache = Attention(self.heads, self.dtype, name="attention")(normed, mask, cache, place)
-        x = x + attended
+        x = layers.once(x + attended)
         h = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm_2")(x)
         h = layers.dense(round(self.mlp_ratio * width), name="mlp_1", dtype=self.dtype)(h)
         h = layers.dense(width, name="mlp_2", dtype=self.dtype)(ACTIVATIONS[self.activation](h))
-        return x + h, cache
+        return layers.once(x + h), cache
 
 
 class Transformer(nn.Module):
