@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from flaxgen import parallel
 from flaxgen.gan.regularize import path_length_mean, path_length_penalty, path_lengths
@@ -190,7 +190,7 @@ class _Play(NamedTuple):
         return state._replace(generator=player, path_mean=mean), nans
 
     def path_length_loss(
-        self, rule: PathLength, variables: Variables, mean: Float[Array, ""], label: Label, keys: Key[Array, "4 B"]
+        self, rule: PathLength, variables: Variables, mean: Float[Array, ""], label: Label, keys: tuple[Keys, ...]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """The penalty with its weight and interval, and the new running mean of lengths."""
         assert self.game.halves is not None
@@ -210,10 +210,10 @@ class _Play(NamedTuple):
             examples = self.rules.augment(examples, state.controller.probability, keys)
         return self.game.discriminate(variables, examples, label)
 
-    def keys(self, key: PRNGKey, size: int, uses: int) -> Key[Array, "uses B"]:
+    def keys(self, key: PRNGKey, size: int, uses: int) -> tuple[Keys, ...]:
         """For each use, one key an example of this device."""
         keys = parallel.example_keys(key, size, self.axis_name)
-        return jax.vmap(lambda key: jax.random.split(key, uses), out_axes=1)(keys)
+        return jax.vmap(lambda key: tuple(jax.random.split(key, uses)))(keys)
 
     def update(self, player: Player, grads: Params, tx: optax.GradientTransformation) -> tuple[Player, dict]:
         """The player after a step along the mean gradient, whose norm and share of no numbers are measured."""
