@@ -1,4 +1,4 @@
-"""Distributions in the plane, for experiments of seconds. Coordinates lie about in [-1, 1]."""
+"""Distributions on the line and in the plane, for experiments of seconds. Coordinates lie about in [-1, 1]."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -13,6 +13,8 @@ SPLITS = ("train", "test")
 CURVE_STD = 0.02
 """Standard deviation of the noise around the curves."""
 CLUSTER_STD = 0.1
+MEAN, STD = 0.25, 0.25
+"""Of the Gaussian on the line."""
 POINTS = 7003
 """The last word of the seed, so that no other stream of the same seed is equal."""
 
@@ -20,8 +22,13 @@ POINTS = 7003
 class Drawn(NamedTuple):
     """Points and, where the distribution has parts, the part of each."""
 
-    point: Float[np.ndarray, "N 2"]
+    point: Float[np.ndarray, "N D"]
     label: Int[np.ndarray, " N"] | None = None
+
+
+def gaussian1d(u: Float[np.ndarray, "N 2"], noise: Float[np.ndarray, "N 2"]) -> Drawn:
+    """Numbers with mean 0.25 and std 0.25, as one-dimensional points: the data of [Goodfellow14, fig. 1]."""
+    return Drawn(MEAN + STD * noise[:, :1])
 
 
 def s_curve(u: Float[np.ndarray, "N 2"], noise: Float[np.ndarray, "N 2"]) -> Drawn:
@@ -53,6 +60,7 @@ def moons(u: Float[np.ndarray, "N 2"], noise: Float[np.ndarray, "N 2"]) -> Drawn
 
 
 TOYS: Mapping[str, Callable[..., Drawn]] = {
+    "gaussian1d": gaussian1d,
     "s_curve": s_curve,
     "swiss_roll": swiss_roll,
     "eight_gaussians": eight_gaussians,
@@ -62,7 +70,7 @@ PARTS = {"eight_gaussians": 8, "moons": 2}
 
 
 class Toy:
-    """`size` points of a distribution: `point` float32 [2] and, of those with parts, `label` int32 [].
+    """`size` points of a distribution: `point` float32 [2], on the line [1], and of those with parts `label` int32 [].
 
     Element i depends on (name, split, seed, i) and not on the size. The splits are independent draws.
 

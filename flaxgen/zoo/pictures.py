@@ -1,8 +1,9 @@
-"""Samples as one picture: grids of images, scatter plots of points, and PNG files that know how they were made."""
+"""Samples as one picture: grids of images, plots of points, and PNG files that know how they were made."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
@@ -16,6 +17,8 @@ SMALLEST_SIDE = 64
 
 CAPTION_SIZE = 12
 """Pixels of a caption's letters."""
+BINS = 60
+"""Of a histogram."""
 
 
 def grid(images: Shaped[np.ndarray, "N H W C"], columns: int | None = None, gap: int = 2) -> UInt8[NDArray, "h w 3"]:
@@ -60,17 +63,39 @@ def beside(left: UInt8[NDArray, "h w 3"], right: UInt8[NDArray, "H W 3"], gap: i
     return canvas
 
 
+def histogram(drawn: Float[np.ndarray, "N 1"], real: Float[np.ndarray, "M 1"] | None = None) -> UInt8[NDArray, "h w 3"]:
+    """Densities of drawn numbers over those of real ones."""
+    sets = [("real", "0.8", real)] if real is not None else []
+    sets.append(("drawn", "tab:blue", drawn))
+    edges = np.histogram_bin_edges(np.concatenate([numbers for *_, numbers in sets]), BINS)
+
+    def plot(axes):
+        for label, color, numbers in sets:
+            kind = "step" if label == "drawn" else "stepfilled"
+            axes.hist(numbers[:, 0], edges, density=True, histtype=kind, color=color, label=label)
+
+    return _plotted(plot)
+
+
 def scatter(drawn: Float[np.ndarray, "N 2"], real: Float[np.ndarray, "M 2"] | None = None) -> UInt8[NDArray, "h w 3"]:
     """Drawn points over real ones."""
+
+    def plot(axes):
+        if real is not None:
+            axes.scatter(*real.T, s=3, color="0.8", label="real")
+        axes.scatter(*drawn.T, s=3, color="tab:blue", label="drawn")
+        axes.set_aspect("equal")
+
+    return _plotted(plot)
+
+
+def _plotted(plot: Callable[[Any], None]) -> UInt8[NDArray, "h w 3"]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 5), dpi=100, layout="tight")
     axes = figure.add_subplot()
-    if real is not None:
-        axes.scatter(*real.T, s=3, color="0.8", label="real")
-    axes.scatter(*drawn.T, s=3, color="tab:blue", label="drawn")
-    axes.set_aspect("equal")
+    plot(axes)
     axes.legend(loc="upper right")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -78,9 +103,10 @@ def scatter(drawn: Float[np.ndarray, "N 2"], real: Float[np.ndarray, "M 2"] | No
 
 
 def draw(samples: Shaped[np.ndarray, "N *rest"], real: np.ndarray | None = None) -> UInt8[NDArray, "h w 3"]:
-    """Images as a grid (real ones beside them), points as a scatter plot (over the real ones)."""
+    """Images as a grid (real ones beside them), points as a scatter plot and numbers as a histogram (over the real
+    ones)."""
     if samples.ndim == 2:
-        return scatter(samples, real)
+        return histogram(samples, real) if samples.shape[1] == 1 else scatter(samples, real)
     picture = grid(samples)
     return picture if real is None else beside(picture, grid(real))
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from flaxgen.data.toys import CLUSTER_STD, CURVE_STD, TOYS, DataError, Toy
+from flaxgen.data.toys import CLUSTER_STD, CURVE_STD, MEAN, STD, TOYS, DataError, Toy
 
 
 def points(name: str, split: str = "train", seed: int = 0, size: int = 4000) -> np.ndarray:
@@ -20,9 +20,18 @@ def test_an_element_depends_on_seed_and_index_alone(name):
 def test_range_and_type(name):
     drawn = points(name)
     assert drawn.dtype == np.float32
-    assert np.abs(drawn).max() < 1 + 5 * (CLUSTER_STD if name == "eight_gaussians" else CURVE_STD)
+    beyond = {"eight_gaussians": CLUSTER_STD, "gaussian1d": STD / 2}.get(name, CURVE_STD)
+    assert np.abs(drawn).max() < 1 + 5 * beyond
     assert drawn.std(axis=0).min() > 0.2
     assert drawn.std(axis=0).max() < 0.8
+
+
+def test_the_gaussian_on_the_line():
+    drawn = points("gaussian1d", size=40_000)
+    assert drawn.shape == (40_000, 1)
+    assert drawn.mean() == pytest.approx(MEAN, abs=4 * STD / 200)
+    assert drawn.std() == pytest.approx(STD, rel=0.02)
+    assert np.mean(np.abs(drawn - MEAN) < STD) == pytest.approx(0.6827, abs=0.01)
 
 
 def test_s_curve_moments():
