@@ -5,10 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from numpy.typing import NDArray
 
-from flaxgen.gan.augment.chance import Drawn, log2_normal, maybe
 from flaxgen.types import PRNGKey, Scalar
 
 GAIN_STD = 1.0
@@ -43,14 +42,15 @@ def band_matrices(side: int) -> NDArray[np.float32]:
     return np.einsum("bk,ijk->bij", bank, around).astype(np.float32)
 
 
-def draw_gains(key: PRNGKey, probability: Scalar) -> Drawn:
-    """A factor a band [BANDS], each drawn with that probability, such that pictures keep the power they are expected to
-    have; and whether there is any of them."""
-    keys = jax.random.split(key, BANDS)
-    gain = jax.vmap(lambda key: maybe(key, probability, lambda key: log2_normal(key, GAIN_STD), 1))(keys)
-    alone = jnp.where(jnp.eye(BANDS, dtype=bool), gain.value[:, None], 1)
+def draw_gains(key: PRNGKey, probability: Scalar) -> tuple[Float[Array, "BANDS"], Bool[Array, ""]]:
+    """A factor a band, each drawn with that probability, such that pictures keep the power they are expected to have;
+    and whether there is any of them."""
+    chance_key, normal_key = jax.random.split(key)
+    drawn = jax.random.uniform(chance_key, (BANDS,)) < probability
+    gain = jnp.where(drawn, jnp.exp2(GAIN_STD * jax.random.normal(normal_key, (BANDS,))), 1)
+    alone = jnp.where(jnp.eye(BANDS, dtype=bool), gain[:, None], 1)
     alone /= jnp.sqrt(jnp.sum(POWER[None] * alone**2, axis=1, keepdims=True))
-    return Drawn(jnp.prod(alone, axis=0), jnp.any(gain.drawn))
+    return jnp.prod(alone, axis=0), jnp.any(drawn)
 
 
 def amplify(image: Float[Array, "S S C"], gains: Float[Array, "BANDS"]) -> Float[Array, "S S C"]:

@@ -5,9 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float
 
-from flaxgen.gan.augment.chance import Drawn, log2_normal, maybe, uniform_sign
 from flaxgen.types import PRNGKey, Scalar
 
 Matrix = Float[Array, "4 4"]
@@ -23,25 +22,21 @@ ALONG = np.outer(LUMA, LUMA)
 """Takes a colour to its grey."""
 
 
-def draw_colour(key: PRNGKey, probability: Scalar) -> Drawn:
+def draw_colour(key: PRNGKey, probability: Scalar) -> tuple[Matrix, Bool[Array, ""]]:
     """A matrix of brightness, contrast, luma flip, hue and saturation in this order, each with that probability, and
     whether there is any of them."""
-    keys = jax.random.split(key, 5)
-    level = maybe(keys[0], probability, lambda key: BRIGHTNESS_STD * jax.random.normal(key), 0)
-    contrast = maybe(keys[1], probability, lambda key: log2_normal(key, CONTRAST_STD), 1)
-    flip = maybe(keys[2], probability, lambda key: jax.random.randint(key, (), 0, 2), 0)
-    angle = maybe(keys[3], probability, lambda key: uniform_sign(key, np.pi), 0)
-    colourful = maybe(keys[4], probability, lambda key: log2_normal(key, SATURATION_STD), 1)
+    uniform_key, normal_key = jax.random.split(key)
+    chance, share = jnp.split(jax.random.uniform(uniform_key, (7,)), [5])
+    normal = jax.random.normal(normal_key, (3,))
+    drawn = chance < probability
     steps = (
-        saturation(colourful.value),
-        hue(angle.value),
-        luma_flip(flip.value),
-        scale(contrast.value),
-        brightness(level.value),
+        saturation(jnp.where(drawn[4], jnp.exp2(SATURATION_STD * normal[2]), 1)),
+        hue(jnp.where(drawn[3], np.pi * (2 * share[1] - 1), 0)),
+        luma_flip(drawn[2] & (share[0] < 0.5)),
+        scale(jnp.where(drawn[1], jnp.exp2(CONTRAST_STD * normal[1]), 1)),
+        brightness(jnp.where(drawn[0], BRIGHTNESS_STD * normal[0], 0)),
     )
-    matrix = functools.reduce(functools.partial(jnp.matmul, precision=HIGHEST), steps)
-    drawn = [step.drawn for step in (level, contrast, flip, angle, colourful)]
-    return Drawn(matrix, functools.reduce(jnp.logical_or, drawn))
+    return functools.reduce(functools.partial(jnp.matmul, precision=HIGHEST), steps), jnp.any(drawn)
 
 
 def brightness(level: Float[Array, ""]) -> Matrix:
@@ -54,21 +49,21 @@ def scale(factor: Float[Array, ""]) -> Matrix:
     return _linear(factor * jnp.eye(3))
 
 
-def luma_flip(flip: Shaped[Array, ""]) -> Matrix:
-    """Where `flip` is 1, greys are mirrored at mid-grey, and hue and saturation stay."""
-    return _linear(jnp.eye(3) - 2 * flip * ALONG)
+def luma_flip(flip: Bool[Array, ""]) -> Matrix:
+    """Where `flip` is true, greys are mirrored at mid-grey, and hue and saturation stay."""
+    return _linear(jnp.eye(3) - jnp.where(flip, 2, 0) * ALONG)
 
 
 def hue(angle: Float[Array, ""]) -> Matrix:
     """Colours turned about the greys by that many radians, from red towards green [Rodrigues' formula]."""
     x, y, z = LUMA.tolist()
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]], np.float32)
-    return _linear(ALONG + jnp.cos(angle) * (jnp.eye(3) - ALONG) + jnp.sin(angle) * cross)
+    return _linear(jnp.cos(angle) * (jnp.eye(3) - ALONG) + jnp.sin(angle) * cross + ALONG)
 
 
 def saturation(factor: Float[Array, ""]) -> Matrix:
     """Distance from grey times that."""
-    return _linear(ALONG + factor * (jnp.eye(3) - ALONG))
+    return _linear(factor * (jnp.eye(3) - ALONG) + ALONG)
 
 
 def _linear(matrix: Float[Array, "3 3"]) -> Matrix:

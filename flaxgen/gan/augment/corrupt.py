@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaxgen.gan.augment.chance import maybe
 from flaxgen.types import PRNGKey, Scalar
 
 Picture = Float[Array, "H W C"]
@@ -17,18 +16,19 @@ HOLE = 0.5
 
 def add_noise(image: Picture, key: PRNGKey, probability: Scalar) -> Picture:
     """With that probability, normal noise of a standard deviation that is drawn too."""
-    std_key, noise_key = jax.random.split(key)
-    std, drawn = maybe(std_key, probability, lambda key: NOISE_STD * jnp.abs(jax.random.normal(key)), 0)
+    chance_key, std_key, noise_key = jax.random.split(key, 3)
+    drawn = jax.random.uniform(chance_key) < probability
+    std = NOISE_STD * jnp.abs(jax.random.normal(std_key))
     return jnp.where(drawn, image + std * jax.random.normal(noise_key, image.shape), image)
 
 
 def cut_out(image: Picture, key: PRNGKey, probability: Scalar) -> Picture:
     """With that probability, mid-grey in a rectangle of half the sides around any place of the picture."""
-    centre, drawn = maybe(key, probability, lambda key: jax.random.uniform(key, (2,)), 0)
+    chance, *centre = jax.random.uniform(key, (3,))
     height, width, _ = image.shape
     row_in, column_in = (
         jnp.abs((jnp.arange(size) + 0.5) / size - place) < HOLE / 2
         for size, place in zip((height, width), centre, strict=True)
     )
     hole = row_in[:, None, None] & column_in[None, :, None]
-    return jnp.where(drawn & hole, 0, image)
+    return jnp.where((chance < probability) & hole, 0, image)

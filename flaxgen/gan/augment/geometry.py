@@ -9,9 +9,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from flaxgen.gan.augment.chance import Drawn, log2_normal, maybe, uniform_sign
 from flaxgen.resample import downsample2d, upsample2d
 from flaxgen.types import PRNGKey, Scalar
 
@@ -41,35 +40,37 @@ REACH = len(SYM6) // 4
 
 def draw_blit(key: PRNGKey, probability: Scalar, side: int) -> Matrix:
     """Inverse of a flip, a quarter turn and a whole shift, each with that probability."""
-    flip_key, turn_key, shift_key = jax.random.split(key, 3)
-    flip = maybe(flip_key, probability, lambda key: jax.random.randint(key, (), 0, 2), 0).value
-    turns = maybe(turn_key, probability, lambda key: jax.random.randint(key, (), 0, 4), 0).value
-    shift = maybe(shift_key, probability, lambda key: jnp.round(side * uniform_sign(key, MAX_SHIFT, (2,))), 0).value
-    return compose(scaling(1 - 2 * flip, 1), quarter_turns(turns), translation(-shift))
+    chance, share = jnp.split(jax.random.uniform(key, (7,)), [3])
+    drawn = chance < probability
+    flip = jnp.where(drawn[0] & (share[0] < 0.5), -1, 1)
+    turns = jnp.where(drawn[1], jnp.floor(4 * share[1]), 0).astype(jnp.int32)
+    shift = jnp.where(drawn[2], jnp.round(side * MAX_SHIFT * (2 * share[2:] - 1)), 0)
+    return compose(scaling(flip, 1), quarter_turns(turns), translation(-shift))
 
 
-def draw_affine(key: PRNGKey, probability: Scalar, side: int) -> Drawn:
+def draw_affine(key: PRNGKey, probability: Scalar, side: int) -> tuple[Matrix, Bool[Array, ""]]:
     """Inverse of scaling, turning, stretching along any direction and shifting, each with that probability, and whether
     there is any of them.
 
     What turns is one angle before stretching and one after, either likely enough that there is one with `probability`.
     """
-    keys = jax.random.split(key, 5)
-    turn_probability = 1 - jnp.sqrt(jnp.clip(1 - probability, 0, 1))
-    scale = maybe(keys[0], probability, lambda key: log2_normal(key, SCALE_STD), 1)
-    before = maybe(keys[1], turn_probability, lambda key: uniform_sign(key, np.pi), 0)
-    stretch = maybe(keys[2], probability, lambda key: log2_normal(key, STRETCH_STD), 1)
-    after = maybe(keys[3], turn_probability, lambda key: uniform_sign(key, np.pi), 0)
-    shift = maybe(keys[4], probability, lambda key: side * SHIFT_STD * jax.random.normal(key, (2,)), 0)
+    chance_key, normal_key, angle_key = jax.random.split(key, 3)
+    turning = 1 - jnp.sqrt(jnp.clip(1 - probability, 0, 1))
+    likely = jnp.stack([jnp.asarray(p) for p in (probability, turning, probability, turning, probability)])
+    drawn = jax.random.uniform(chance_key, (5,)) < likely
+    normal = jax.random.normal(normal_key, (4,))
+    angle = jax.random.uniform(angle_key, (2,), minval=-np.pi, maxval=np.pi)
+    scale = jnp.where(drawn[0], jnp.exp2(SCALE_STD * normal[0]), 1)
+    stretch = jnp.where(drawn[2], jnp.exp2(STRETCH_STD * normal[1]), 1)
+    shift = jnp.where(drawn[4], side * SHIFT_STD * normal[2:], 0)
     inverse = compose(
-        scaling(1 / scale.value, 1 / scale.value),
-        rotation(before.value),
-        scaling(1 / stretch.value, stretch.value),
-        rotation(after.value),
-        translation(-shift.value),
+        scaling(1 / scale, 1 / scale),
+        rotation(jnp.where(drawn[1], angle[0], 0)),
+        scaling(1 / stretch, stretch),
+        rotation(jnp.where(drawn[3], angle[1], 0)),
+        translation(-shift),
     )
-    steps = (scale, before, stretch, after, shift)
-    return Drawn(inverse, functools.reduce(jnp.logical_or, [step.drawn for step in steps]))
+    return inverse, jnp.any(drawn)
 
 
 def compose(*matrices: Matrix) -> Matrix:

@@ -97,8 +97,8 @@ def _move(pipe: Pipe, images: Images, p: Float[Array, ""], keys: Keys) -> Images
     def draw(key):
         blit_key, affine_key = jax.random.split(key)
         whole = draw_blit(blit_key, pipe.blit * p, side)
-        affine = draw_affine(affine_key, pipe.geom * p, side)
-        return whole, compose(whole, affine.value), affine.drawn
+        affine, drawn = draw_affine(affine_key, pipe.geom * p, side)
+        return whole, compose(whole, affine), drawn
 
     whole, inverses, drawn = jax.vmap(draw)(keys)
     moved = jax.vmap(blit)(images, whole) if pipe.blit else images
