@@ -44,7 +44,8 @@ def test_config(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("unclip/")) for name in NAMES]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(("unclip/", "stylegan2_"))) for name in NAMES],
 )
 def test_train_step(name):
     config, _ = read(name)
@@ -60,6 +61,8 @@ def test_train_step(name):
     ("name", "tolerance"),
     [
         ("ddpm_cifar10", 0.0),
+        ("stylegan2_cifar10", 0.0),
+        ("stylegan2_ffhq1024", 0.0),
         ("adm_imagenet64", 0.005),
         ("unclip/clip", 0.0),
         ("unclip/decoder", 0.05),

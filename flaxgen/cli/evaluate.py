@@ -26,6 +26,8 @@ SPELLED = (
     ("allow_shared", "--allow-shared"),
 )
 """What errors of the parts below say, and what it is called here."""
+STRENGTHS = ("guidance", "truncation")
+"""Numbers among the results that are no figures."""
 MANY = 10_000
 """Pictures that a model draws where nothing is said."""
 
@@ -163,7 +165,7 @@ def _of_model(parsed, asked, plan):
     """What a model draws, and the real pictures, where a metric needs them."""
     from flaxgen import zoo
     from flaxgen.nets.unet import UNet
-    from flaxgen.zoo import diffusion, unclip
+    from flaxgen.zoo import diffusion, gan, unclip
     from flaxgen.zoo.evaluation import METRICS
     from flaxgen.zoo.picture_sets import of_data
 
@@ -172,9 +174,11 @@ def _of_model(parsed, asked, plan):
         data, fake, told = _of_unclip(parsed, model)
     elif isinstance(model, diffusion.Model) and isinstance(model.config.net, UNet):
         data, fake, told = _of_diffusion(parsed, model)
+    elif isinstance(model, gan.Model) and gan.draws_pictures(model.config):
+        data, fake, told = _of_gan(parsed, model)
     else:
-        raise ValueError(f"{parsed.model} draws no pictures by itself: expected a diffusion model of pictures, or what "
-                         "`flaxgen compose` makes of an unCLIP's stages")  # fmt: skip
+        raise ValueError(f"{parsed.model} draws no pictures by itself: expected a diffusion model of pictures, a GAN, "
+                         "or what `flaxgen compose` makes of an unCLIP's stages")  # fmt: skip
     compares = any(METRICS[name].compares for name in asked.metrics)
     real = of_data(data, parsed.seed) if compares else None
     return real, fake, {"model": str(parsed.model), "data": parsed.data or OWN, **told}
@@ -210,6 +214,19 @@ def _of_diffusion(parsed, model):
     return data, of_model(model, parsed.seed, sampling), told
 
 
+def _of_gan(parsed, model):
+    """What it draws, all classes in turn."""
+    from flaxgen.train import config as configs
+    from flaxgen.zoo.picture_sets import of_model
+
+    for name in ("steps", "sampler", "guidance"):
+        if getattr(parsed, name) is not None:
+            raise ValueError(f"--{name} {getattr(parsed, name)} is for diffusion models: a GAN draws in one step")
+    sampling = configs.override(model.config.sampling, parsed.set)
+    data = _data(parsed.data or OWN, model.config.data, parsed.set_data)
+    return data, of_model(model, parsed.seed, sampling), {"step": model.step, "truncation": sampling.truncation}
+
+
 def _data(named: str, own, changes: list[str]):
     """The source that SOURCE names; what is not said is as in `own`, or pictures as they are."""
     from flaxgen.data import Data
@@ -242,7 +259,7 @@ def _progress(out: Path) -> Path:
 
 def _table(results: dict[str, Any]) -> str:
     """Figures first, then what they were measured with."""
-    figures = {name: value for name, value in results.items() if isinstance(value, float) and name != "guidance"}
+    figures = {name: value for name, value in results.items() if isinstance(value, float) and name not in STRENGTHS}
     rest = {name: value for name, value in results.items() if name not in figures}
     width = max(map(len, results))
     rows = [f"{name:{width}}  {FLOATS.format(value)}" for name, value in figures.items()]

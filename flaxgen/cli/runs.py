@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from flaxgen.cli.options import (
     RUN_OR_MODEL,
@@ -57,6 +58,7 @@ def _add_sample(parser):
     parser.add_argument("--out", type=Path, default=Path("samples.png"), help="a .png grid, or a .npz of all arrays")
     parser.add_argument("--class", dest="label", type=int, metavar="LABEL", help="the class to draw (all in turn)")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance scale; 1 is none")
+    parser.add_argument("--truncation", type=float, help="of a StyleGAN: psi, 1 for all variety, 0 for the mean alone")
     parser.add_argument("--classifier", type=Path, help="a classifier run or model to guide with")
     parser.add_argument("--classifier-scale", type=float, metavar="SCALE", help="strength of its guidance (1)")
     parser.add_argument("--beside-data", action="store_true", help="put real examples beside the drawn ones")
@@ -121,18 +123,10 @@ def _sample(parsed) -> int:
     family = _family(model)
     if family in DRAWS_NOT:
         raise ValueError(f"{parsed.model} is {DRAWS_NOT[family]}")
-    guide = _guide(parsed)
+    asked = _asked_of_gan(parsed) if family == "gan" else _asked_of_diffusion(parsed)
     real = _real_examples(parsed, model) if parsed.beside_data else None
-    samples = model.sample(
-        jax.random.key(parsed.seed),
-        parsed.num,
-        label=parsed.label,
-        steps=parsed.steps,
-        sampler=parsed.sampler,
-        guidance=parsed.guidance,
-        sampling=configs.override(model.config.sampling, parsed.set),
-        guide=guide,
-    )
+    sampling = configs.override(model.config.sampling, parsed.set)
+    samples = model.sample(jax.random.key(parsed.seed), parsed.num, label=parsed.label, sampling=sampling, **asked)
     pictures.save(parsed.out, samples, real, about={"model": parsed.model, "step": model.step, "seed": parsed.seed})
     print(f"wrote {parsed.out}: {parsed.num} samples of {parsed.model}, step {model.step}, seed {parsed.seed}")
     return 0
@@ -150,6 +144,21 @@ def _check_sample(parsed) -> None:
         raise ValueError(
             f"--classifier-scale {parsed.classifier_scale} needs --classifier, a run or model to guide with"
         )
+
+
+def _asked_of_gan(parsed) -> dict[str, Any]:
+    """What a GAN is told beside class and sampling; the rest is not for it."""
+    for name in ("steps", "sampler", "guidance", "classifier"):
+        if getattr(parsed, name) is not None:
+            raise ValueError(f"--{name} {getattr(parsed, name)} is for diffusion models: a GAN draws in one step")
+    return {"truncation": parsed.truncation}
+
+
+def _asked_of_diffusion(parsed) -> dict[str, Any]:
+    if parsed.truncation is not None:
+        raise ValueError(f"--truncation {parsed.truncation} is for GANs: a diffusion model takes --guidance")
+    named = {name: getattr(parsed, name) for name in ("steps", "sampler", "guidance")}
+    return {**named, "guide": _guide(parsed)}
 
 
 def _family(model) -> str:

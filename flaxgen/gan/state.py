@@ -110,7 +110,7 @@ class GanState(NamedTuple):
 
 
 def make_init(
-    init_variables: Callable[[PRNGKey], tuple[Variables, Variables]], rules: Rules, probability: float = 0.0
+    init_variables: Callable[[PRNGKey], tuple[Variables, Variables]], rules: Rules, probability: Scalar = 0.0
 ) -> Callable[[PRNGKey], GanState]:
     """`init(key)`: the state at step 0 of a fresh generator and discriminator, augmented with this
     probability."""
@@ -132,7 +132,7 @@ def make_init(
     return init
 
 
-def half_life(images: float, ramp: float, batch_size: int) -> Callable[[Shaped[Array, ""]], Float[Array, ""]]:
+def half_life(images: Scalar, ramp: Scalar, batch_size: int) -> Callable[[Shaped[Array, ""]], Float[Array, ""]]:
     """The decay of an average that forgets half of what is `images` images old, or `ramp` times the images seen where
     that is less (0: no ramp) [Karras20b]; a function of the steps taken. `images=0` averages nothing."""
 

@@ -27,8 +27,8 @@ def make_train_step(game: Game, rules: Rules, *, axis_name: str | None = None) -
     lazy regulariser is a step of its own that is compiled along and run every so many steps only.
 
     Gradients that are no numbers become 0; `nan_share` counts them, and where it passes its bound `grad_norm` is nan,
-    at which the loop stops. Metrics: `diversity` is the root mean square distance between two fakes of the batch over
-    that between two real examples, and falls to 0 with the modes; `real_sign` is E[sign D(real)].
+    at which the loop stops. Metrics: `diversity`, the function below, falls to 0 as modes collapse; `real_sign` is
+    E[sign D(real)].
 
     Raises:
         ValueError: if path lengths are wanted of a game without halves; when traced, if a device's share of the batch
@@ -118,7 +118,7 @@ class _Play(NamedTuple):
         player, moved = self.update(state.discriminator, grads, self.rules.discriminator_tx)
         if self.game.track_discriminator is not None:
             player = self.track(player, self.game.track_discriminator(player.variables, real, label))
-        seen = {**parallel.mean_over(self.axis_name, seen), "diversity": self.diversity(fake, real)}
+        seen = {**parallel.mean_over(self.axis_name, seen), "diversity": diversity(fake, real, self.axis_name)}
         state = state._replace(discriminator=player)
         if penalty is not None:
             state = state._replace(penalty=jnp.nan_to_num(seen["penalty"]))
@@ -233,13 +233,16 @@ class _Play(NamedTuple):
         kept = jax.tree.map(lambda new, old: jnp.where(jnp.isfinite(new), new, old), tracked, kept)
         return player._replace(variables={**player.variables, **kept})
 
-    def diversity(self, fake: Examples, real: Examples) -> Float[Array, ""]:
-        """Two examples of a batch are root-mean-square sqrt(2 tr Cov) apart: the ratio of the square roots."""
-        return jnp.sqrt(self.variance(fake) / jnp.maximum(self.variance(real), TINY))
 
-    def variance(self, examples: Examples) -> Float[Array, ""]:
-        mean = parallel.mean_over(self.axis_name, examples.mean(0, keepdims=True))
-        return parallel.mean_over(self.axis_name, jnp.mean((examples - mean) ** 2))
+def diversity(fake: Examples, real: Examples, axis_name: str | None = None) -> Float[Array, ""]:
+    """The root mean square distance between two fakes of the batch over that between two real examples, 0 where all
+    fakes are one; such a distance is sqrt(2 tr Cov)."""
+
+    def variance(examples):
+        mean = parallel.mean_over(axis_name, examples.mean(0, keepdims=True))
+        return parallel.mean_over(axis_name, jnp.mean((examples - mean) ** 2))
+
+    return jnp.sqrt(variance(fake) / jnp.maximum(variance(real), TINY))
 
 
 def _leave(player: Player, value: Float[Array, ""]) -> tuple[Player, Float[Array, ""], Float[Array, ""]]:

@@ -13,7 +13,7 @@ import jax
 from flaxgen import parallel
 from flaxgen.train import config as configs
 from flaxgen.types import Experiment, Params, PRNGKey
-from flaxgen.zoo import classifier, clip, decoder, diffusion, files, prior, unclip, upsampler
+from flaxgen.zoo import classifier, clip, decoder, diffusion, files, gan, prior, unclip, upsampler
 from flaxgen.zoo.files import TORN, Files, new_directory
 
 __all__ = ["FAMILIES", "KNOWN", "TORN", "claim", "load", "new_directory", "read_experiment", "write_model"]
@@ -29,7 +29,8 @@ class Family(NamedTuple):
     make_train_step)` and the batch shapes of one without, to fresh parameters, and to a model.
 
     `file_names` are the small files that belong to its models; `prepare(config, found)` makes those that a new run
-    needs, or takes them from what was `found` in an older one.
+    needs, or takes them from what was `found` in an older one. `parameters(config)` are those that `info` counts, where
+    they are not those of a model.
     """
 
     build: Callable[[Any, Files], Experiment]
@@ -39,6 +40,7 @@ class Family(NamedTuple):
     model: Callable[[Any, Params, int, parallel.Plan, Files], Any]
     prepare: Callable[[Any, Files], Files] = lambda config, found: found
     file_names: tuple[str, ...] = ()
+    parameters: Callable[[Any], Params] | None = None
 
 
 def _plain(module: ModuleType) -> Family:
@@ -71,6 +73,7 @@ FAMILIES: dict[type, Family] = {
     prior.Config: _with_files(prior),
     decoder.Config: _with_files(decoder),
     upsampler.Config: _plain(upsampler),
+    gan.Config: _plain(gan)._replace(parameters=gan.parameters),
 }
 KNOWN: dict[str, type] = {
     **diffusion.TYPES,
@@ -79,6 +82,7 @@ KNOWN: dict[str, type] = {
     **prior.TYPES,
     **decoder.TYPES,
     **upsampler.TYPES,
+    **gan.TYPES,
 }
 """All that may appear in a config.json."""
 
@@ -222,7 +226,10 @@ def load(path: str | Path, plan: parallel.Plan | None = None) -> Any:
 
 
 def abstract_params(config: Any) -> Params:
-    """Shapes and dtypes of the parameters, as ShapeDtypeStructs."""
+    """Shapes and dtypes of the parameters, as ShapeDtypeStructs; of a GAN those of both nets."""
+    counted = FAMILIES[type(config)].parameters
+    if counted is not None:
+        return counted(config)
     return jax.eval_shape(lambda: FAMILIES[type(config)].init_params(config, jax.random.key(0)))
 
 

@@ -10,7 +10,7 @@ import jax
 
 from flaxgen import parallel
 from flaxgen.types import State
-from flaxgen.zoo import diffusion
+from flaxgen.zoo import diffusion, directory, gan
 from flaxgen.zoo.evaluate import evaluate
 from flaxgen.zoo.features import make_extractor
 from flaxgen.zoo.picture_sets import of_data, of_draw
@@ -19,7 +19,9 @@ PREFIX = "eval/"
 FOLDER = "evaluation"
 
 
-def make_evaluate(config: diffusion.Config, workdir: Path, plan: parallel.Plan) -> Callable[[State], dict[str, float]]:
+def make_evaluate(
+    config: diffusion.Config | gan.Config, workdir: Path, plan: parallel.Plan
+) -> Callable[[State], dict[str, float]]:
     """From a state of the run to the figures of its averaged weights, by names that begin with PREFIX.
 
     All devices and processes of the plan draw. The same noise is drawn from every time, so figures of one run differ by
@@ -37,7 +39,7 @@ def make_evaluate(config: diffusion.Config, workdir: Path, plan: parallel.Plan) 
     reference = workdir / FOLDER / f"real-{hashlib.sha256(told.encode()).hexdigest()[:12]}.npz"
 
     def measure(state) -> dict[str, float]:
-        model = diffusion.Model(config, state.ema_params, 0, plan)
+        model = directory.FAMILIES[type(config)].model(config, state.ema_params, 0, plan, {})
         drawn = of_draw(lambda numbers: {"image": model.sample(key, numbers)}, {})
         found = evaluate(real, drawn, extractor, evaluation, plan, reference=reference)
         return {PREFIX + name: value for name, value in found.items() if isinstance(value, float)}

@@ -15,7 +15,7 @@ from flaxgen.data import Data, Order, batches, open_source
 from flaxgen.data.loader import element_at
 from flaxgen.train.config import require
 from flaxgen.types import Source
-from flaxgen.zoo import diffusion, unclip
+from flaxgen.zoo import diffusion, gan, unclip
 from flaxgen.zoo.features import fingerprint
 
 LOOKED_AT = 32
@@ -89,9 +89,10 @@ def of_draw(draw: Callable[[range], Batch], about: Mapping[str, Any]) -> Picture
     return Pictures({"kind": "samples", **about}, None, read)
 
 
-def of_model(model: diffusion.Model, seed: int, sampling: diffusion.Sampling | None = None) -> Pictures:
+def of_model(model: diffusion.Model | gan.Model, seed: int, sampling: Any = None) -> Pictures:
     """What a model draws from the seed, all classes in turn; `sampling` is by default as in its config."""
-    chosen, key = sampling or model.config.sampling, jax.random.key(seed)
+    chosen: Any = sampling or model.config.sampling
+    key = jax.random.key(seed)
     settings = {name: value for name, value in dataclasses.asdict(chosen).items() if name != "batch"}
     about = {"seed": seed, "model": fingerprint(model.params), "step": model.step, "sampling": settings}
     return of_draw(lambda numbers: {"image": model.sample(key, numbers, sampling=chosen)}, about)

@@ -14,7 +14,7 @@ from flaxgen.gan.controller import update_controller
 from flaxgen.gan.losses import LOSSES
 from flaxgen.gan.regularize import gradient_penalty, lazy_adam, r1
 from flaxgen.gan.state import Game, Halves, PathLength, Rules, half_life, make_init
-from flaxgen.gan.step import make_train_step
+from flaxgen.gan.step import diversity, make_train_step
 from flaxgen.train import loop
 from flaxgen.train.run import Run
 from flaxgen.types import Experiment
@@ -263,22 +263,14 @@ def test_the_average_of_the_generator_forgets_by_half_lives():
 def test_diversity_is_the_mean_square_distance_of_pairs():
     """Of a generator that draws one image it is 0, of one that draws the data 1."""
     real, other = batch_of(0)["image"], 0.3 * batch_of(5)["image"]
-    game = make_game()._replace(generate=lambda variables, *rest: variables["images"], track_generator=None)
-    step = jax.jit(make_train_step(game, PLAIN))
-
-    def diversity(images):
-        state = fresh_state(PLAIN)
-        generator = state.generator._replace(variables={**state.generator.variables, "images": images})
-        _, metrics = step(state._replace(generator=generator), batch_of(0), jax.random.key(1))
-        return float(metrics["diversity"])
 
     def mean_square(images):
         flat = images.reshape(len(images), -1)
         return np.mean(np.square(flat[:, None] - flat[None]).sum(-1))
 
-    assert diversity(other) == pytest.approx(math.sqrt(mean_square(other) / mean_square(real)), rel=1e-5)
-    assert diversity(real) == pytest.approx(1)
-    assert diversity(np.repeat(real[:1], BATCH, 0)) < 1e-3
+    assert float(diversity(other, real)) == pytest.approx(math.sqrt(mean_square(other) / mean_square(real)), rel=1e-5)
+    assert float(diversity(real, real)) == pytest.approx(1)
+    assert float(diversity(np.repeat(real[:1], BATCH, 0), real)) < 1e-3
 
 
 def test_gradients_that_are_no_numbers_become_zero_and_are_counted():
@@ -302,15 +294,13 @@ def test_a_run_of_them_is_stopped(tmp_path):
             batch["image"][0] = np.nan
             yield batch
 
+    plan = parallel.make_plan("jit")._replace(compile_step=lambda make_step: compiled(LAZY))
     experiment = Experiment(
-        make_init(fresh_variables, PLAIN),
-        lambda axis_name: make_train_step(make_game(), PLAIN),
-        [{}],
-        ("image", "label"),
+        make_init(fresh_variables, LAZY), lambda axis_name: compiled(LAZY), [{}], ("image", "label")
     )
     settings = Run(seed=0, steps=100, batch_size=BATCH, log_every=1, checkpoint_every=1000, preview_every=0)
     with pytest.raises(FloatingPointError, match="grad_norm is nan at step 11;"):
-        loop.run(experiment, settings, tmp_path, parallel.make_plan("jit"), batches)
+        loop.run(experiment, settings, tmp_path, plan, batches)
 
 
 @pytest.mark.parametrize(

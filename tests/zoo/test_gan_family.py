@@ -1,0 +1,213 @@
+"""GANs as a family: trained, gone on with, on many devices, drawn from, measured, described, and refused."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import flaxgen
+from flaxgen import parallel, zoo
+from flaxgen.cli import main
+from flaxgen.data import Data
+from flaxgen.nets.stylegan2 import Generator
+from flaxgen.nets.stylegan2_discriminator import Discriminator
+from flaxgen.train import checkpoint
+from flaxgen.train.optim import Optimizer
+from flaxgen.zoo import directory
+from flaxgen.zoo.gan import Augmentation, Config, HalfLife, Regularizers, Sampling
+
+STYLE = Config(
+    seed=0,
+    steps=4,
+    batch_size=16,
+    log_every=1,
+    preview_every=4,
+    checkpoint_every=2,
+    data=Data(source="digits", image_size=8, channels=1, threads=0),
+    generator=Generator(
+        image_size=8,
+        channels=1,
+        latent_dim=8,
+        style_dim=8,
+        num_classes=10,
+        mapping_depth=1,
+        channel_base=32,
+        channel_max=4,
+    ),
+    discriminator=Discriminator(
+        image_size=8, channels=1, num_classes=10, mapping_depth=1, channel_base=32, channel_max=4, group=4
+    ),
+    style_mixing=0.9,
+    regularizers=Regularizers(r1=1.0, interval=2, path_length=2.0, path_interval=2),
+    average=HalfLife(images=100, ramp=0.5),
+    augmentation=Augmentation(pipe="blit", interval=1, images=200, target=-0.9),
+    sampling=Sampling(batch=8),
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A tiny StyleGAN2-ADA after four steps."""
+    workdir = tmp_path_factory.mktemp("runs") / "style"
+    zoo.train(STYLE, workdir, parallel.make_plan("jit"))
+    return workdir
+
+
+def logged(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved(workdir):
+    names = ("generator", "discriminator", "ema_params", "path_mean", "penalty", "controller", "nan_share")
+    return checkpoint.read(workdir / "checkpoints", names)
+
+
+def test_a_run_leaves_what_every_run_leaves(run):
+    assert directory.read_config(run)[0] == STYLE
+    assert (run / "previews" / "step-000004.png").is_file()
+    first, *_, last = logged(run)
+    assert {
+        "loss",
+        "grad_norm",
+        "diversity",
+        "real_sign",
+        "augment_probability",
+        "penalty",
+        "path_length",
+    } <= last.keys()
+    assert first["augment_probability"] == pytest.approx(16 / 200)
+    assert last["augment_probability"] > first["augment_probability"]
+    _, state = saved(run)
+    assert np.abs(state["generator"]["variables"]["buffers"]["w_avg"]).max() > 0
+    np.testing.assert_array_equal(
+        state["generator"]["variables"]["buffers"]["w_avg"], state["ema_params"]["buffers"]["w_avg"]
+    )
+
+
+@pytest.mark.slow  # compiles the step twice more
+def test_a_resumed_run_is_the_run_bit_for_bit(run, tmp_path):
+    for steps in (2, 4):
+        zoo.train(dataclasses.replace(STYLE, steps=steps), tmp_path / "run", parallel.make_plan("jit"))
+    jax.tree.map(np.testing.assert_array_equal, saved(tmp_path / "run"), saved(run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", ["pmap", "mesh"])
+def test_many_devices_give_the_run_of_one(run, tmp_path, plan):
+    """Four steps with both regularisers, minibatch deviations, mixed styles, noise and augmentation."""
+    zoo.train(STYLE, tmp_path / "run", parallel.make_plan(plan))
+    (_, ours), (_, theirs) = saved(tmp_path / "run"), saved(run)
+
+    def error(a, b):
+        return np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-6)
+
+    errors = jax.tree.map(error, ours, theirs)
+    worst = max(jax.tree_util.tree_leaves_with_path(errors), key=lambda item: item[1])
+    assert worst[1] < 1e-5, worst
+
+
+def test_models_draw_what_their_run_draws(run, tmp_path):
+    zoo.export(run, tmp_path / "model")
+    from_run, from_model = flaxgen.load(run), flaxgen.load(tmp_path / "model")
+    a, b = (model.sample(jax.random.key(1), num=12) for model in (from_run, from_model))
+    assert a.shape == (12, 8, 8, 1)
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(from_model.sample(jax.random.key(1), num=range(9, 12)), a[9:], rtol=1e-4, atol=1e-5)
+
+
+def test_truncation_noise_and_labels(run):
+    """With psi 0 and constant noise there is one picture; noise makes them differ; so do labels with psi 1."""
+    model, key = flaxgen.load(run), jax.random.key(1)
+    mean = model.sample(key, num=4, truncation=0.0)
+    np.testing.assert_allclose(mean, np.repeat(mean[:1], 4, 0), atol=1e-6)
+    three, four = (model.sample(key, num=4, label=label) for label in (3, 4))
+    assert np.abs(three - four).max() > 1e-4
+    assert np.abs(three - three[:1]).max() > 1e-4
+
+
+def test_the_command_line(run, tmp_path, capsys):
+    out = tmp_path / "grid.png"
+    assert main(["sample", str(run), "--num", "4", "--truncation", "0.7", "--beside-data", "--out", str(out)]) == 0
+    assert out.is_file()
+    result = tmp_path / "eval.json"
+    assert main(["eval", str(run), "--num", "16", "--metrics", "fid", "--batch", "8", "--set", "truncation=0.5",
+                 "--out", str(result)]) == 0  # fmt: skip
+    figures = json.loads(result.read_text())
+    assert figures["fid"] > 0
+    assert figures["truncation"] == 0.5
+    capsys.readouterr()
+    assert main(["info", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "gan with a Generator, at step 4 of 4" in shown
+    assert "  discriminator" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "5"], "--steps 5 is for diffusion models: a GAN draws in one step"),
+        (["--guidance", "2"], "--guidance 2.0 is for diffusion models"),
+        (["--class", "10"], "label=10: expected a class from 0 to 9"),
+        (["--set", "truncate=1"], "truncate is not a field of Sampling: the nearest is truncation"),
+    ],
+)
+def test_what_cannot_be_sampled_is_one_line(run, tmp_path, capsys, arguments, message):
+    assert main(["sample", str(run), "--out", str(tmp_path / "a.png"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "softplus"}, "loss='softplus' is not known: expected one of minimax"),
+        ({"d_steps": 3}, "d_steps=3: expected a divisor of batch_size=16"),
+        ({"style_mixing": 1.5}, "style_mixing=1.5"),
+        ({"max_nan_share": 0.0}, "max_nan_share=0.0"),
+        ({"generator": Generator(image_size=16, channels=1, num_classes=10)}, "generator.image_size=16 and discrim"),
+        ({"discriminator": Discriminator(image_size=8, channels=1)}, "generator.num_classes=10 and discriminator"),
+    ],
+)
+def test_configs_that_do_not_fit_are_one_line(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(STYLE, **changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (Regularizers, {"r1": -1.0}, "r1=-1.0: expected 0"),
+        (Regularizers, {"interval": 0}, "interval=0: expected 1 or more"),
+        (Regularizers, {"path_decay": 0.0}, "path_decay=0.0"),
+        (HalfLife, {"images": -1}, "images=-1: expected 0"),
+        (Augmentation, {"pipe": "abc"}, "pipe='abc': expected one of blit"),
+        (Augmentation, {"policy": "color,blur"}, "policy='color,blur'"),
+        (Augmentation, {"pipe": "bg", "policy": "color"}, "set one of them"),
+        (Augmentation, {"target": 2.0}, "target=2.0"),
+        (Sampling, {"batch": 0}, "batch=0"),
+    ],
+)
+def test_values_out_of_range(kind, values, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"augmentation": Augmentation(pipe="bgc")}, "ADA on non-RGB"),
+        ({"batch_size": 6}, "not divisible by the minibatch deviation's group=4"),
+        ({"batch_size": 4, "d_steps": 4}, "no multiple of shrink=2"),
+        ({"discriminator_optimizer": Optimizer(name="sgd")}, "a lazy regulariser is for adam"),
+        ({"data": Data(source="digits", image_size=8, channels=3)}, "the data has images of shape"),
+        ({"data": Data(source="scenes", image_size=8)}, "label"),
+    ],
+)
+def test_runs_that_cannot_begin_are_one_line(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        zoo.train(dataclasses.replace(STYLE, **changes), tmp_path / "run", parallel.make_plan("jit"))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
