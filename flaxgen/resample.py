@@ -1,4 +1,4 @@
-"""Upsample, filter and downsample pictures by small FIR filters [Karras21, torch_utils/ops/upfirdn2d].
+"""Upsample, filter and downsample pictures by small FIR filters [Karras20b, torch_utils/ops/upfirdn2d].
 
 A filter runs along rows, then along columns, each time as a sum of shifted slices: XLA's grouped convolutions, which
 could do both at once, take ten to a hundred times as long on a CPU. Its derivative is written down as what it is,
