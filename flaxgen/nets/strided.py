@@ -3,7 +3,7 @@
 Three functions, `shrink`, `enlarge` and `correlate`, are the three ways to contract a large picture, a small one and a
 kernel, so the derivatives of each are the other two. They are written down because what JAX derives for `enlarge`, and
 for the second derivative of `shrink`, slides a window over a picture smaller than it, for which XLA has no fast code on
-a CPU: the kernel's gradient of a layer that doubles 16 pixels of 128 channels took 6.7 s instead of 4 ms.
+a CPU: the kernel's gradient of a layer that doubles 16 pixels of 128 channels (batch 16) took 10.2 s, here 0.07 s.
 Derivatives of any order are by reverse mode only.
 """
 
