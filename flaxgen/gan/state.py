@@ -37,8 +37,8 @@ class Game(NamedTuple):
     """The two nets as functions of their variables, on one device.
 
     `read` takes real examples and labels out of a batch; `generate` draws as in training. `halves` are needed for path
-    lengths only. `track_generator` and `track_discriminator` give the collections beside `params` as they are after a
-    step that saw these latents or these examples; their means over the devices are kept.
+    lengths only. `track_generator` and `track_discriminator` give, of the variables before a step that sees
+    these latents or examples, the collections beside `params` as they are after it; means over the devices are kept.
     """
 
     read: Callable[[Batch], tuple[Examples, Label]]

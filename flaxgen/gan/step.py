@@ -117,7 +117,8 @@ class _Play(NamedTuple):
         grads, seen = jax.grad(loss, has_aux=True)(state.discriminator.variables["params"])
         player, moved = self.update(state.discriminator, grads, self.rules.discriminator_tx)
         if self.game.track_discriminator is not None:
-            player = self.track(player, self.game.track_discriminator(player.variables, real, label))
+            before = state.discriminator.variables
+            player = self.track(player, self.game.track_discriminator(before, real, label))
         seen = {**parallel.mean_over(self.axis_name, seen), "diversity": diversity(fake, real, self.axis_name)}
         state = state._replace(discriminator=player)
         if penalty is not None:
@@ -162,7 +163,8 @@ class _Play(NamedTuple):
         grads, value = jax.grad(loss, has_aux=True)(state.generator.variables["params"])
         player, moved = self.update(state.generator, grads, self.rules.generator_tx)
         if self.game.track_generator is not None:
-            player = self.track(player, self.game.track_generator(player.variables, z, label))
+            before = state.generator.variables
+            player = self.track(player, self.game.track_generator(before, z, label))
         return state._replace(generator=player), {"loss": parallel.mean_over(self.axis_name, value), **moved}
 
     def lazy_path_length(self, state: GanState, part: Batch, key: PRNGKey) -> tuple[GanState, Float[Array, ""]]:

@@ -167,7 +167,10 @@ def test_what_cannot_be_sampled_is_one_line(run, tmp_path, capsys, arguments, me
         ({"d_steps": 3}, "d_steps=3: expected a divisor of batch_size=16"),
         ({"style_mixing": 1.5}, "style_mixing=1.5"),
         ({"max_nan_share": 0.0}, "max_nan_share=0.0"),
-        ({"generator": Generator(image_size=16, channels=1, num_classes=10)}, "generator.image_size=16 and discrim"),
+        (
+            {"generator": Generator(image_size=16, channels=1, num_classes=10)},
+            r"the generator draws \(16, 16, 1\), the discriminator judges \(8, 8, 1\)",
+        ),
         ({"discriminator": Discriminator(image_size=8, channels=1)}, "generator.num_classes=10 and discriminator"),
     ],
 )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flaxgen.data import Data
 from flaxgen.gan.augment import PIPES, POLICIES
 from flaxgen.gan.losses import LOSSES
-from flaxgen.nets import stylegan2, stylegan2_discriminator
+from flaxgen.nets import dcgan, gan_mlp, stylegan2, stylegan2_discriminator
 from flaxgen.train.config import require
 from flaxgen.train.optim import Optimizer
 from flaxgen.train.run import Run
@@ -113,8 +113,8 @@ class Config(Run):
     averaged generator is measured as `evaluation` says."""
 
     data: Data
-    generator: stylegan2.Generator
-    discriminator: stylegan2_discriminator.Discriminator
+    generator: stylegan2.Generator | dcgan.Generator | gan_mlp.Generator
+    discriminator: stylegan2_discriminator.Discriminator | dcgan.Discriminator | gan_mlp.Discriminator
     loss: str = "non_saturating"
     d_steps: int = 1
     style_mixing: float = 0.0
@@ -154,6 +154,10 @@ TYPES = {
     "Gan": Config,
     "StyleGAN2": stylegan2.Generator,
     "StyleGAN2Discriminator": stylegan2_discriminator.Discriminator,
+    "DCGAN": dcgan.Generator,
+    "DCGANDiscriminator": dcgan.Discriminator,
+    "GanMLP": gan_mlp.Generator,
+    "GanMLPDiscriminator": gan_mlp.Discriminator,
     "GanSampling": Sampling,
 } | {kind.__name__: kind for kind in (Data, Optimizer, Regularizers, HalfLife, Augmentation, Periodic)}
 """All that may appear in such a config.json."""
@@ -161,12 +165,18 @@ TYPES = {
 
 def _check_nets(config: Config) -> None:
     generator, discriminator = config.generator, config.discriminator
-    for name in ("image_size", "channels", "features", "num_classes"):
-        drawn, judged = getattr(generator, name, None), getattr(discriminator, name, None)
-        require(
-            drawn == judged,
-            f"generator.{name}={drawn} and discriminator.{name}={judged}: both see the same examples, set them alike",
-        )
+    drawn, judged = _shape(generator), _shape(discriminator)
+    require(drawn == judged, f"the generator draws {drawn}, the discriminator judges {judged}: set them alike")
+    require(
+        generator.num_classes == discriminator.num_classes,
+        f"generator.num_classes={generator.num_classes} and discriminator.num_classes={discriminator.num_classes}: "
+        "both are told the same label, set them alike",
+    )
+    require(
+        not (config.regularizers.lines and isinstance(discriminator, dcgan.Discriminator))
+        or discriminator.norm != "batch",
+        "regularizers.lines needs a discriminator that looks at examples one by one: set discriminator.norm=layer",
+    )
     require(
         has_styles(config) or not (config.style_mixing or config.regularizers.path_length),
         f"style_mixing={config.style_mixing} and regularizers.path_length={config.regularizers.path_length} need a "
@@ -186,7 +196,12 @@ def draws_pictures(config: Config) -> bool:
 
 def example_shape(config: Config) -> tuple[int, ...]:
     """[H W C] of a picture, [D] of a point."""
-    net = config.generator
+    return _shape(config.generator)
+
+
+def _shape(net) -> tuple[int, ...]:
+    if isinstance(net, gan_mlp.Generator | gan_mlp.Discriminator):
+        return net.shape
     return (net.image_size, net.image_size, net.channels)
 
 

@@ -1,7 +1,7 @@
 """From a GAN's config to its nets as functions, its rules and its train step; nothing here reads data."""
 
 import functools
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from flaxgen.gan.losses import LOSSES
 from flaxgen.gan.regularize import gradient_penalty, lazy_adam, r1
 from flaxgen.gan.state import Augment, Game, Halves, PathLength, Penalty, Rules, Variables, half_life, make_init
 from flaxgen.gan.step import make_train_step
+from flaxgen.nets import dcgan
 from flaxgen.nets.stylegan2 import track_style
 from flaxgen.train import optim
 from flaxgen.train.config import require
@@ -22,6 +23,7 @@ from flaxgen.train.optim import Optimizer
 from flaxgen.types import Keys, Params, PRNGKey, TrainStep
 from flaxgen.zoo.gan.config import Augmentation, Config, Regularizers, batch_fields, example_shape, has_styles
 
+DCGAN = dcgan.Generator | dcgan.Discriminator
 W_DECAY = 0.995
 """Of the running mean of w, towards which truncation goes, as in NVlabs' code."""
 
@@ -133,26 +135,42 @@ def _augment(config: Augmentation, shape: tuple[int, ...]) -> Augment | None:
 
 def make_game(config: Config, axis_name: str | None) -> Game:
     """The nets as functions; the discriminator's statistics of a batch are those of all devices of `axis_name`."""
-    generator = config.generator
-    discriminator: Any = config.discriminator
-    if hasattr(discriminator, "axis_name"):
-        discriminator = discriminator.clone(axis_name=axis_name)
+    generator, discriminator = (_spread(net, axis_name) for net in (config.generator, config.discriminator))
     field, *told = batch_fields(config)
 
     def read(batch):
         examples = unit_range(batch[field]) if field == "image" else batch[field]
         return examples, batch["label"] if told else None
 
-    def discriminate(variables, examples, label):
-        return cast(Array, discriminator.apply(variables, examples, label))
-
     game = Game(
         read=read,
         latents=make_latents(config),
-        generate=lambda variables, z, label, keys: cast(Array, generator.apply(variables, z, label)),
-        discriminate=discriminate,
+        generate=lambda variables, z, label, keys: _apply(generator, variables, z, label),
+        discriminate=lambda variables, examples, label: _apply(discriminator, variables, examples, label),
+        track_generator=_tracker(generator),
+        track_discriminator=_tracker(discriminator),
     )
     return _with_styles(config, game) if has_styles(config) else game
+
+
+def _spread(net: Any, axis_name: str | None) -> Any:
+    """The net where a batch is split over the devices of `axis_name`."""
+    return net.clone(axis_name=axis_name) if hasattr(net, "axis_name") else net
+
+
+def _apply(net: Any, variables: Variables, inputs: Array, label: Array | None) -> Any:
+    """The net as in training, which leaves its buffers alone."""
+    told: dict[str, Any] = {"train": True} if isinstance(net, DCGAN) else {}
+    return net.apply(variables, inputs, label, **told)
+
+
+def _tracker(net: Any):
+    """Of a DCGAN, its buffers after a step: statistics of batches, and directions of its kernels."""
+
+    def track(variables, inputs, label):
+        return net.apply(variables, inputs, label, train=True, mutable=["buffers"])[1]
+
+    return track if isinstance(net, DCGAN) else None
 
 
 def _with_styles(config: Config, game: Game) -> Game:

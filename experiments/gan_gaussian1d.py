@@ -1,0 +1,31 @@
+"""The game of 2014 on a line: one Gaussian, two perceptrons, a discriminator that ends at 1/2 [Goodfellow14, fig. 1].
+
+    flaxgen train experiments/gan_gaussian1d.py --workdir runs/gaussian1d
+
+`--set d_steps=5 batch_size=2560` gives the discriminator five steps a step of the generator.
+"""
+
+from flaxgen.data import Data
+from flaxgen.nets.gan_mlp import Discriminator, Generator
+from flaxgen.train.optim import Optimizer
+from flaxgen.zoo.gan import Config, HalfLife, Sampling
+
+
+def get_config() -> Config:
+    adam = Optimizer(learning_rate=5e-4, beta1=0.5, beta2=0.99, clip=0.0, decay="linear")
+    return Config(
+        seed=0,
+        steps=6_000,
+        batch_size=512,
+        log_every=100,
+        preview_every=1_000,
+        checkpoint_every=500,
+        keep_checkpoints=20,
+        data=Data(source="gaussian1d", threads=2),
+        generator=Generator(shape=(1,), latent_dim=1, width=32, depth=2),
+        discriminator=Discriminator(shape=(1,), width=64, depth=2),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
+        average=HalfLife(images=50_000),
+        sampling=Sampling(batch=4096),
+    )
