@@ -6,11 +6,13 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import flaxgen
 from flaxgen import parallel, zoo
 from flaxgen.cli import main
 from flaxgen.data import Data
+from flaxgen.nets import dcgan, gan_mlp
 from flaxgen.nets.stylegan2 import Generator
 from flaxgen.nets.stylegan2_discriminator import Discriminator
 from flaxgen.train import checkpoint
@@ -44,6 +46,31 @@ STYLE = Config(
     average=HalfLife(images=100, ramp=0.5),
     augmentation=Augmentation(pipe="blit", interval=1, images=200, target=-0.9),
     sampling=Sampling(batch=8),
+)
+
+
+POINTS = Config(
+    seed=0,
+    steps=2,
+    batch_size=16,
+    log_every=1,
+    preview_every=2,
+    data=Data(source="gaussian1d", size=64, threads=0),
+    generator=gan_mlp.Generator(shape=(1,), width=4, depth=1),
+    discriminator=gan_mlp.Discriminator(shape=(1,), width=4, depth=1),
+    loss="wasserstein",
+    d_steps=2,
+    regularizers=Regularizers(lines=0.1),
+    sampling=Sampling(batch=16),
+)
+DCGAN = Config(
+    seed=0,
+    steps=2,
+    batch_size=8,
+    data=Data(source="digits", image_size=16, channels=1, threads=0),
+    generator=dcgan.Generator(image_size=16, channels=1, latent_dim=4, width=2),
+    discriminator=dcgan.Discriminator(image_size=16, channels=1, width=2, spectral=True),
+    loss="hinge",
 )
 
 
@@ -84,6 +111,31 @@ def test_a_run_leaves_what_every_run_leaves(run):
     np.testing.assert_array_equal(
         state["generator"]["variables"]["buffers"]["w_avg"], state["ema_params"]["buffers"]["w_avg"]
     )
+
+
+def test_points_are_drawn_and_plotted(tmp_path):
+    """Two steps of WGAN-GP, each with two of the critic; a line has histograms for pictures."""
+    zoo.train(POINTS, tmp_path / "run", parallel.make_plan("jit"))
+    assert (tmp_path / "run" / "previews" / "step-000002.png").is_file()
+    assert logged(tmp_path / "run")[-1]["penalty"] > 0
+    model = flaxgen.load(tmp_path / "run")
+    assert model.sample(jax.random.key(0), num=5).shape == (5, 1)
+    with pytest.raises(ValueError, match=r"truncation=0\.5 needs a generator with a w"):
+        model.sample(jax.random.key(0), num=5, truncation=0.5)
+
+
+def test_a_dcgan_keeps_its_statistics_and_its_kernels_directions():
+    """Both are buffers that no gradient moves; the averaged generator has the statistics of the last step."""
+    init, make_step = directory.FAMILIES[Config].make_training(DCGAN)
+    before = init(jax.random.key(0))
+    images = np.random.default_rng(0).integers(0, 255, (8, 16, 16, 1), dtype=np.uint8)
+    after, _ = jax.jit(make_step(None))(before, {"image": images}, jax.random.key(1))
+    for old, new in ((before.generator, after.generator), (before.discriminator, after.discriminator)):
+        moved = jax.tree.map(
+            lambda a, b: float(np.abs(a - b).max()), old.variables["buffers"], new.variables["buffers"]
+        )
+        assert min(jax.tree.leaves(moved)) > 0
+    jax.tree.map(np.testing.assert_array_equal, after.ema_params["buffers"], after.generator.variables["buffers"])
 
 
 @pytest.mark.slow  # compiles the step twice more
@@ -171,12 +223,18 @@ def test_what_cannot_be_sampled_is_one_line(run, tmp_path, capsys, arguments, me
             {"generator": Generator(image_size=16, channels=1, num_classes=10)},
             r"the generator draws \(16, 16, 1\), the discriminator judges \(8, 8, 1\)",
         ),
+        ({"generator": POINTS.generator, "discriminator": POINTS.discriminator}, "need a generator with a w"),
         ({"discriminator": Discriminator(image_size=8, channels=1)}, "generator.num_classes=10 and discriminator"),
     ],
 )
 def test_configs_that_do_not_fit_are_one_line(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(STYLE, **changes)
+
+
+def test_a_penalty_on_lines_is_not_for_norms_of_batches():
+    with pytest.raises(ValueError, match=r"set discriminator\.norm=layer"):
+        dataclasses.replace(DCGAN, regularizers=Regularizers(lines=10.0))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +264,6 @@ def test_values_out_of_range(kind, values, message):
         ({"batch_size": 4, "d_steps": 4}, "no multiple of shrink=2"),
         ({"discriminator_optimizer": Optimizer(name="sgd")}, "a lazy regulariser is for adam"),
         ({"data": Data(source="digits", image_size=8, channels=3)}, "the data has images of shape"),
-        ({"data": Data(source="scenes", image_size=8)}, "label"),
     ],
 )
 def test_runs_that_cannot_begin_are_one_line(tmp_path, changes, message):
@@ -214,3 +271,11 @@ def test_runs_that_cannot_begin_are_one_line(tmp_path, changes, message):
         zoo.train(dataclasses.replace(STYLE, **changes), tmp_path / "run", parallel.make_plan("jit"))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_labels_that_are_missing_for_a_conditional_game_are_one_line(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "pictures" / "0.png")
+    data = Data(source="folder", path=str(tmp_path / "pictures"), image_size=8, channels=1, threads=0)
+    with pytest.raises(ValueError, match=r"data\.source=folder has no label, only image"):
+        zoo.train(dataclasses.replace(STYLE, data=data), tmp_path / "run", parallel.make_plan("jit"))
