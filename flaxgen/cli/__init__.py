@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from flaxgen.cli import draw, evaluate, runs
+from flaxgen.cli import draw, evaluate, gan, runs
 
 DEBUG = "FLAXGEN_DEBUG"
 
@@ -57,6 +57,6 @@ def make_parser() -> argparse.ArgumentParser:
     """All commands; each is added by the file that runs it."""
     parser = argparse.ArgumentParser("flaxgen", description="The JAX/Flax zoo of image generation.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (draw, evaluate, runs):
+    for module in (draw, evaluate, gan, runs):
         module.add_commands(commands)
     return parser

@@ -1,10 +1,9 @@
 """Commands that draw with an unCLIP: draw, vary, blend, edit, inpaint."""
 
 import math
-import warnings
 from pathlib import Path
 
-from flaxgen.cli.options import add_devices, check_out, check_seed, make_plan
+from flaxgen.cli.options import add_devices, check_out, check_seed, make_plan, read_picture
 
 
 def add_commands(commands) -> None:
@@ -69,7 +68,7 @@ def _draw(parsed) -> int:
 def _vary(parsed) -> int:
     if parsed.eta is not None and not parsed.invert:
         raise ValueError(f"--eta {parsed.eta} is for variations from inverted noise: give --invert too")
-    image = _read(parsed.image)
+    image = read_picture(parsed.image)
 
     def draw(model, settings):
         return model.vary(image, seed=parsed.seed, num=parsed.num, invert=parsed.invert, settings=settings)
@@ -78,7 +77,7 @@ def _vary(parsed) -> int:
 
 
 def _blend(parsed) -> int:
-    a, b = _read(parsed.a), _read(parsed.b)
+    a, b = read_picture(parsed.a), read_picture(parsed.b)
     return _make(
         parsed,
         lambda model, settings: model.blend(a, b, seed=parsed.seed, num=parsed.num, settings=settings),
@@ -87,7 +86,7 @@ def _blend(parsed) -> int:
 
 
 def _edit(parsed) -> int:
-    image = _read(parsed.image)
+    image = read_picture(parsed.image)
 
     def draw(model, settings):
         captions, strength = (parsed.caption_from, parsed.caption_to), parsed.strength
@@ -98,7 +97,7 @@ def _edit(parsed) -> int:
 
 
 def _inpaint(parsed) -> int:
-    image, mask = _read(parsed.image), _read(parsed.mask, channels=1)[..., 0] > 127
+    image, mask = read_picture(parsed.image), read_picture(parsed.mask, channels=1)[..., 0] > 127
 
     def draw(model, settings):
         return model.inpaint(
@@ -106,19 +105,6 @@ def _inpaint(parsed) -> int:
         )
 
     return _make(parsed, draw, source=parsed.image, prompt=parsed.caption, through=parsed.through)
-
-
-def _read(path: Path, channels: int = 3):
-    from PIL.Image import DecompressionBombWarning
-
-    from flaxgen.data.decode import decode_image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DecompressionBombWarning)  # decode_image has a limit of its own
-            return decode_image(path.read_bytes(), channels)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def _make(parsed, draw, **about) -> int:

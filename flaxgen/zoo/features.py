@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Shaped
 
 from flaxgen.diffusion.losses import unit_range
 from flaxgen.nets.inception import Inception
@@ -21,7 +21,8 @@ from flaxgen.zoo import classifier, clip, directory
 from flaxgen.zoo.process import choose, make_schedule, make_time_input
 
 Inputs = Mapping[str, Array]
-"""`image` uint8 [B H W C], and where captions are asked for what `Extractor.tokenize` made of them."""
+"""`image` uint8 [B H W C], or where gradients are taken float32 in [-1, 1], which Inception does not read; and where
+captions are asked for what `Extractor.tokenize` made of them."""
 
 
 class Extractor(NamedTuple):
@@ -125,7 +126,7 @@ def _classifier(path: str) -> Extractor:
     return Extractor(f"classifier:{fingerprint(model.params)}", model.params, apply, has_classes=True)
 
 
-def _rgb(images: UInt8[Array, "B H W C"]) -> UInt8[Array, "B H W 3"]:
+def _rgb(images: Shaped[Array, "B H W C"]) -> Shaped[Array, "B H W 3"]:
     """A single channel three times."""
     return jnp.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[-1] == 1 else images
 

@@ -135,3 +135,10 @@ def save_png(path: Path, picture: UInt8[NDArray, "h w 3"], about: Mapping[str, o
         text.add_text(key, str(value).encode("utf-8", "replace").decode())  # what a shell gave may be no text
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path, pnginfo=text)
+
+
+def save_gif(path: Path, frames: Shaped[np.ndarray, "N H W C"], per_second: float) -> None:
+    """Writes pictures as a film that starts again at its end; see `grid` for their values and sizes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *rest = [Image.fromarray(grid(frame[None], gap=0)) for frame in frames]
+    first.save(path, save_all=True, append_images=rest, duration=round(1000 / per_second), loop=0)
