@@ -262,7 +262,7 @@ def test_the_average_of_the_generator_forgets_by_half_lives():
 
 def test_diversity_is_the_mean_square_distance_of_pairs():
     """Of a generator that draws one image it is 0, of one that draws the data 1."""
-    real, other = batch_of(0)["image"], 0.3 * batch_of(5)["image"]
+    real, other = jnp.asarray(batch_of(0)["image"]), 0.3 * jnp.asarray(batch_of(5)["image"])
 
     def mean_square(images):
         flat = images.reshape(len(images), -1)
@@ -270,7 +270,7 @@ def test_diversity_is_the_mean_square_distance_of_pairs():
 
     assert float(diversity(other, real)) == pytest.approx(math.sqrt(mean_square(other) / mean_square(real)), rel=1e-5)
     assert float(diversity(real, real)) == pytest.approx(1)
-    assert float(diversity(np.repeat(real[:1], BATCH, 0), real)) < 1e-3
+    assert float(diversity(jnp.repeat(real[:1], BATCH, 0), real)) < 1e-3
 
 
 def test_gradients_that_are_no_numbers_become_zero_and_are_counted():
