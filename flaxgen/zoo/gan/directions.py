@@ -86,7 +86,7 @@ def explore(
     moves = (lengths[..., None] * found.components[:, None]).reshape(-1, found.components.shape[1])
     if latents.has_styles:
         count = latents.codes.shape[1]
-        moves = moves[:, None] * layer_mask(layers or range(count), count)[None, :, None]
+        moves = moves[:, None] * layer_mask(range(count) if layers is None else layers, count)[None, :, None]
     label = None if latents.label is None else np.repeat(latents.label, len(moves))
     drawn = synthesize(model, Latents((latents.codes + moves).astype(np.float32), label))
     return drawn.reshape(len(found.components), len(steps), *drawn.shape[1:])

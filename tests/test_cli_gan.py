@@ -1,0 +1,128 @@
+"""interpolate and project as a user meets them: what is wrong is one line and exit code 2."""
+
+import gan_toy
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxgen import parallel
+from flaxgen.cli import main
+from flaxgen.data import Data
+from flaxgen.nets.classifier import NoisyClassifier
+from flaxgen.zoo import classifier, directory, load, pictures
+from flaxgen.zoo.gan import latents
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Model directories by their kinds, that of a classifier among them, and two pictures."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in gan_toy.CONFIGS:
+        model = gan_toy.make_model(name, parallel.make_plan("jit"))
+        directory.write_model(folder / name, model.config, model.params, model.step)
+    net = NoisyClassifier(num_classes=3, image_size=8, in_channels=1, channels=8, multipliers=(1,), depth=1,
+                          attention_resolutions=(), head_channels=8, norm_groups=4)  # fmt: skip
+    config = classifier.Config(seed=0, steps=1, batch_size=4, data=Data("digits", image_size=8, channels=1), net=net)
+    params = jax.jit(lambda: classifier.init_params(config, jax.random.key(0)))()
+    rng = np.random.default_rng(0)
+    directory.write_model(
+        folder / "guide", config, jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype("f"), params), 1
+    )
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(image).save(folder / "image.png")
+    (folder / "text.png").write_text("no picture")
+    return folder
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_interpolate_writes_a_film_between_samples(folder, tmp_path, capsys, once):
+    out = tmp_path / "deep" / "walk.gif"
+    walk = ["interpolate", str(folder / "style"), "--between", "2", "0", "--frames", "10", "--seed", "3"]
+    assert main([*walk, "--fps", "10", *(["--once"] if once else []), "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"wrote {out}: 10 frames between samples 2 0 of {folder / 'style'}, seed 3\n"
+    samples = load(folder / "style").sample(jax.random.key(3), 3)
+    with Image.open(out) as film:
+        assert film.n_frames == 10
+        assert film.info["duration"] == 100
+        assert film.info["loop"] == 0
+        first = np.asarray(film.convert("RGB"), int)
+        film.seek(9)
+        last = np.asarray(film.convert("RGB"), int)
+    assert first.shape == (64, 64, 3)
+    assert np.abs(first - pictures.grid(samples[2:], gap=0)).mean() < 3  # a palette of 256 colours
+    assert (np.abs(last - pictures.grid(samples[:1], gap=0)).mean() < 3) == once
+
+
+def test_interpolate_writes_sheets_and_arrays(folder, tmp_path):
+    walk = ["interpolate", str(folder / "mlp"), "--class", "1", "--between", "0", "1", "--frames", "4"]
+    assert main([*walk, "--out", str(tmp_path / "walk.npz")]) == 0
+    drawn = np.load(tmp_path / "walk.npz")["samples"]
+    assert drawn.shape == (4, 8, 8, 1)
+    assert main([*walk, "--out", str(tmp_path / "walk.png")]) == 0
+    with Image.open(tmp_path / "walk.png") as sheet:
+        assert sheet.text["between"] == "0 1"
+        np.testing.assert_array_equal(np.asarray(sheet), pictures.grid(drawn))
+
+
+def test_project_writes_both_pictures_and_the_latent(folder, tmp_path, capsys):
+    """The latent that it writes draws the picture that it shows."""
+    out = tmp_path / "found.png"
+    project = ["project", str(folder / "style"), str(folder / "image.png"), "--steps", "20", "--out", str(out)]
+    assert main(project) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"wrote {out} and {tmp_path / 'found.npy'}: distance ")
+    distance, mean = (float(part.split()[0]) for part in (said.split("distance ")[1], said.split("steps, ")[1]))
+    assert 0 < distance < mean
+    code = np.load(tmp_path / "found.npy")
+    assert (code.shape, code.dtype) == ((4, 6), np.float32)
+    drawn = latents.synthesize(load(folder / "style"), latents.Latents(code[None]))
+    with Image.open(out) as shown:
+        right = np.asarray(shown)[2:-2, 68:-2]
+        np.testing.assert_allclose(right.astype(int), pictures.grid(drawn, gap=0), atol=1)
+
+
+def test_project_compares_by_a_classifier_of_its_own(folder, tmp_path):
+    out = tmp_path / "found.png"
+    project = ["project", str(folder / "mlp"), str(folder / "image.png"), "--class", "2", "--steps", "2"]
+    assert main([*project, "--features", f"classifier:{folder / 'guide'}", "--out", str(out)]) == 0
+    assert np.load(tmp_path / "found.npy").shape == (6,)
+
+
+BAD = {
+    "suffix": (["interpolate", "{style}", "--out", "walk.mp4"], "expected a name that ends in .gif or .png or .npz"),
+    "seed": (["interpolate", "{style}", "--seed", "-1"], "--seed -1: expected 0 to"),
+    "fps": (["interpolate", "{style}", "--fps", "0"], "--fps 0.0: expected a number above 0, at most 50"),
+    "no GAN": (["interpolate", "{guide}"], "guide is no GAN: expected the run or model directory of one"),
+    "nothing": (["interpolate", "{nothing}"], "nothing"),
+    "points": (["interpolate", "{points}"], "draws points of shape (2,), and no pictures"),
+    "frames": (["interpolate", "{style}", "--frames", "4"], "frames=4 through 4 pictures: expected 5 or more"),
+    "one": (["interpolate", "{style}", "--between", "1"], "expected 2 or more"),
+    "classes": (["interpolate", "{mlp}"], "there is no way between classes in z: choose one label"),
+    "psi": (["interpolate", "{dcgan}", "--truncation", "0.5"], "truncation=0.5 needs a generator with a w"),
+    "class": (["interpolate", "{mlp}", "--class", "3"], "label=3: expected a class from 0 to 2"),
+    "png": (["project", "{style}", "{image.png}", "--out", "a.npz"], "expected a name that ends in .png"),
+    "no file": (["project", "{style}", "{none.png}"], "none.png"),
+    "no picture": (["project", "{style}", "{text.png}"], "text.png: not one of JPEG"),
+    "steps": (["project", "{style}", "{image.png}", "--steps", "0"], "steps=0: expected 1 or more"),
+    "features": (["project", "{style}", "{image.png}", "--features", "vgg"], "features='vgg' is not known"),
+    "size": (
+        ["project", "{style}", "{image.png}", "--steps", "1", "--features", "classifier:{guide}"],
+        "reads (8, 8, 1), these pictures are (8, 8, 3)",
+    ),
+    "noise": (["project", "{dcgan}", "{image.png}", "--fit-noise"], "this generator has no noise"),
+    "unlabelled": (["project", "{mlp}", "{image.png}"], "choose a label"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
+def test_what_is_wrong_is_one_line(folder, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    given = [part.replace("{", f"{folder}/").replace("}", "") for part in arguments]
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith(f"flaxgen {arguments[0]}: error: ")
+    assert not list(tmp_path.glob("*.*"))
