@@ -20,6 +20,7 @@ def get_config() -> Config:
             unet=UNet(
                 image_size=32,
                 patch=4,
+                positions=True,
                 channels=128,
                 multipliers=(1, 1),
                 depth=1,
@@ -37,7 +38,7 @@ def get_config() -> Config:
             text=TextTower(vocab_size=384, context=24, width=128, depth=2, heads=4),
         ),
         context=24,
-        process=Process(schedule="cosine", prediction="x0"),
+        process=Process(schedule="cosine", prediction="x0", shift=4.0),
         objective=Objective(weight="snr_plus_one"),
         text_dropout=0.3,
         optimizer=Optimizer(name="adamw", learning_rate=6e-4, weight_decay=0.01, warmup=200, decay="cosine"),

@@ -154,9 +154,7 @@ class CLIP(nn.Module):
         if self.text is None:
             raise ValueError("this CLIP has no text tower (text=None) and reads no captions")
         hidden = self.text(ids)
-        last = ids.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-        end = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
-        return TextEncoding(self.text_projection(end), hidden)
+        return TextEncoding(self.text_projection(last_token(hidden, mask)), hidden)
 
     def __call__(
         self, images: Float[Array, "B H W 3"], ids: Int[Array, "M L"], mask: Bool[Array, "M L"]
@@ -164,6 +162,12 @@ class CLIP(nn.Module):
         """The embeddings of pictures and of captions, and the logit scale: what `contrastive_loss` takes."""
         image, text = self.encode_image(images), self.encode_text(ids, mask).embedding
         return image, text, jnp.minimum(jnp.exp(self.logit_scale), self.max_logit_scale)
+
+
+def last_token(hidden: Float[Array, "B L F"], mask: Bool[Array, "B L"]) -> Float[Array, "B F"]:
+    """The hidden state of the last token where `mask` is True."""
+    last = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+    return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
 
 
 def normalise(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:

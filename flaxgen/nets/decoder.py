@@ -5,7 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from flaxgen.nets import layers
-from flaxgen.nets.clip import TextTower
+from flaxgen.nets.clip import TextTower, last_token
 from flaxgen.nets.unet import DTYPES, UNet
 
 NORM_EPS = 1e-5
@@ -19,7 +19,8 @@ class Decoder(nn.Module):
     `embedding_dim` is the width of both embeddings, `text_dim` that of the text hidden states. There is always a
     learned null image embedding. `null_text` adds a learned null text embedding and hidden state; without it, no
     caption is "" encoded, as in Karlo. The text hidden states are given, CLIP's in Karlo, or with `text` they are those
-    of a text transformer that is trained with the decoder, as in [Nichol21b, sec. 3] and [Ramesh22].
+    of a text transformer that is trained with the decoder, and its last token joins the time embedding too, as in
+    [Nichol21b, sec. 3] and [Ramesh22].
     """
 
     unet: UNet
@@ -65,6 +66,8 @@ class Decoder(nn.Module):
         tokens, token_mask = self._tokens(image_embedding, text_hidden, text_mask)
         added = self._dense("image_embedding", self.unet.time_width, image_embedding)
         added = added + self._dense("text_embedding", self.unet.time_width, text_embedding)
+        if self.text is not None:
+            added = added + self._dense("text_end", self.unet.time_width, last_token(text_hidden, text_mask))
         return self.unet(x, time, tokens=tokens, token_mask=token_mask, added=added, train=train)
 
     def _hidden(self, text_hidden: Array | None, text_ids: Array | None) -> Float[Array, "B L F"]:

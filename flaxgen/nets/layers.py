@@ -118,6 +118,15 @@ def sinusoidal(
     return jnp.pad(out, ((0, 0), (0, channels % 2)))
 
 
+def sinusoidal_places(height: int, width: int, channels: int) -> Float[Array, "height width {channels}"]:
+    """The row of every pixel in the first half of the channels and its column in the rest, as `sinusoidal` has them."""
+    rows, columns = (jnp.arange(side, dtype=jnp.float32) for side in (height, width))
+    first = sinusoidal(rows, channels // 2)[:, None]
+    second = sinusoidal(columns, channels - channels // 2)[None]
+    shape = (height, width)
+    return jnp.concatenate([jnp.broadcast_to(part, (*shape, part.shape[-1])) for part in (first, second)], axis=-1)
+
+
 class Fourier(nn.Module):
     """sin and cos of log(time) at `channels` random frequencies that training leaves alone [Song21b, app. C]."""
 

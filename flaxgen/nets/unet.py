@@ -31,6 +31,7 @@ class UNet(nn.Module):
     `embedding_dim` and `token_dim` the widths of those conditions; 0 is none. `low_res` makes it an upsampler [Ho22b],
     told with `noise_level` how much noise was put on the low-resolution picture; with `added` it takes a vector of the
     width `time_width` that is added to the time embedding. `learned_variance` doubles the output channels.
+    With `positions` the first feature map is told where each of its pixels is, beside what padding lets on.
     `middle_norm_groups` is for the middle attention: None is `norm_groups`, 0 is no norm. `time_embedding`
     "fourier" takes a noise level > 0 as time, and divides the output by it. `dtype` is what is computed in; parameters
     and output are float32. `remat` trades a second forward pass for memory.
@@ -59,6 +60,7 @@ class UNet(nn.Module):
     resample: str = "conv"
     downsample_padding: tuple[int, int] = (0, 1)
     patch: int = 1
+    positions: bool = False
     time_embedding: str = "sinusoidal"
     time_channels: int = 0
     time_order: str = "sin_cos"
@@ -112,6 +114,9 @@ class UNet(nn.Module):
         )(time, label, embedding, level, added)
         h = x if low_res is None else jnp.concatenate((x, resize_to(low_res, x)), axis=-1)
         h = layers.conv(self.channels, name="conv_in", dtype=dtype)(space_to_depth(h, self.patch))
+        if self.positions:
+            places = layers.sinusoidal_places(h.shape[1], h.shape[2], self.channels)
+            h = h + layers.dense(self.channels, name="positions", dtype=dtype)(places)[None]
         h = self._decode(h, Context(emb, tokens, token_mask), self._blocks(train, dtype))
         h = nn.silu(layers.GroupNorm(self.norm_groups, self.norm_eps, dtype, name="norm_out")(h))
         channels = self.out_channels * (1 + self.learned_variance)

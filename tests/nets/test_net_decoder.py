@@ -143,9 +143,12 @@ def test_a_text_tower_is_trained_with_the_decoder(shaken):
 
         return jax.value_and_grad(loss)(p)
 
-    (value, grads), (other, _) = gradient(params, ids), gradient(params, ids.at[0, 0].set(9))
+    (value, grads), (other, _) = gradient(params, ids), gradient(params, ids.at[0, -1].set(9))
     assert min(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads["text"]["transformer"])) > 0
     assert abs(value - other) > 1e-4 * value
+    unread = {**params, "text_tokens": jax.tree.map(jnp.zeros_like, params["text_tokens"])}
+    changed = gradient(unread, ids.at[0, -1].set(9))[0] - gradient(unread, ids)[0]
+    assert abs(changed) > 1e-4 * value, "the last token joins the time embedding"
     with pytest.raises(ValueError, match="has a text tower: it takes the caption as 'text_ids'"):
         net.apply({"params": params}, *given, hidden, mask, text_ids=ids)
     with pytest.raises(ValueError, match="has no text tower: it takes the caption as 'text_hidden'"):

@@ -106,6 +106,15 @@ def test_sinusoidal(channels, shift):
     np.testing.assert_allclose(both[1], cos_sin, atol=2e-4)
 
 
+def test_places_are_rows_and_columns():
+    places = np.asarray(layers.sinusoidal_places(3, 5, 7))
+    assert places.shape == (3, 5, 7)
+    np.testing.assert_array_equal(places[:, :, :3], np.broadcast_to(places[:, :1, :3], (3, 5, 3)))
+    np.testing.assert_array_equal(places[:, :, 3:], np.broadcast_to(places[:1, :, 3:], (3, 5, 4)))
+    np.testing.assert_allclose(places[2, 4, [0, 3]], np.sin([2.0, 4.0]), atol=1e-6)
+    assert len(np.unique(places.reshape(15, 7), axis=0)) == 15
+
+
 def test_fourier_frequencies_are_not_trained(run):
     fourier, time = layers.Fourier(4), jnp.array([0.5, 2.0])
     params = fourier.init(jax.random.key(0), time)

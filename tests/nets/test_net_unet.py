@@ -145,6 +145,19 @@ def test_other_sizes_than_its_own(tiny):
     assert jax.eval_shape(lambda: TINY.apply({"params": tiny}, x, t)).shape == x.shape
 
 
+def test_places_are_told(shaken, run):
+    """Far from the borders a flat picture is the same everywhere, but for a net that is told where that is."""
+    x, t = jnp.full((1, 32, 32, 3), 0.5), jnp.zeros(1)
+    net = FLAT.clone(dropout=0.0, depth=1)
+    told = net.clone(positions=True)
+    params = shaken(told, x, t)
+    middle = np.asarray(run(told, params, x, t))[0, 12:20, 12:20]
+    assert np.abs(middle - middle[0, 0]).max() > 1e-2
+    without = {name: value for name, value in params.items() if name != "positions"}
+    middle = np.asarray(run(net, without, x, t))[0, 12:20, 12:20]
+    np.testing.assert_allclose(middle, np.broadcast_to(middle[0, 0], middle.shape), atol=1e-4)
+
+
 def test_low_resolution_is_resized():
     low, x = jnp.full((2, 4, 4, 3), 0.25), jnp.zeros((2, 16, 16, 3))
     np.testing.assert_allclose(resize_to(low, x), np.full(x.shape, 0.25), atol=1e-6)
