@@ -9,8 +9,10 @@ from PIL import Image
 from flaxgen import parallel
 from flaxgen.cli import main
 from flaxgen.data import Data
+from flaxgen.data.tokenize import train_bpe
 from flaxgen.nets.classifier import NoisyClassifier
-from flaxgen.zoo import classifier, directory, load, pictures
+from flaxgen.nets.clip import CLIP, TextTower, VisionTower
+from flaxgen.zoo import classifier, clip, directory, load, pictures
 from flaxgen.zoo.gan import latents
 
 
@@ -88,6 +90,22 @@ def test_project_compares_by_a_classifier_of_its_own(folder, tmp_path):
     project = ["project", str(folder / "mlp"), str(folder / "image.png"), "--class", "2", "--steps", "2"]
     assert main([*project, "--features", f"classifier:{folder / 'guide'}", "--out", str(out)]) == 0
     assert np.load(tmp_path / "found.npy").shape == (6,)
+
+
+@pytest.mark.slow  # compiles a CLIP
+def test_project_compares_by_a_clip(folder, tmp_path, capsys):
+    tokenizer = train_bpe(["a red ball", "a blue cube"], 270, 8)
+    net = CLIP(VisionTower(image_size=8, patch=4, width=16, depth=1, heads=2),
+               TextTower(vocab_size=270, context=8, width=16, depth=1, heads=2), embedding_dim=10)  # fmt: skip
+    config = clip.Config(seed=0, steps=1, batch_size=4, data=Data("folder"), net=net)
+    params = jax.jit(lambda: clip.init_params(config, jax.random.key(0)))()
+    found = {clip.TOKENIZER: tokenizer.to_json().encode()}
+    directory.write_model(tmp_path / "clip", config, params, 1, found)
+    project = ["project", str(folder / "dcgan"), str(folder / "image.png"), "--steps", "20"]
+    assert main([*project, "--features", f"clip:{tmp_path / 'clip'}", "--out", str(tmp_path / "found.png")]) == 0
+    said = capsys.readouterr().out
+    distance, mean = (float(part.split()[0]) for part in (said.split("distance ")[1], said.split("steps, ")[1]))
+    assert 0 < distance < mean
 
 
 BAD = {

@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
+import gan_toy
 import jax
 import jax.numpy as jnp
 import pytest
 
+from flaxgen import parallel
 from flaxgen.data import Data
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import directory
@@ -62,8 +64,19 @@ def test_readme(workspace, monkeypatch):
     assert jnp.isfinite(names["images"]).all()
 
 
+def test_gan(tmp_path, monkeypatch):
+    model = gan_toy.make_model("style", parallel.make_plan("jit"))
+    directory.write_model(tmp_path / "models" / "stylegan2", model.config, model.params, model.step)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(blocks("docs/gan.md"), "gan.md", "exec"), names)
+    assert names["truncated"].shape == (5, 8, 8, 8, 3)
+    assert names["mixed"].shape == (5, 5, 8, 8, 3)
+    assert names["moved"].shape == (3, 5, 8, 8, 3)
+
+
 @pytest.mark.parametrize(
-    "path", ["README.md", "docs/guide.md", "docs/design.md", "docs/evaluation.md", "CONTRIBUTING.md"]
+    "path", ["README.md", "docs/guide.md", "docs/gan.md", "docs/design.md", "docs/evaluation.md", "CONTRIBUTING.md"]
 )
 def test_paths_named_in_prose_exist(path):
     named = re.findall(r"(?:docs|experiments|tests|flaxgen)/[\w/]+\.(?:py|md)", (ROOT / path).read_text())

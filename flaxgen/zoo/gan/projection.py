@@ -24,7 +24,7 @@ from flaxgen.zoo.gan.model import Model
 RATE, RISE, FALL = 0.1, 0.05, 0.25
 """The learning rate, and the shares of the steps over which it rises from 0 and falls to 0 again."""
 JITTER, JITTER_ENDS = 0.05, 0.75
-"""Deviation of what is added to the code, as a share of the codes' own, and the share of the steps that it fades in."""
+"""The deviation added to the code, as a share of the codes' own, and the share of the steps over which it fades."""
 NOISE_WEIGHT = 1e5
 SMALLEST_SIDE = 4
 """Of the halved pictures that are compared, in pixels."""
@@ -142,20 +142,25 @@ def project(
     noises = _draw_noises(noise_key, model.params) if search.fit_noise else {}
     step, measure = _compiled(model.config, search.extractor.apply if search.extractor else None)
     state = _State(mean, noises, optax.scale_by_adam().init((mean, noises)))
-    distances = [measure(task, state)[0]]
+    distances = [_finite(measure(task, state)[0])]
     for number in range(search.steps):
         share = np.float32(number / search.steps)
         state, distance = step(task, state, jax.random.fold_in(step_key, number), share)
-        distances.append(distance)
-        progress(float(distance))
+        distances.append(_finite(distance))
+        progress(distances[-1])
     distance, picture = measure(task, state)
-    found = np.asarray([*distances, distance], np.float32)
-    if not np.isfinite(found).all():
-        raise FloatingPointError("the distance is not finite: the model is broken, or the net of the features is")
+    distances = np.asarray([*distances, _finite(distance)], np.float32)
     label = None if search.label is None or has_styles(model.config) else np.full(1, search.label, np.int32)
     latents = Latents(np.asarray(_codes(model.config, state.code)), label)
     params = _with_noises(model.params, state.noises)
-    return Projection(latents, np.clip(np.asarray(picture[0]), -1, 1), found, params)
+    return Projection(latents, np.clip(np.asarray(picture[0]), -1, 1), distances, params)
+
+
+def _finite(distance: Float[Array, ""]) -> float:
+    value = float(distance)
+    if not np.isfinite(value):
+        raise FloatingPointError("the distance is not finite: the model is broken, or the net of the features is")
+    return value
 
 
 def _check(model: Model, image: UInt8[np.ndarray, "S S C"], search: Search) -> None:
