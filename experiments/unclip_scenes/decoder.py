@@ -13,7 +13,7 @@ from flaxgen.zoo.process import Process
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=3600,
+        steps=16_000,
         batch_size=64,
         data=Data(source="scenes", image_size=32, size=2**16),
         net=Decoder(
