@@ -149,7 +149,8 @@ def make_loss(config: Config, axis_name: str | None) -> Loss:
             false = tuple(batch[f"false_{name}"] for name in names)
             captions = jax.tree.map(lambda *parts: jnp.concatenate(parts), captions, false)
         outputs = config.net.apply({"params": params}, unit_range(batch["image"]), *captions)
-        return contrastive_loss(*cast(tuple, outputs), axis_name)
+        image, text, scale = cast(tuple, outputs)
+        return contrastive_loss(image, text, scale, axis_name)
 
     return loss
 
