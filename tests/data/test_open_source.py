@@ -88,6 +88,6 @@ def test_an_empty_folder(source, tmp_path):
 
 def test_the_names_are_those_documented():
     assert SOURCES == (
-        "digits", "scenes", "folder", "webdataset", "array_record", "tfds", "s_curve", "swiss_roll",
-        "eight_gaussians", "moons",
+        "digits", "scenes", "folder", "webdataset", "array_record", "tfds", "gaussian1d", "s_curve",
+        "swiss_roll", "eight_gaussians", "moons",
     )  # fmt: skip
