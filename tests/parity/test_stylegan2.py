@@ -1,4 +1,4 @@
-"""StyleGAN2 beside a net written in torch from the formulas: a kernel an example, transposed convolutions, float64."""
+"""StyleGAN2 beside a net written in torch from the formulas, in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -11,128 +11,11 @@ from flaxgen.weights import store, stylegan2
 from flaxgen.weights.rules import from_params
 
 torch = pytest.importorskip("torch")
-F = torch.nn.functional
+theirs = pytest.importorskip("torch_stylegan2")
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::UserWarning:torch")]
 
 SMALL = {"channels": 3, "num_classes": 3, "mapping_depth": 2, "channel_base": 96, "channel_max": 12}
 LABEL = np.array([0, 2, 1, 1])
-TAPS = torch.outer(*[torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64)] * 2) / 64
-
-
-def fir(x, padding, gain=1.0, stride=1):
-    """Every channel through the filter; `padding` is left, right, above, below."""
-    kernel = (gain * TAPS).expand(x.shape[1], 1, 4, 4)
-    return F.conv2d(F.pad(x, padding), kernel, stride=stride, groups=x.shape[1])
-
-
-def zeros_between(x):
-    wide = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
-    wide[:, :, ::2, ::2] = x
-    return wide
-
-
-def lrelu(x, gain=1.0, clamp=None):
-    y = F.leaky_relu(x, 0.2) * np.sqrt(2) * gain
-    return y if clamp is None else y.clamp(-clamp * gain, clamp * gain)
-
-
-def dense(t, name, x, rate=1.0):
-    return F.linear(x, t[f"{name}.weight"] * rate / np.sqrt(x.shape[1]), t[f"{name}.bias"] * rate)
-
-
-def normalised(x):
-    return x / (x.square().mean(1, keepdim=True) + 1e-8).sqrt()
-
-
-def mapping(t, z, classes):
-    row = normalised(dense(t, "mapping.embed", F.one_hot(torch.from_numpy(LABEL), classes).double()))
-    h = row if z is None else torch.cat((normalised(z), row), 1)
-    for i in range(2):
-        h = lrelu(dense(t, f"mapping.fc{i}", h, 0.01))
-    return h
-
-
-def modulated(t, name, x, w, *, up=False, demodulate=True):
-    kernel = t[f"{name}.weight"]
-    styles = dense(t, f"{name}.affine", w)
-    kernels = kernel * styles[:, None, :, None, None]
-    if demodulate:
-        kernels = kernels / (kernels.square().sum((2, 3, 4), keepdim=True) + 1e-8).sqrt()
-    else:
-        kernels = kernels / np.sqrt(kernel[0].numel())
-    pictures = []
-    for picture, k in zip(x, kernels, strict=True):
-        if up:
-            y = F.conv_transpose2d(picture[None], k.transpose(0, 1), stride=2)
-            pictures.append(fir(y, (1, 1, 1, 1), gain=4))
-        else:
-            pictures.append(F.conv2d(picture[None], k, padding=k.shape[-1] // 2))
-    return torch.cat(pictures)
-
-
-def styled(t, name, x, w, gain=1.0, up=False):
-    y = modulated(t, name, x, w, up=up) + t[f"{name}.noise_const"] * t[f"{name}.noise_strength"]
-    return lrelu(y + t[f"{name}.bias"][:, None, None], gain, 256)
-
-
-def synthesis(t, ws, sizes, architecture):
-    image = None
-    half = np.sqrt(0.5)
-    for i, size in enumerate(sizes):
-        block, layer = f"synthesis.b{size}", max(0, 2 * i - 1)
-        if i == 0:
-            x = t[f"{block}.const"].expand(len(ws), -1, -1, -1)
-            x = styled(t, f"{block}.conv1", x, ws[:, 0])
-        else:
-            y = styled(t, f"{block}.conv0", x, ws[:, layer], up=True)
-            layer += 1
-            if architecture == "resnet":
-                kernel = t[f"{block}.skip.weight"]
-                skip = half * F.conv2d(fir(zeros_between(x), (2, 1, 2, 1), 4), kernel / np.sqrt(kernel.shape[1]))
-                x = skip + styled(t, f"{block}.conv1", y, ws[:, layer], half)
-            else:
-                x = styled(t, f"{block}.conv1", y, ws[:, layer])
-        image = None if image is None else fir(zeros_between(image), (2, 1, 2, 1), 4)
-        if architecture == "skip" or size == sizes[-1]:
-            y = modulated(t, f"{block}.torgb", x, ws[:, layer + 1], demodulate=False)
-            y = (y + t[f"{block}.torgb.bias"][:, None, None]).clamp(-256, 256)
-            image = y if image is None else image + y
-    return image
-
-
-def conv(t, name, x, gain=1.0, down=False, clamp=256):
-    kernel = t[f"{name}.weight"]
-    kernel = kernel / np.sqrt(kernel[0].numel())
-    wide, stride, padding = (fir(x, (2, 2, 2, 2)), 2, 0) if down else (x, 1, kernel.shape[-1] // 2)
-    y = F.conv2d(wide, kernel, stride=stride, padding=padding)
-    return lrelu(y + t[f"{name}.bias"][:, None, None], gain, clamp)
-
-
-def deviation(x, group):
-    groups = x.reshape(group, -1, *x.shape[1:])
-    value = (groups.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
-    return value.repeat(group)[:, None, None, None].expand(-1, -1, 4, 4)
-
-
-def discriminate(t, image, sizes, architecture, classes):
-    x, half = None, np.sqrt(0.5)
-    for size in sizes[:0:-1]:
-        block = f"b{size}"
-        if architecture == "skip" or x is None:
-            y = conv(t, f"{block}.fromrgb", image)
-            x = y if x is None else x + y
-            image = fir(image, (1, 1, 1, 1), stride=2)
-        if architecture == "resnet":
-            kernel = t[f"{block}.skip.weight"]
-            skip = half * F.conv2d(fir(x, (1, 1, 1, 1), stride=2), kernel / np.sqrt(kernel.shape[1]))
-            x = skip + conv(t, f"{block}.conv1", conv(t, f"{block}.conv0", x), half, down=True)
-        else:
-            x = conv(t, f"{block}.conv1", conv(t, f"{block}.conv0", x), down=True)
-    if architecture == "skip":
-        x = x + conv(t, "b4.fromrgb", image, clamp=None)
-    x = conv(t, "b4.conv", torch.cat((x, deviation(x, 2)), 1))
-    out = dense(t, "b4.out", lrelu(dense(t, "b4.fc", x.flatten(1))))
-    return (out * mapping(t, None, classes)).sum(1) / np.sqrt(out.shape[1])
 
 
 def random_variables(net):
@@ -148,15 +31,14 @@ def random_variables(net):
 
 
 def as_torch(path):
-    tensors = store.read_file(path)
-    return {name: torch.from_numpy(np.array(value)).double().requires_grad_() for name, value in tensors.items()}
+    return theirs.tensors(store.read_file(path), torch.float64)
 
 
-def assert_gradients_are(rules, ours, theirs):
+def assert_gradients_are(rules, ours, t):
     """Every parameter's, relative to the largest entry of its tensor."""
     found = from_params(rules, store.flatten(ours))
     for name, value in found.items():
-        expected = theirs[name].grad
+        expected = t[name].grad
         expected = np.zeros(value.shape) if expected is None else expected.numpy()
         np.testing.assert_allclose(value, expected, atol=1e-4 * max(np.abs(expected).max(), 1e-3), err_msg=name)
 
@@ -170,8 +52,8 @@ def test_generator(architecture, tmp_path):
     t, rng = as_torch(tmp_path / "g.safetensors"), np.random.default_rng(1)
     z, y = rng.normal(size=(4, 7)), rng.normal(size=(4, 16, 16, 3))
 
-    ws = mapping(t, torch.from_numpy(z), 3)[:, None].repeat(1, net.num_layers, 1)
-    images = synthesis(t, ws, (4, 8, 16), architecture)
+    ws = theirs.mapping(t, torch.from_numpy(z), torch.from_numpy(LABEL))[:, None].repeat(1, net.num_layers, 1)
+    images = theirs.synthesis(t, ws, architecture)
     direction = torch.from_numpy(y.transpose(0, 3, 1, 2))
     (along,) = torch.autograd.grad((images * direction).sum(), ws, create_graph=True)
     along.square().sum().backward()
@@ -201,7 +83,7 @@ def test_discriminator(architecture, tmp_path):
     t, x = as_torch(tmp_path / "d.safetensors"), np.random.default_rng(1).normal(size=(4, 16, 16, 3))
 
     image = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
-    logits = discriminate(t, image, (4, 8, 16), architecture, 3)
+    logits = theirs.discriminate(t, image, torch.from_numpy(LABEL), architecture, 2)
     (along,) = torch.autograd.grad(logits.sum(), image, create_graph=True)
     along.square().sum().backward()
 
@@ -221,3 +103,20 @@ def test_discriminator(architecture, tmp_path):
     expected = logits.detach().numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
     assert_gradients_are(stylegan2.DISCRIMINATOR, {"params": gradients}, t)
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_their_modulation_is_a_kernel_an_example(up):
+    """[Karras20, eq. 1-3] to the letter."""
+    F, rng = torch.nn.functional, np.random.default_rng(0)
+    shapes = {"c.weight": (5, 3, 3, 3), "c.affine.weight": (3, 4), "c.affine.bias": (3,)}
+    t = theirs.tensors({name: rng.normal(size=shape) for name, shape in shapes.items()}, torch.float64)
+    x, w = (torch.from_numpy(rng.normal(size=shape)) for shape in ((2, 3, 8, 8), (2, 4)))
+    for i in range(2):
+        kernel = t["c.weight"] * (w[i] @ t["c.affine.weight"].T / 2 + t["c.affine.bias"])[:, None, None]
+        kernel = kernel / (kernel.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        if up:
+            expected = theirs.fir(F.conv_transpose2d(x[i : i + 1], kernel.transpose(0, 1), stride=2), (1, 1, 1, 1), 4)
+        else:
+            expected = F.conv2d(x[i : i + 1], kernel, padding=1)
+        torch.testing.assert_close(theirs.modulated(t, "c", x, w, up=up)[i], expected[0])
