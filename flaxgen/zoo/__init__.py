@@ -1,5 +1,6 @@
 """The model families, and what every one of them can do: train, load, export, import, describe."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,16 @@ from flaxgen.data import Order, batches, random_transform
 from flaxgen.train import log, loop
 from flaxgen.types import State
 from flaxgen.weights import hub
-from flaxgen.zoo import diffusion, directory, interchange, karlo, unclip
+from flaxgen.zoo import diffusion, directory, gan, interchange, karlo, unclip
 from flaxgen.zoo.describe import describe
 from flaxgen.zoo.directory import load, read_experiment
+from flaxgen.zoo.files import Files
+from flaxgen.zoo.gan import nvlabs
 from flaxgen.zoo.periodic import make_evaluate
 
 __all__ = ["describe", "export", "import_model", "load", "read_experiment", "train"]
-LAYOUTS = ("flaxgen", "diffusers")
+LAYOUTS = ("flaxgen", "diffusers", "nvlabs")
+OF_DIFFUSERS = (diffusion.Model, unclip.Model)
 
 
 def train(
@@ -68,35 +72,55 @@ def export(source: str | Path, target: str | Path, *, layout: str = "flaxgen") -
         ValueError: if the target is not empty, or the layout has no place for the model.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"layout={layout!r} is not known: expected {' or '.join(LAYOUTS)}")
+        raise ValueError(f"layout={layout!r} is not known: expected {', '.join(LAYOUTS)}")
     model, target = load(source), Path(target)
-    if isinstance(model, unclip.Model):
-        if layout == "flaxgen":
-            raise ValueError(f"{source} is an unCLIP, a model directory already: --layout diffusers writes another")
-        karlo.export_pipeline(model.stages, target)
-    elif layout == "flaxgen":
-        directory.write_model(target, model.config, model.params, model.step, getattr(model, "found", {}))
-    elif not isinstance(model, diffusion.Model):
-        family = directory.family_name(type(model.config))
-        raise ValueError(f"{source} is a {family} model: --layout diffusers is for diffusion models and unCLIPs")
+    if layout != "flaxgen":
+        _export_to(layout, model, source, target)
+    elif isinstance(model, unclip.Model):
+        raise ValueError(f"{source} is an unCLIP, a model directory already: --layout diffusers writes another")
     else:
-        directory.new_directory(target)
+        directory.write_model(target, model.config, model.params, model.step, getattr(model, "found", {}))
+
+
+def _export_to(layout: str, model: Any, source: str | Path, target: Path) -> None:
+    kinds, whose = (gan.Model, "GANs") if layout == "nvlabs" else (OF_DIFFUSERS, "diffusion models and unCLIPs")
+    if not isinstance(model, kinds):
+        family = "unclip" if isinstance(model, unclip.Model) else directory.family_name(type(model.config))
+        raise ValueError(f"{source} is a {family} model: --layout {layout} is for {whose}")
+    if isinstance(model, unclip.Model):
+        karlo.export_pipeline(model.stages, target)
+        return
+    directory.new_directory(target)
+    if isinstance(model, gan.Model):
+        nvlabs.export_state_dict(model, target)
+    else:
         interchange.export_diffusers(model, target)
 
 
-def import_model(source: str, target: str | Path, *, revision: str | None = None) -> None:
-    """Reads a diffusers folder or Hub id into a model directory: a pipeline of a UNet2DModel, an unCLIP pipeline
-    (Karlo), the prior of Kandinsky 2, or a PriorTransformer alone.
+def import_model(
+    source: str, target: str | Path, *, revision: str | None = None, overrides: Sequence[str] = ()
+) -> None:
+    """Reads into a model directory: a diffusers folder or Hub id of a pipeline of a UNet2DModel, an unCLIP pipeline
+    (Karlo), the prior of Kandinsky 2, or a PriorTransformer alone; or the state_dict of NVlabs' StyleGAN2, a safetensors
+    file or the folder of one, with `overrides` of what it does not say, such as generator.clamp=0.
 
     Raises:
         ValueError, OSError: if it cannot be read, or the target is not empty.
     """
-    folder = hub.resolve(source, revision)
-    if karlo.is_pipeline(folder):
+    named = nvlabs.named_file(source)
+    if named is not None and revision is not None:
+        raise ValueError(f"revision={revision!r} is for Hub ids, but {source} is a file")
+    folder = hub.resolve(source, revision) if named is None else named.parent
+    found: Files = {}
+    if state_dict := named or nvlabs.find_generator(folder):
+        config, params = nvlabs.import_state_dict(state_dict, overrides)
+    elif overrides:
+        raise ValueError(f"--set {overrides[0]} is for StyleGAN2's state_dicts, and {source} has a config of its own")
+    elif karlo.is_pipeline(folder):
         karlo.import_pipeline(folder, Path(target))
+        return
     elif karlo.is_prior(folder):
         config, params, found = karlo.import_prior_alone(folder)
-        directory.write_model(Path(target), config, params, 0, found)
     else:
         config, params = interchange.import_diffusers(source, revision)
-        directory.write_model(Path(target), config, params, 0)
+    directory.write_model(Path(target), config, params, 0, found)

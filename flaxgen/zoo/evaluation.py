@@ -71,6 +71,15 @@ class Evaluation:
         )
 
 
+def check_every(evaluate_every: int, draws_pictures: bool) -> None:
+    """Raises ValueError unless a run can be measured every so many steps: only pictures can, and 0 is never."""
+    require(evaluate_every >= 0, f"evaluate_every={evaluate_every}: expected 0 or more")
+    require(
+        not evaluate_every or draws_pictures,
+        f"evaluate_every={evaluate_every} measures pictures, and this net draws points: set it to 0",
+    )
+
+
 @dataclass(frozen=True)
 class Periodic:
     """What a run measures of its own samples every so many steps: `metrics` of `num` pictures, drawn as its `sampling`

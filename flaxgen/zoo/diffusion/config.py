@@ -15,7 +15,7 @@ from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.train.run import Run
 from flaxgen.types import Condition
 from flaxgen.zoo.diffusion.drawing import Sampling
-from flaxgen.zoo.evaluation import Periodic
+from flaxgen.zoo.evaluation import Periodic, check_every
 from flaxgen.zoo.process import Process, choose
 
 
@@ -60,11 +60,7 @@ class Config(Run):
             self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
             f"accumulate={self.accumulate}: expected a divisor of batch_size={self.batch_size}",
         )
-        require(self.evaluate_every >= 0, f"evaluate_every={self.evaluate_every}: expected 0 or more")
-        require(
-            not self.evaluate_every or isinstance(self.net, UNet),
-            f"evaluate_every={self.evaluate_every} measures pictures, and this net draws points: set it to 0",
-        )
+        check_every(self.evaluate_every, isinstance(self.net, UNet))
         _check_objective(self)
 
 

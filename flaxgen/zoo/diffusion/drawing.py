@@ -182,6 +182,28 @@ def draw_many(
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:num], *parts)
 
 
+def numbered(num: int | range) -> range:
+    """The numbers of the pictures to draw, the first `num` or those given.
+
+    Raises:
+        ValueError: if there are none, or they do not follow one after the other.
+    """
+    numbers = range(num) if isinstance(num, int) else num
+    require(len(numbers) >= 1 and numbers.step == 1, f"num={len(numbers)}: expected 1 or more, one after the other")
+    return numbers
+
+
+def finished(drawn: np.ndarray, pictures: bool) -> np.ndarray:
+    """What was drawn; pictures are clipped to [-1, 1].
+
+    Raises:
+        FloatingPointError: if it is not finite.
+    """
+    if not np.isfinite(drawn).all():
+        raise FloatingPointError("the samples are not finite: the model is broken, or is not what its config says")
+    return np.clip(drawn, -1, 1) if pictures else drawn
+
+
 def announced(draw: Callable, title: str) -> Callable:
     """Says what the first call compiles for, and how long it took."""
     calls = iter([True])

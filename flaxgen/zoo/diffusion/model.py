@@ -16,7 +16,16 @@ from flaxgen.train.config import require
 from flaxgen.types import Condition, Denoiser, Experiment, Params, PRNGKey, Schedule
 from flaxgen.zoo import classifier, pictures
 from flaxgen.zoo.diffusion.config import Config, batch_fields, batch_spec, example_shape, null_condition, num_labels
-from flaxgen.zoo.diffusion.drawing import Sampling, Strengths, announced, draw_many, guided, make_draw
+from flaxgen.zoo.diffusion.drawing import (
+    Sampling,
+    Strengths,
+    announced,
+    draw_many,
+    finished,
+    guided,
+    make_draw,
+    numbered,
+)
 from flaxgen.zoo.diffusion.training import make_subject, make_training
 from flaxgen.zoo.matching import open_matching, real_examples
 from flaxgen.zoo.process import make_schedule
@@ -147,9 +156,8 @@ class Model:
         """
         given = {"steps": steps, "sampler": sampler, "guidance": guidance}
         chosen = replace(sampling or self.config.sampling, **{k: v for k, v in given.items() if v is not None})
-        numbers = range(num) if isinstance(num, int) else num
+        numbers = numbered(num)
         num = len(numbers)
-        require(num >= 1 and numbers.step == 1, f"num={num}: expected 1 or more, one after the other")
         check_sampling(self.config, chosen)
         model, scale = guide or (None, 0.0)
         if model is not None:
@@ -169,11 +177,7 @@ class Model:
             scale,
         )
         drawn = draw_many(draw, strengths, key, inputs, num=num, batch=batch, first=numbers.start)
-        if not np.isfinite(drawn).all():
-            raise FloatingPointError(
-                "the samples are not finite: the model is broken, or its process is not the one set"
-            )
-        return np.clip(drawn, -1, 1) if batch_fields(self.config)[0] == "image" else drawn
+        return finished(drawn, batch_fields(self.config)[0] == "image")
 
     def real_examples(self, num: int, data: Data | None = None) -> np.ndarray:
         """Examples to put beside `num` samples: of what the model was trained on, or of `data`."""

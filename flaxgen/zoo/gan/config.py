@@ -13,7 +13,7 @@ from flaxgen.nets import dcgan, gan_mlp, stylegan2, stylegan2_discriminator
 from flaxgen.train.config import require
 from flaxgen.train.optim import Optimizer
 from flaxgen.train.run import Run
-from flaxgen.zoo.evaluation import Periodic
+from flaxgen.zoo.evaluation import Periodic, check_every
 from flaxgen.zoo.process import choose
 
 ADAM = Optimizer(learning_rate=2e-3, beta1=0.0, beta2=0.99, clip=0.0)
@@ -137,11 +137,7 @@ class Config(Run):
         )
         require(0 <= self.style_mixing <= 1, f"style_mixing={self.style_mixing}: expected a probability in [0, 1]")
         require(0 < self.max_nan_share <= 1, f"max_nan_share={self.max_nan_share}: expected a share above 0, at most 1")
-        require(self.evaluate_every >= 0, f"evaluate_every={self.evaluate_every}: expected 0 or more")
-        require(
-            not self.evaluate_every or draws_pictures(self),
-            f"evaluate_every={self.evaluate_every} measures pictures, and this generator draws points: set it to 0",
-        )
+        check_every(self.evaluate_every, draws_pictures(self))
         _check_nets(self)
 
     @property

@@ -14,7 +14,7 @@ from flaxgen.diffusion.interpolate import slerp
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
 from flaxgen.zoo import pictures
-from flaxgen.zoo.diffusion.drawing import announced, draw_many
+from flaxgen.zoo.diffusion.drawing import announced, draw_many, finished
 from flaxgen.zoo.diffusion.model import batch_for
 from flaxgen.zoo.gan.config import Config, draws_pictures, example_shape, has_styles
 from flaxgen.zoo.gan.model import Model, check_sampling
@@ -125,9 +125,7 @@ def synthesize(model: Model, latents: Latents) -> Float[np.ndarray, "N ..."]:
     draw = compiled_synthesize(model.config, batch, model.plan)
     inputs = {"codes": codes, "condition": condition}
     drawn = draw_many(draw, model.params, jax.random.key(0), inputs, num=len(codes), batch=batch)
-    if not np.isfinite(drawn).all():
-        raise FloatingPointError("the samples are not finite: the model is broken")
-    return np.clip(drawn, -1, 1) if draws_pictures(model.config) else drawn
+    return finished(drawn, draws_pictures(model.config))
 
 
 def take(latents: Latents, rows: Sequence[int] | Int[np.ndarray, " M"]) -> Latents:

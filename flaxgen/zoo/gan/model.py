@@ -13,7 +13,7 @@ from flaxgen.data import Data
 from flaxgen.train.config import require
 from flaxgen.types import Experiment, Params, PRNGKey
 from flaxgen.zoo import pictures
-from flaxgen.zoo.diffusion.drawing import announced, draw_many
+from flaxgen.zoo.diffusion.drawing import announced, draw_many, finished, numbered
 from flaxgen.zoo.diffusion.model import SHOWN_POINTS, batch_for, choose_labels
 from flaxgen.zoo.gan.config import (
     Config,
@@ -109,9 +109,8 @@ class Model:
         """
         chosen = sampling or self.config.sampling
         chosen = chosen if truncation is None else replace(chosen, truncation=truncation)
-        numbers = range(num) if isinstance(num, int) else num
+        numbers = numbered(num)
         num = len(numbers)
-        require(num >= 1 and numbers.step == 1, f"num={num}: expected 1 or more, one after the other")
         check_sampling(self.config, chosen)
         classes = self.config.generator.num_classes
         require(label is None or classes > 0, f"label={label}: this model knows no classes")
@@ -120,9 +119,7 @@ class Model:
         draw = compiled_draw(self.config, replace(chosen.kind(), batch=batch), self.plan)
         given = (self.params, np.float32(chosen.truncation))
         drawn = draw_many(draw, given, key, inputs, num=num, batch=batch, first=numbers.start)
-        if not np.isfinite(drawn).all():
-            raise FloatingPointError("the samples are not finite: the model is broken")
-        return np.clip(drawn, -1, 1) if draws_pictures(self.config) else drawn
+        return finished(drawn, draws_pictures(self.config))
 
     def real_examples(self, num: int, data: Data | None = None) -> np.ndarray:
         """Examples to put beside `num` samples: of what the model was trained on, or of `data`."""
