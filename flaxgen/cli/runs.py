@@ -71,7 +71,9 @@ def _add_sample(parser):
 def _add_export(parser):
     parser.add_argument("source", type=Path, metavar="RUN_OR_MODEL", help=RUN_OR_MODEL)
     parser.add_argument("directory", type=Path, metavar="MODEL_DIR", help="where to write; must not exist yet")
-    parser.add_argument("--layout", choices=("flaxgen", "diffusers"), default="flaxgen", help="whose layout (flaxgen)")
+    parser.add_argument(
+        "--layout", choices=("flaxgen", "diffusers", "nvlabs"), default="flaxgen", help="whose (flaxgen)"
+    )
     parser.set_defaults(run=_export)
 
 
@@ -86,9 +88,15 @@ def _add_compose(parser):
 
 
 def _add_import(parser):
-    parser.add_argument("source", metavar="HF_DIR_OR_ID", help="a diffusers folder, or a Hub id")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a diffusers folder, or a Hub id; or NVlabs' StyleGAN2: a .safetensors file, or the folder of generator."
+        "safetensors",
+    )
     parser.add_argument("directory", type=Path, metavar="MODEL_DIR", help="where to write; must not exist yet")
     parser.add_argument("--revision", help="branch, tag or commit of the Hub id")
+    add_set(parser, "generator.clamp=0 (of NVlabs' nets, what no tensor says)")
     parser.set_defaults(run=_import)
 
 
@@ -220,7 +228,7 @@ def _compose(parsed) -> int:
 def _import(parsed) -> int:
     from flaxgen import zoo
 
-    zoo.import_model(parsed.source, parsed.directory, revision=parsed.revision)
+    zoo.import_model(parsed.source, parsed.directory, revision=parsed.revision, overrides=parsed.set)
     print(f"wrote {parsed.directory}")
     return 0
 

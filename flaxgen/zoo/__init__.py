@@ -100,9 +100,9 @@ def _export_to(layout: str, model: Any, source: str | Path, target: Path) -> Non
 def import_model(
     source: str, target: str | Path, *, revision: str | None = None, overrides: Sequence[str] = ()
 ) -> None:
-    """Reads into a model directory: a diffusers folder or Hub id of a pipeline of a UNet2DModel, an unCLIP pipeline
-    (Karlo), the prior of Kandinsky 2, or a PriorTransformer alone; or the state_dict of NVlabs' StyleGAN2, a safetensors
-    file or the folder of one, with `overrides` of what it does not say, such as generator.clamp=0.
+    """Reads into a model directory a diffusers folder or Hub id: a pipeline of a UNet2DModel, an unCLIP pipeline
+    (Karlo), the prior of Kandinsky 2, or a PriorTransformer alone. Or the state_dict of NVlabs' StyleGAN2, a file or
+    the folder of one; `overrides`, such as generator.clamp=0, give what it does not say.
 
     Raises:
         ValueError, OSError: if it cannot be read, or the target is not empty.
