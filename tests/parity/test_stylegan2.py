@@ -11,7 +11,7 @@ from flaxgen.weights import store, stylegan2
 from flaxgen.weights.rules import from_params
 
 torch = pytest.importorskip("torch")
-theirs = pytest.importorskip("torch_stylegan2")
+theirs = pytest.importorskip("benchmarks.torch_stylegan2")
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::UserWarning:torch")]
 
 SMALL = {"channels": 3, "num_classes": 3, "mapping_depth": 2, "channel_base": 96, "channel_max": 12}
