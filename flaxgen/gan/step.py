@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Float
 
 from flaxgen import parallel
+from flaxgen.gan.diversity import diversity, spread
 from flaxgen.gan.regularize import path_length_mean, path_length_penalty, path_lengths
 from flaxgen.gan.state import Critic, Examples, Game, GanState, Label, Logits, PathLength, Player, Rules, Variables
 from flaxgen.types import Batch, Keys, Metrics, Params, PRNGKey, TrainStep
@@ -16,7 +17,8 @@ NAN_DECAY = 0.999
 """Of the running share of gradients that are no numbers: long beside the steps between two looks at it."""
 LARGEST_GRADIENT = 1e5
 """What takes the place of an infinite gradient, as in NVlabs' code."""
-TINY = 1e-12
+SEEN = ("real_logit", "fake_logit", "real_sign", "diversity", "spread")
+"""What is logged as the discriminator's steps have seen it."""
 
 
 def make_train_step(game: Game, rules: Rules, *, axis_name: str | None = None) -> TrainStep:
@@ -27,8 +29,8 @@ def make_train_step(game: Game, rules: Rules, *, axis_name: str | None = None) -
     lazy regulariser is a step of its own that is compiled along and run every so many steps only.
 
     Gradients that are no numbers become 0; `nan_share` counts them, and where it passes its bound `grad_norm` is nan,
-    at which the loop stops. Metrics: `diversity`, the function below, falls to 0 as modes collapse; `real_sign` is
-    E[sign D(real)].
+    at which the loop stops. Metrics: `diversity` and `spread` (gan/diversity.py), of which the first falls as modes are
+    lost and both where all fakes become one; `real_sign` is E[sign D(real)].
 
     Raises:
         ValueError: if path lengths are wanted of a game without halves; when traced, if a device's share of the batch
@@ -73,7 +75,7 @@ class _Play(NamedTuple):
         return {
             "loss": sum(losses.values(), jnp.zeros(())),
             **losses,
-            **{name: seen[name] for name in ("real_logit", "fake_logit", "real_sign", "diversity")},
+            **{name: seen[name] for name in SEEN},
             **({} if self.rules.penalty is None else {"penalty": state.penalty}),
             **({} if self.rules.path_length is None else {"path_length": state.path_mean}),
             **({} if self.rules.control is None else {"augment_probability": state.controller.probability}),
@@ -119,7 +121,8 @@ class _Play(NamedTuple):
         if self.game.track_discriminator is not None:
             before = state.discriminator.variables
             player = self.track(player, self.game.track_discriminator(before, real, label))
-        seen = {**parallel.mean_over(self.axis_name, seen), "diversity": diversity(fake, real, self.axis_name)}
+        seen = parallel.mean_over(self.axis_name, seen)
+        seen |= {"diversity": diversity(fake, real, self.axis_name), "spread": spread(fake, real, self.axis_name)}
         state = state._replace(discriminator=player)
         if penalty is not None:
             state = state._replace(penalty=jnp.nan_to_num(seen["penalty"]))
@@ -234,17 +237,6 @@ class _Play(NamedTuple):
         kept = {name: player.variables[name] for name in tracked}
         kept = jax.tree.map(lambda new, old: jnp.where(jnp.isfinite(new), new, old), tracked, kept)
         return player._replace(variables={**player.variables, **kept})
-
-
-def diversity(fake: Examples, real: Examples, axis_name: str | None = None) -> Float[Array, ""]:
-    """The root mean square distance between two fakes of the batch over that between two real examples, 0 where all
-    fakes are one; such a distance is sqrt(2 tr Cov)."""
-
-    def variance(examples):
-        mean = parallel.mean_over(axis_name, examples.mean(0, keepdims=True))
-        return parallel.mean_over(axis_name, jnp.mean((examples - mean) ** 2))
-
-    return jnp.sqrt(variance(fake) / jnp.maximum(variance(real), TINY))
 
 
 def _leave(player: Player, value: Float[Array, ""]) -> tuple[Player, Float[Array, ""], Float[Array, ""]]:
