@@ -43,7 +43,7 @@ CLIP_CONFIG = clip.Config(
         embedding_dim=DIM,
     ),
     vocabulary=clip.Vocabulary(size=320, captions=48),
-    false_captions=True,
+    false_captions=2,
     optimizer=FAST,
 )
 PRIOR_CONFIG = prior.Config(

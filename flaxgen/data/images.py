@@ -50,7 +50,7 @@ class Frame(NamedTuple):
 
 
 class Images:
-    """A source of `image` uint8 [H W C] and, where they are known, `label` int32 [], `text` str and `false_text` str.
+    """A source of `image` uint8 [H W C] and, where they are known, `label` int32 [], `text` str and `false_texts`.
 
     A broken element is replaced by another one, chosen by its index alone, so that batches stay the same from run to
     run; `broken` holds the index and the reason of each. When more than `max_broken` of the elements looked at (at
@@ -89,7 +89,7 @@ class Images:
         return example
 
     def _prepare(self, stored: Mapping[str, Any]) -> Mapping[str, Any]:
-        example = {key: stored[key] for key in ("label", "text", "false_text") if key in stored}
+        example = {key: stored[key] for key in ("label", "text", "false_texts") if key in stored}
         if "label" in example:
             example["label"] = np.asarray(example["label"], np.int32)
         return {"image": _to_frame(stored["image"], self._frame), **example}

@@ -77,8 +77,8 @@ class Scene(NamedTuple):
 
 
 class Scenes:
-    """`size` scenes: `image` uint8 [S S 3] of `image_size` S, `text`, a caption that is true of it, and `false_text`,
-    one in the same words that is nearly true.
+    """`size` scenes: `image` uint8 [S S 3] of `image_size` S, `text`, a caption that is true of it, and `false_texts`,
+    three in the same words that are nearly true.
 
     Element i depends on (seed, split, i) alone; at another `image_size` it is the same scene. Compositions are shared
     by the splits "train" and "seen" (also called "test"), and never met in training in the split "novel".
@@ -104,8 +104,8 @@ class Scenes:
         return self._size
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        scene, text, false_text = self._draw(index)
-        return {"image": render(scene, self._image_size), "text": text, "false_text": false_text}
+        scene, text, false_texts = self._draw(index)
+        return {"image": render(scene, self._image_size), "text": text, "false_texts": false_texts}
 
     def scene(self, index: int) -> Scene:
         """What element `index` is a picture of."""
@@ -118,7 +118,7 @@ class Scenes:
     def name(self, index: int) -> str:
         return f"scene {index}"
 
-    def _draw(self, index: int) -> tuple[Scene, str, str]:
+    def _draw(self, index: int) -> tuple[Scene, str, tuple[str, ...]]:
         if not 0 <= index < self._size:
             raise IndexError(f"scene {index} is not one of the {self._size}")
         seed, split, last = self._words
@@ -130,7 +130,8 @@ class Scenes:
         said = Description(things, scene.relation)
         said = said.turned() if next(u) < 0.5 else said
         wording = tuple(next(u) for _ in range(5))
-        return scene, write(said, wording), write(contradict(said, tuple(next(u) for _ in range(3))), wording)
+        false = contradict(said, (next(u), next(u)))
+        return scene, write(said, wording), tuple(write(each, wording) for each in false)
 
 
 def render(scene: Scene, size: int) -> UInt8[np.ndarray, "size size 3"]:

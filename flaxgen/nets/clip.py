@@ -177,25 +177,23 @@ def normalise(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
 
 def contrastive_loss(
     image_embedding: Float[Array, "B D"],
-    text_embedding: Float[Array, "M D"],
+    text_embedding: Float[Array, "B D"],
     logit_scale: Scalar,
     axis_name: str | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Which caption belongs to a picture, and which picture to a caption: the mean cross-entropy [Radford21, fig. 3].
 
-    Candidates are the whole global batch. Captions beyond the first B are false ones that no picture belongs to: a
-    picture is told from them too [Yuksekgonul23, sec. 4]. With `axis_name` this device's embeddings are its rows of the
-    batch, the others' are gathered, and the loss and the metrics are of this device's rows: their mean over the devices
-    is the global batch's, and so is that of the gradients.
+    Candidates are the whole global batch. With `axis_name` this device's embeddings are its rows of the batch, the
+    others' are gathered, and the loss and the metrics are of this device's rows: their mean over the devices is the
+    global batch's, and so is that of the gradients.
     """
     image, text = normalise(image_embedding), normalise(text_embedding)
-    text, false = text[: len(image)], text[len(image) :]
-    images, texts, falses, first = image, text, false, 0
+    images, texts, first = image, text, 0
     if axis_name is not None:
-        images, texts, falses = (jax.lax.all_gather(x, axis_name, tiled=True) for x in (image, text, false))
+        images, texts = (jax.lax.all_gather(x, axis_name, tiled=True) for x in (image, text))
         first = jax.lax.axis_index(axis_name) * len(image)
     own = first + jnp.arange(len(image))
-    image_loss, image_to_text = _cross_entropy(logit_scale * image @ jnp.concatenate((texts, falses)).T, own)
+    image_loss, image_to_text = _cross_entropy(logit_scale * image @ texts.T, own)
     text_loss, text_to_image = _cross_entropy(logit_scale * text @ images.T, own)
     loss = (image_loss + text_loss) / 2
     metrics = {
@@ -205,6 +203,23 @@ def contrastive_loss(
         "logit_scale": jnp.asarray(logit_scale, jnp.float32),
     }
     return loss, metrics
+
+
+def false_caption_loss(
+    image_embedding: Float[Array, "B D"],
+    text_embedding: Float[Array, "B D"],
+    false_embedding: Float[Array, "B K D"],
+    logit_scale: Scalar,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Which of K + 1 captions belongs to a picture, its own or one of K that are nearly true: the mean cross-entropy.
+
+    What only the arrangement of the same words tells apart is learned from such captions [Yuksekgonul23, sec. 4]; here
+    they have a term of their own, as among those of the whole batch they are too few to count.
+    """
+    image, captions = normalise(image_embedding), jnp.concatenate((text_embedding[:, None], false_embedding), axis=1)
+    logits = logit_scale * jnp.einsum("bd,bkd->bk", image, normalise(captions))
+    loss, share = _cross_entropy(logits, jnp.zeros(len(image), int))
+    return loss, {"false_loss": loss, "true_to_false": share}
 
 
 def _cross_entropy(logits: Float[Array, "B N"], own: Int[Array, " B"]) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -82,27 +82,34 @@ def write(description: Description, choices: tuple[float, ...]) -> str:
     return sentence.format(a=nouns[0], b=nouns[1], relation=_pick(RELATIONS[description.relation], phrase))
 
 
-def contradict(description: Description, choices: tuple[float, ...]) -> Description:
-    """A description nearly the same, of which no scene of the first one holds. `choices` are three numbers in [0, 1).
+def contradict(description: Description, choices: tuple[float, ...]) -> tuple[Description, ...]:
+    """Three descriptions nearly the same, that no scene of the first one holds. `choices` are two numbers in [0, 1).
 
-    Of two things mostly another relation, or else the colours (of equal ones, the shapes) exchanged; of one thing the
-    other size, where one is said, or another colour or shape.
+    Of two things the opposite relation, one of the other axis, and the colours (of equal ones, the shapes) exchanged;
+    of one thing another colour, another shape, and the other size, or where none is said both another colour and shape.
     """
-    kind, which, option = choices
-    if description.relation:
-        if kind < 0.7:
-            others = tuple(relation for relation in RELATIONS if relation != description.relation)
-            return Description(description.things, _pick(others, option))
-        a, b = description.things
-        field = "colour" if a.colour != b.colour else "shape"
-        swapped = a._replace(**{field: getattr(b, field)}), b._replace(**{field: getattr(a, field)})
-        return Description(swapped, description.relation)
-    (thing,) = description.things
-    if thing.size and kind < 0.5:
-        return Description((thing._replace(size="small" if thing.size == "large" else "large"),))
-    field, known = ("colour", COLOURS) if which < 0.5 else ("shape", SHAPES)
-    others = tuple(value for value in known if value != getattr(thing, field))
-    return Description((thing._replace(**{field: _pick(others, option)}),))
+    if description.relation is None:
+        return tuple(Description((thing,)) for thing in _others(description.things[0], choices))
+    a, b = description.things
+    known = description.relation, OPPOSITE[description.relation]
+    across = _pick(tuple(relation for relation in RELATIONS if relation not in known), choices[0])
+    field = "colour" if a.colour != b.colour else "shape"
+    exchanged = a._replace(**{field: getattr(b, field)}), b._replace(**{field: getattr(a, field)})
+    return (
+        Description((a, b), OPPOSITE[description.relation]),
+        Description((a, b), across),
+        Description(exchanged, description.relation),
+    )
+
+
+def _others(thing: Thing, choices: tuple[float, ...]) -> tuple[Thing, Thing, Thing]:
+    colour, shape = (
+        _pick(tuple(value for value in known if value != own), choice)
+        for known, own, choice in zip((COLOURS, SHAPES), thing, choices, strict=False)
+    )
+    resized = thing._replace(size="small" if thing.size == "large" else "large")
+    both = thing._replace(colour=colour, shape=shape)
+    return thing._replace(colour=colour), thing._replace(shape=shape), resized if thing.size else both
 
 
 def parse(caption: str) -> Description:

@@ -16,7 +16,7 @@ from flaxgen import parallel
 from flaxgen.data import Data, DataError, open_source
 from flaxgen.data.tokenize import Tokenizer, read_tokenizer, train_bpe
 from flaxgen.diffusion.losses import unit_range
-from flaxgen.nets.clip import CLIP, TextEncoding, TextTower, VisionTower, contrastive_loss
+from flaxgen.nets.clip import CLIP, TextEncoding, TextTower, VisionTower, contrastive_loss, false_caption_loss
 from flaxgen.train import optim, state
 from flaxgen.train.config import require
 from flaxgen.train.optim import Ema, Optimizer
@@ -49,8 +49,9 @@ class Vocabulary:
 @dataclass(frozen=True)
 class Config(Run):
     """A CLIP run; a batch is what every caption is told apart in, so larger is better. `normalise` brings embeddings
-    that other stages are given to length sqrt(D), that of a D-dimensional Gaussian; Karlo takes them as they come. With
-    `false_captions` pictures are also told from captions that are nearly true, of a source that has them (the scenes).
+    that other stages are given to length sqrt(D), that of a D-dimensional Gaussian; Karlo takes them as they come.
+    Pictures are also told from `false_captions` captions each that are nearly true, of a source that has them (the
+    scenes have three), in a term of weight `false_weight`.
 
     An imported net may lack its vision tower: it reads captions, and cannot be trained."""
 
@@ -60,12 +61,15 @@ class Config(Run):
     optimizer: Optimizer = Optimizer(name="adamw", learning_rate=5e-4, beta2=0.98, epsilon=1e-6, weight_decay=0.2)
     ema: Ema = Ema(decay=0.999)
     normalise: bool = True
-    false_captions: bool = False
+    false_captions: int = 0
+    false_weight: float = 1.0
     encode_batch: int = 256
 
     def __post_init__(self):
         super().__post_init__()
         require(not self.data.flip, "data.flip=True: captions may say left and right, set it false")
+        require(self.false_captions >= 0, f"false_captions={self.false_captions}: expected 0 (none) or more")
+        require(self.false_weight >= 0, f"false_weight={self.false_weight}: expected 0 or more")
         require(self.encode_batch >= 1, f"encode_batch={self.encode_batch}: expected 1 or more")
 
 
@@ -76,10 +80,10 @@ TYPES = {"Clip": Config} | {
 
 
 class Tokenized:
-    """A source whose captions are also there as `ids` int32 [L] and `mask` bool [L]; with `false_captions` also the
-    false ones, as `false_ids` and `false_mask`."""
+    """A source whose captions are also there as `ids` int32 [L] and `mask` bool [L]; with K `false_captions` also so
+    many false ones, as `false_ids` and `false_mask` [K L]."""
 
-    def __init__(self, source: Source, tokenizer: Tokenizer, false_captions: bool = False):
+    def __init__(self, source: Source, tokenizer: Tokenizer, false_captions: int = 0):
         self._source, self._tokenizer, self._false_captions = source, tokenizer, false_captions
         self.broken = getattr(source, "broken", {})
 
@@ -94,10 +98,13 @@ class Tokenized:
         tokenized = {**example, "ids": tokens.ids[0], "mask": tokens.mask[0]}
         if not self._false_captions:
             return tokenized
-        if "false_text" not in example:
-            raise DataError(f"element {index} has no false caption: set false_captions=False")
-        tokens = self._tokenizer([example["false_text"]])
-        return {**tokenized, "false_ids": tokens.ids[0], "false_mask": tokens.mask[0]}
+        wanted, known = self._false_captions, example.get("false_texts", ())
+        if len(known) < wanted:
+            raise DataError(
+                f"false_captions={wanted} and element {index} has {len(known)}: set it to {len(known)} or less"
+            )
+        tokens = self._tokenizer(known[:wanted])
+        return {**tokenized, "false_ids": tokens.ids, "false_mask": tokens.mask}
 
 
 def image_shape(config: Config) -> tuple[int, int, int]:
@@ -124,11 +131,13 @@ def text_tower(config: Config) -> TextTower:
 
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a batch as the loader gives it."""
-    shape = (config.batch_size, text_tower(config).context)
-    ids, mask = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape, jnp.bool_)
-    false = {"false_ids": ids, "false_mask": mask} if config.false_captions else {}
-    image = jax.ShapeDtypeStruct((config.batch_size, *image_shape(config)), jnp.uint8)
-    return {"image": image, "ids": ids, "mask": mask} | false
+    batch, context = config.batch_size, text_tower(config).context
+    kinds = {"ids": jnp.int32, "mask": jnp.bool_}
+    captions = {name: jax.ShapeDtypeStruct((batch, context), kind) for name, kind in kinds.items()}
+    if config.false_captions:
+        shape = (batch, config.false_captions, context)
+        captions |= {f"false_{name}": jax.ShapeDtypeStruct(shape, kind) for name, kind in kinds.items()}
+    return {"image": jax.ShapeDtypeStruct((batch, *image_shape(config)), jnp.uint8)} | captions
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:
@@ -140,17 +149,21 @@ def init_params(config: Config, key: PRNGKey) -> Params:
 
 
 def make_loss(config: Config, axis_name: str | None) -> Loss:
-    """The contrastive loss over the global batch."""
+    """The contrastive loss over the global batch, and that of the false captions."""
 
     def loss(params, batch, keys):
-        names = ("ids", "mask")
-        captions = tuple(batch[name] for name in names)
+        captions, size = (batch["ids"], batch["mask"]), len(batch["ids"])
         if config.false_captions:
-            false = tuple(batch[f"false_{name}"] for name in names)
-            captions = jax.tree.map(lambda *parts: jnp.concatenate(parts), captions, false)
+            false = (batch[name].reshape(-1, captions[0].shape[1]) for name in ("false_ids", "false_mask"))
+            captions = tuple(jnp.concatenate(parts) for parts in zip(captions, false, strict=True))
         outputs = config.net.apply({"params": params}, unit_range(batch["image"]), *captions)
         image, text, scale = cast(tuple, outputs)
-        return contrastive_loss(image, text, scale, axis_name)
+        loss, metrics = contrastive_loss(image, text[:size], scale, axis_name)
+        if not config.false_captions:
+            return loss, metrics
+        false_loss, more = false_caption_loss(image, text[:size], text[size:].reshape(size, -1, text.shape[1]), scale)
+        total = loss + config.false_weight * false_loss
+        return total, {**metrics, **more, "loss": total}
 
     return loss
 

@@ -64,7 +64,7 @@ def test_what_is_no_feature_is_refused():
         moments.add(moments.empty(6), bad)
 
 
-FULL_SIZE = """
+FULL_SIZE = r"""
 import re
 import numpy as np
 from flaxgen.metrics import fid, moments

@@ -92,17 +92,23 @@ def test_other_sentences_are_refused_in_one_line(caption):
     assert len(str(error.value)) < 200
 
 
-def test_contradictions_differ_in_one_thing():
-    """Every way there is: another relation, colours or shapes exchanged, another size, colour or shape."""
-    choices = list(itertools.product((0.1, 0.6, 0.9), (0.1, 0.9), (0.0, 0.4, 0.99)))
+def test_contradictions_of_two_things():
+    """The opposite relation, one across, and colours or, of equal ones, shapes exchanged."""
     pair = Description((CIRCLE, SQUARE), "above")
-    said = {contradict(pair, each) for each in choices}
     exchanged = Description((Thing("blue", "circle"), Thing("red", "square")), "above")
-    assert said == {pair._replace(relation=other) for other in RELATIONS if other != "above"} | {exchanged}
+    for choice, across in ((0.2, "left of"), (0.8, "right of")):
+        expected = (pair._replace(relation="below"), pair._replace(relation=across), exchanged)
+        assert contradict(pair, (choice, 0.0)) == expected
     alike = Description((CIRCLE, Thing("red", "square", "small")), "below")
-    assert contradict(alike, (0.9, 0.0, 0.0)).things == (Thing("red", "square"), Thing("red", "circle", "small"))
-    one = Description((Thing("red", "circle", "large"),))
-    changed = [
-        sum(a != b for a, b in zip(contradict(one, each).things[0], one.things[0], strict=True)) for each in choices
-    ]
-    assert set(changed) == {1}
+    assert contradict(alike, (0.0, 0.0))[2].things == (Thing("red", "square"), Thing("red", "circle", "small"))
+
+
+def test_contradictions_of_one_thing():
+    """Another colour, another shape, and the other size; where none is said both another colour and another shape."""
+    for size, changes in (("large", 1), (None, 2)):
+        one = Thing("red", "circle", size)
+        told = {contradict(Description((one,)), each) for each in itertools.product(np.linspace(0, 0.99, 40), repeat=2)}
+        things = [[description.things[0] for description in each] for each in told]
+        assert {each[0] for each in things} == {one._replace(colour=c) for c in COLOURS if c != "red"}
+        assert {each[1] for each in things} == {one._replace(shape=s) for s in SHAPES if s != "circle"}
+        assert {sum(a != b for a, b in zip(each[2], one, strict=True)) for each in things} == {changes}

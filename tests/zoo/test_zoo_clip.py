@@ -101,7 +101,7 @@ def test_data_without_false_captions(tmp_path, toy):
     (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
     found = {clip.TOKENIZER: (toy.runs["clip"] / clip.TOKENIZER).read_bytes()}
     source = clip.build(dataclasses.replace(CONFIG, data=data), found).source
-    with pytest.raises(DataError, match="element 1 has no false caption: set false_captions=False"):
+    with pytest.raises(DataError, match="false_captions=2 and element 1 has 0: set it to 0 or less"):
         source[1]
 
 
@@ -109,6 +109,8 @@ def test_what_a_config_refuses():
     for change, message in (
         ({"data": dataclasses.replace(CONFIG.data, flip=True)}, "captions may say left and right"),
         ({"encode_batch": 0}, "encode_batch=0: expected 1 or more"),
+        ({"false_captions": -1}, "false_captions=-1: expected 0"),
+        ({"false_weight": -0.5}, "false_weight=-0.5: expected 0 or more"),
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(CONFIG, **change)
