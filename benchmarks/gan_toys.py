@@ -13,9 +13,8 @@ Both train by the experiments in experiments/ and print JSON; `eight_gaussians` 
 import argparse
 import dataclasses
 import json
-import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -140,10 +139,12 @@ def line(seed: int, d_steps: int, steps: int | None, workdir: Path) -> dict[str,
     return {"seed": seed, "d_steps": d_steps, "end": end, "track": track, "curves": curves}
 
 
-def gaussian1d(seeds: int, steps: int | None, folder: Path) -> list[dict[str, Any]]:
+def gaussian1d(seeds: int, steps: int | None, folder: Path) -> Iterator[dict[str, Any]]:
     """Games with one and with five steps of the discriminator to one of the generator; curves of the first seed."""
-    runs = [line(seed, k, steps, folder / f"line-{k}-{seed}") for k in NAMES for seed in range(seeds)]
-    return [run if run["seed"] == 0 else run | {"curves": {}} for run in runs]
+    for seed in range(seeds):
+        for k in NAMES:
+            run = line(seed, k, steps, folder / f"line-{k}-{seed}")
+            yield run if seed == 0 else run | {"curves": {}}
 
 
 def modes(points: Float[np.ndarray, "N 2"]) -> tuple[int, float]:
@@ -180,14 +181,11 @@ def circle(loss: str, kind: str, seed: int, steps: int | None, workdir: Path) ->
     }
 
 
-def eight_gaussians(seeds: int, steps: int | None, folder: Path) -> list[dict[str, Any]]:
+def eight_gaussians(seeds: int, steps: int | None, folder: Path) -> Iterator[dict[str, Any]]:
     """Every loss with and without R1, and Wasserstein's with the penalty that it was made for."""
-    found = []
     for seed in range(seeds):
-        for number, (loss, kind) in enumerate(GAMES):
-            found.append(circle(loss, kind, seed, steps, folder / f"circle-{number}-{seed}"))
-            print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-    return found
+        for loss, kind in GAMES:
+            yield circle(loss, kind, seed, steps, folder / f"circle-{loss}-{kind}-{seed}")
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
@@ -265,14 +263,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     parsed = parser.parse_args()
+    if parsed.plot and parsed.game != "gaussian1d":
+        parser.error("--plot is of gaussian1d")
     if parsed.kept:
         found = json.loads(parsed.kept.read_text())
     else:
-        measure = {"gaussian1d": gaussian1d, "eight_gaussians": eight_gaussians}[parsed.game]
+        measure, found = {"gaussian1d": gaussian1d, "eight_gaussians": eight_gaussians}[parsed.game], []
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(parsed.seeds, parsed.steps, Path(folder))
-    if parsed.json:
-        parsed.json.write_text(json.dumps(found) + "\n")
+            for run in measure(parsed.seeds, parsed.steps, Path(folder)):
+                found.append(run)
+                if parsed.json:
+                    parsed.json.write_text(json.dumps(found) + "\n")
     if parsed.plot:
         draw(found, parsed.plot)
     print(json.dumps([{k: v for k, v in run.items() if k not in ("track", "curves")} for run in found], indent=1))
