@@ -167,4 +167,4 @@ def demodulation(kernel: Float[Array, "K K I O"], styles: Float[Array, "B I"]) -
 
 def convolve(x: Float[Array, "B H W I"], kernel: Float[Array, "K K I O"]) -> Float[Array, "B H W O"]:
     """The convolution that keeps the size of the picture."""
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jnp.asarray(shrink(x, kernel, 1, kernel.shape[0] // 2))

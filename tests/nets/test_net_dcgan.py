@@ -1,5 +1,7 @@
 """DCGAN and the MLP pair: sizes, norms over devices, spectral norms against the SVD, labels, what is refused."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,21 +33,19 @@ def test_three_contractions_are_each_others_derivatives():
     assert np.vdot(jax.jit(correlate, static_argnums=2)(large, small, 2), kernel) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("pad", [0, 1])
 @pytest.mark.parametrize("function", [shrink, enlarge, correlate])
-def test_their_derivatives_are_those_of_differences(function):
+def test_their_derivatives_are_those_of_differences(function, pad):
     """Bilinear, so central differences are exact; second derivatives as well."""
     rng = np.random.default_rng(0)
-    given = {
-        shrink: ((1, 5, 5, 2), (3, 3, 2, 3)),
-        enlarge: ((1, 2, 2, 3), (3, 3, 2, 3)),
-        correlate: ((1, 5, 5, 2), (1, 2, 2, 3)),
-    }[function]
+    large, kernel, small = (1, 5, 5, 2), (3, 3, 2, 3), (1, 2 + pad, 2 + pad, 3)
+    given = {shrink: (large, kernel), enlarge: (small, kernel), correlate: (large, small)}[function]
     a, b, da, db = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in given * 2)
 
     @jax.jit
     def both(a, b):
         def length(a, b):
-            y, back = jax.vjp(lambda a, b: function(a, b, 2), a, b)
+            y, back = jax.vjp(lambda a, b: function(a, b, 2, pad), a, b)
             return sum(jnp.square(x).sum() for x in back(y))
 
         return length(a, b), jax.grad(length, (0, 1))(a, b)
@@ -54,6 +54,30 @@ def test_their_derivatives_are_those_of_differences(function):
     slope = (both(a + h * da, b + h * db)[0] - both(a - h * da, b - h * db)[0]) / (2 * h)
     first, second = both(a, b)[1]
     assert np.vdot(first, da) + np.vdot(second, db) == pytest.approx(float(slope), rel=1e-2)
+
+
+def test_padding_is_zeros_around_the_picture():
+    rng = np.random.default_rng(0)
+    large, kernel = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, 5, 5, 3), (3, 3, 3, 4)))
+    wide = jnp.pad(large, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded, unpadded = jax.jit(lambda: (shrink(large, kernel, 2, 1), shrink(wide, kernel, 2)))()
+    np.testing.assert_allclose(padded, unpadded, atol=1e-5)
+
+
+def test_derivatives_are_convolutions_in_the_order_that_is_fast_in_branches():
+    """First and second ones; of the ways to write the same sum, only one is fast on a CPU outside the main program."""
+
+    def penalty(kernel, x):
+        def logits(x):
+            return jnp.sum(jnp.tanh(enlarge(shrink(x, kernel, 2, 1), kernel, 2, 1)) * shrink(x, kernel[:1, :1], 1))
+
+        return jnp.sum(jax.grad(logits)(x) ** 2)
+
+    kernel, x = jnp.ones((3, 3, 2, 2)), jnp.ones((1, 5, 5, 2))
+    written = jax.jit(lambda k, x: jax.lax.cond(x[0, 0, 0, 0] > 0, jax.grad(penalty), lambda k, x: k, k, x))
+    orders = re.findall(r"dim_numbers = (\S.*?), window", written.lower(kernel, x).as_text())
+    assert len(orders) > 10
+    assert set(orders) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
 
 
 @pytest.mark.parametrize("size", dcgan.SIZES)
