@@ -35,6 +35,7 @@ parity: $(VENV)/.parity
 bench: $(VENV)/.parity
 	$(BIN)/python -m benchmarks.unet
 	$(BIN)/python -m benchmarks.inception
+	$(BIN)/python -m benchmarks.stylegan2
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
