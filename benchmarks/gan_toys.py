@@ -2,22 +2,24 @@
 which losses keep all modes.
 
 python -m benchmarks.gan_toys gaussian1d --json docs/gan_gaussian1d.json --plot docs/gan_gaussian1d.png
-python -m benchmarks.gan_toys eight_gaussians --json docs/gan_8gaussians.json
+python -m benchmarks.gan_toys eight_gaussians --steps 2000 --json docs/gan_8gaussians.json
+python -m benchmarks.gan_toys pressed --steps 600 --json docs/gan_8gaussians_pressed.json
 python -m benchmarks.gan_toys gaussian1d --from docs/gan_gaussian1d.json --plot docs/gan_gaussian1d.png
 
-Both train by the experiments in experiments/ and print JSON; `eight_gaussians` prints a table in Markdown as well.
---seeds N is how many runs there are of a kind, --steps N how long they are, and --from FILE takes what an earlier
---json kept instead of training.
+They train by the experiments in experiments/ and print JSON, those on the circle a table in Markdown as well. In
+`pressed` both players have momentum 0.5 and D learns ten times as fast. --seeds N is how many runs there are of a kind,
+--steps N how long they are, and --from FILE takes what an earlier --json kept instead of training.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -47,9 +49,12 @@ NAMES = {1: "One step", 5: "Five steps"}
 CENTRES = np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], axis=1)
 SAMPLES, REACH, LEAST = 20_000, 3 * CLUSTER_STD, 0.01
 """A mode is covered where at least the share LEAST of the samples lie within REACH of it; of the data 12.4% do."""
-NONE, R1, LINES = "none", "R1", "gradient penalty"
-REGULARIZERS = {NONE: gan.Regularizers(), R1: gan.Regularizers(r1=0.1), LINES: gan.Regularizers(lines=0.1)}
-GAMES = [(loss, kind) for loss in LOSSES for kind in (NONE, R1)] + [("wasserstein", LINES)]
+PENALTIES = {
+    "none": gan.Regularizers(),
+    "R1, 0.1": gan.Regularizers(r1=0.1),
+    "R1, 1": gan.Regularizers(r1=1.0),
+    "lines, 0.1": gan.Regularizers(lines=0.1),
+}
 
 
 def play(
@@ -128,7 +133,8 @@ def line(seed: int, d_steps: int, steps: int | None, workdir: Path) -> dict[str,
         points = np.asarray(generate(state.generator.variables))
         drawn, judged = density(points), np.asarray(judge(state.discriminator.variables), np.float64)
         figures = compare(drawn, judged)
-        track.append({"step": step, **figures, "mean": float(points.mean()), "std": float(points.std())})
+        told = {**figures, "mean": float(points.mean()), "std": float(points.std())}
+        track.append({"step": step, **{name: round(value, 5) for name, value in told.items()}})
         if step in SHOWN:
             curves[str(step)] = {"p_g": drawn.round(4).tolist(), "d": judged.round(4).tolist()}
         return figures
@@ -154,11 +160,24 @@ def modes(points: Float[np.ndarray, "N 2"]) -> tuple[int, float]:
     return int((shares >= LEAST).sum()), float(shares.sum())
 
 
-def circle(loss: str, kind: str, seed: int, steps: int | None, workdir: Path) -> dict[str, Any]:
+class Circle(NamedTuple):
+    """A game on eight Gaussians."""
+
+    loss: str
+    penalty: str
+    pressed: bool
+
+
+def circle(game: Circle, seed: int, steps: int | None, workdir: Path) -> dict[str, Any]:
     """One game on a circle: what the averaged generator covers, and the log's figures over its last tenth."""
-    more = {"d_steps": 5, "batch_size": 2560} if kind == LINES else {}
-    changes = {"loss": loss, "regularizers": REGULARIZERS[kind], "seed": seed, "log_every": 25, **more}
-    config, began = shortened("gan_8gaussians", steps, **changes), perf_counter()
+    began, config = perf_counter(), shortened("gan_8gaussians", steps, loss=game.loss, seed=seed, log_every=25)
+    config = dataclasses.replace(config, regularizers=PENALTIES[game.penalty])
+    if config.regularizers.lines:
+        config = dataclasses.replace(config, d_steps=5, batch_size=5 * config.batch_size)
+    if game.pressed:
+        slow = dataclasses.replace(config.generator_optimizer, beta1=0.5)
+        fast = dataclasses.replace(slow, learning_rate=10 * slow.learning_rate)
+        config = dataclasses.replace(config, generator_optimizer=slow, discriminator_optimizer=fast)
     state = play(config, workdir)
     z = jax.random.normal(jax.random.key(seed + 1), (SAMPLES, config.generator.latent_dim))
     drawn = {name: np.asarray(config.generator.apply(variables, z))
@@ -167,8 +186,7 @@ def circle(loss: str, kind: str, seed: int, steps: int | None, workdir: Path) ->
     log = [json.loads(each) for each in (workdir / "metrics.jsonl").read_text().splitlines()]
     end = log[-max(len(log) // 10, 1) :]
     return {
-        "loss": loss,
-        "regularizer": kind,
+        **game._asdict(),
         "seed": seed,
         "steps": config.steps,
         "modes": covered,
@@ -181,11 +199,21 @@ def circle(loss: str, kind: str, seed: int, steps: int | None, workdir: Path) ->
     }
 
 
-def eight_gaussians(seeds: int, steps: int | None, folder: Path) -> Iterator[dict[str, Any]]:
+def eight_gaussians(pressed: bool, seeds: int, steps: int | None, folder: Path) -> Iterator[dict[str, Any]]:
     """Every loss with and without R1, and Wasserstein's with the penalty that it was made for."""
+    games = [
+        Circle(loss, penalty, pressed) for loss in LOSSES for penalty in ("none", "R1, 1" if pressed else "R1, 0.1")
+    ]
     for seed in range(seeds):
-        for loss, kind in GAMES:
-            yield circle(loss, kind, seed, steps, folder / f"circle-{loss}-{kind}-{seed}")
+        for number, game in enumerate([*games, Circle("wasserstein", "lines, 0.1", pressed)]):
+            yield circle(game, seed, steps, folder / f"circle-{number}-{seed}")
+
+
+MEASURES = {
+    "gaussian1d": gaussian1d,
+    "eight_gaussians": functools.partial(eight_gaussians, False),
+    "pressed": functools.partial(eight_gaussians, True),
+}
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
@@ -195,14 +223,16 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     parts = figure.subfigures(3, 1, height_ratios=(1, 1, 0.95))
     for part, k in zip(parts, NAMES, strict=False):
         curves = next(run["curves"] for run in runs if run["d_steps"] == k and run["curves"])
-        part.suptitle(f"{NAMES[k]} of D to one of G", x=0.01, ha="left", fontsize=12, fontweight="bold")
+        part.suptitle(f"{NAMES[k]} of D to one of G", x=0.01, ha="left", fontsize=14, fontweight="bold")
         panels = part.subplots(1, len(curves), sharex=True, sharey=True)
         for panel, (step, curve) in zip(panels, curves.items(), strict=True):
             draw_panel(panel, curve)
             panel.set_title(f"step {int(step):,}", fontsize=10)
         panels[0].set_ylabel("D, and densities")
         if k == 1:
-            part.legend(*panels[0].get_legend_handles_labels(), ncols=4, loc="upper right", frameon=False)
+            part.legend(
+                *panels[0].get_legend_handles_labels(), ncols=4, loc="upper right", borderaxespad=0, frameon=False
+            )
     draw_track(parts[2].subplots(), runs)
     figure.savefig(path)
 
@@ -234,7 +264,7 @@ def draw_track(axes: Axes, runs: list[dict[str, Any]]) -> None:
                       label=NAMES[k].lower() if first else None)  # fmt: skip
     axes.axhline(0.05, color="0.5", lw=0.8, ls="--")
     axes.text(10.3, 0.053, "0.05", color="0.4", fontsize=8, va="bottom")
-    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="mean |D - optimal D|", xlim=(10, None))
+    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="mean |D - optimal D|", xlim=(10, max(steps)))
     axes.grid(alpha=0.25, which="both", lw=0.5)
     axes.legend(frameon=False)
 
@@ -242,21 +272,21 @@ def draw_track(axes: Axes, runs: list[dict[str, Any]]) -> None:
 def table(runs: list[dict[str, Any]]) -> str:
     """A line of Markdown a game: modes and share of every seed, and the mean over them of the log's figures."""
     lines = [
-        "| loss | regulariser | modes of 8 | within 3 sigma | `diversity` | `spread` |",
+        "| loss | penalty | modes of 8 | within 3 sigma | `diversity` | `spread` |",
         "|---|---|---|---|---|---|",
     ]
-    for loss, kind in dict.fromkeys((run["loss"], run["regularizer"]) for run in runs):
-        of = [run for run in runs if (run["loss"], run["regularizer"]) == (loss, kind)]
+    for loss, penalty in dict.fromkeys((run["loss"], run["penalty"]) for run in runs):
+        of = [run for run in runs if (run["loss"], run["penalty"]) == (loss, penalty)]
         covered = ", ".join(str(run["modes"]) for run in of)
         near = ", ".join(f"{100 * run['within_3_sigma']:.1f}%" for run in of)
         means = (f"{np.mean([run[name] for run in of]):.2f}" for name in ("diversity", "spread"))
-        lines.append(f"| {loss.replace('_', '-')} | {kind} | {covered} | {near} | {' | '.join(means)} |")
+        lines.append(f"| {loss.replace('_', '-')} | {penalty} | {covered} | {near} | {' | '.join(means)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("game", choices=("gaussian1d", "eight_gaussians"))
+    parser.add_argument("game", choices=MEASURES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="of every run; by default the experiment's")
     parser.add_argument("--from", dest="kept", type=Path, help="what --json wrote, instead of training")
@@ -268,16 +298,16 @@ def main() -> None:
     if parsed.kept:
         found = json.loads(parsed.kept.read_text())
     else:
-        measure, found = {"gaussian1d": gaussian1d, "eight_gaussians": eight_gaussians}[parsed.game], []
+        found = []
         with tempfile.TemporaryDirectory() as folder:
-            for run in measure(parsed.seeds, parsed.steps, Path(folder)):
+            for run in MEASURES[parsed.game](parsed.seeds, parsed.steps, Path(folder)):
                 found.append(run)
                 if parsed.json:
                     parsed.json.write_text(json.dumps(found) + "\n")
     if parsed.plot:
         draw(found, parsed.plot)
     print(json.dumps([{k: v for k, v in run.items() if k not in ("track", "curves")} for run in found], indent=1))
-    if parsed.game == "eight_gaussians":
+    if parsed.game != "gaussian1d":
         print(table(found))
 
 
