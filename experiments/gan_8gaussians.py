@@ -2,7 +2,7 @@
 
     flaxgen train experiments/gan_8gaussians.py --workdir runs/8gaussians
 
-The non-saturating game with R1: where it is 2,000 steps long 20,000 draws cover 8 of 8 modes, 93.3% of them within three
+The non-saturating game with R1: in 2,000 steps 20,000 draws cover 8 of 8 modes, 93.3% of them within three
 deviations of one, and 95.7% of 4,000 after 3,549 of 10,000 steps. WGAN-GP, 8 and 91.5% in 2,000 steps, is `--set
 loss=wasserstein regularizers.r1=0 regularizers.lines=0.1 d_steps=5 batch_size=2560`. docs/gan.md has all losses.
 """
