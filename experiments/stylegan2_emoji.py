@@ -1,4 +1,4 @@
-"""StyleGAN2-ADA on 1,365 emoji at 64 pixels, for two CPU cores: NVlabs' `auto` rules with an eighth of the channels.
+"""StyleGAN2-ADA on 1,365 emoji at 32 pixels, for two CPU cores: NVlabs' `auto` rules with an eighth of the channels.
 
     flaxgen train experiments/stylegan2_emoji.py --workdir runs/emoji --set data.path=EMOJI_FOLDER
 
@@ -11,18 +11,18 @@ from flaxgen.nets.stylegan2_discriminator import Discriminator
 from flaxgen.train.optim import Optimizer
 from flaxgen.zoo.gan import Augmentation, Config, HalfLife, Regularizers
 
-SIZE, BATCH, WIDTH = 64, 16, 128
+SIZE, BATCH, WIDTH = 32, 16, 64
 
 
 def get_config() -> Config:
     adam = Optimizer(learning_rate=2.5e-3, beta1=0.0, beta2=0.99, clip=0.0)
     return Config(
         seed=0,
-        steps=60_000,
+        steps=30_000,
         batch_size=BATCH,
-        log_every=100,
-        preview_every=1_000,
-        checkpoint_every=1_000,
+        log_every=250,
+        preview_every=2_000,
+        checkpoint_every=2_000,
         data=Data(source="folder", image_size=SIZE, threads=2),
         generator=Generator(
             image_size=SIZE,
