@@ -27,8 +27,8 @@ import numpy as np
 import flaxgen
 from flaxgen.data import Data, open_source
 from flaxgen.metrics.picture import psnr
-from flaxgen.metrics.scene_oracle import accuracy, holds, spread
-from flaxgen.scenes.captions import COLOURS, SHAPES, parse
+from flaxgen.metrics.scene_oracle import accuracy, arrange, holds, read, relation, spread
+from flaxgen.scenes.captions import COLOURS, OPPOSITE, SHAPES, parse
 from flaxgen.zoo import unclip, upsampler
 from flaxgen.zoo.pictures import to_pixels
 
@@ -73,7 +73,7 @@ def _swap(caption: str, a: str, b: str) -> str:
 
 
 def draw(model: unclip.Model, num: int, seed: int) -> dict:
-    """Share of captions that hold, at the size drawn."""
+    """Share of captions that hold, at the size drawn, and what becomes of those of two objects."""
     result = {}
     for split in ("seen", "novel"):
         captions = scenes(split, num, 16)[1]
@@ -81,7 +81,28 @@ def draw(model: unclip.Model, num: int, seed: int) -> dict:
         held = np.array([holds(image, caption) for image, caption in zip(drawn, captions, strict=True)])
         single = np.array([len(parse(caption).things) == 1 for caption in captions])
         result[split] = {"all": held.mean(), "one object": held[single].mean(), "two objects": held[~single].mean()}
+        result[split] |= arrangement(drawn, captions)
     return result
+
+
+def arrangement(images: np.ndarray, captions: list[str]) -> dict:
+    """Of captions of two objects how many have both; of these how many have them side by side or one above the other as
+    said; and of those how many in the order said."""
+    seen = []
+    for image, caption in zip(images, captions, strict=True):
+        said = parse(caption)
+        if said.relation:
+            pair = arrange(read(image), said._replace(relation=None))
+            seen.append((pair and relation(*pair), said.relation))
+    both = [(shown, wanted) for shown, wanted in seen if shown]
+    along = [(shown, wanted) for shown, wanted in both if shown in (wanted, OPPOSITE[wanted])]
+    ordered = [shown == wanted for shown, wanted in along]
+    return {
+        "pairs": len(seen),
+        "both objects": len(both) / max(len(seen), 1),
+        "axis": len(along) / max(len(both), 1),
+        "order": sum(ordered) / max(len(ordered), 1),
+    }
 
 
 def given(model: unclip.Model, num: int, seed: int) -> dict:
