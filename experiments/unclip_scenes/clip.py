@@ -19,7 +19,7 @@ def get_config() -> Config:
         ),
         vocabulary=Vocabulary(size=384),
         false_captions=3,
-        false_weight=2.0,
+        false_weight=10.0,
         optimizer=Optimizer(
             name="adamw", learning_rate=1e-3, beta2=0.98, weight_decay=0.05, warmup=100, decay="cosine"
         ),

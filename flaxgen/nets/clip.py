@@ -69,7 +69,11 @@ class VisionTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """A causal transformer over tokens [Radford21, sec. 2.4]; defaults are ViT-L/14's, fields as `VisionTower`'s."""
+    """A causal transformer over tokens [Radford21, sec. 2.4]; defaults are ViT-L/14's, fields as `VisionTower`'s.
+
+    `token_std` and `position_std` are the deviations of what tokens and places start as. As published they are so small
+    that after the first attention every token is the mean of those before it, and who stands where is learned late.
+    """
 
     vocab_size: int = 49408
     context: int = 77
@@ -81,6 +85,8 @@ class TextTower(nn.Module):
     norm_eps: float = 1e-5
     dtype: str = "float32"
     remat: bool = False
+    token_std: float = 0.02
+    position_std: float = 0.01
 
     @nn.compact
     def __call__(self, ids: Int[Array, "B L"]) -> Float[Array, "B L F"]:
@@ -94,8 +100,8 @@ class TextTower(nn.Module):
         if length > self.context:
             raise ValueError(f"{length} tokens are more than the context={self.context} of this CLIP: cut the captions")
         dtype, normal = DTYPES[self.dtype], nn.initializers.normal
-        embed = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal(0.02), name="tokens")
-        positions = self.param("positions", normal(0.01), (self.context, self.width)).astype(dtype)
+        embed = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal(self.token_std), name="tokens")
+        positions = self.param("positions", normal(self.position_std), (self.context, self.width)).astype(dtype)
         h, _ = _transformer(self)(embed(ids) + positions[None, :length], causal_mask(length, length))
         return nn.LayerNorm(self.norm_eps, dtype=dtype, name="norm_out")(h).astype(jnp.float32)
 

@@ -36,6 +36,9 @@ TWO = (
     "a picture of {a} {relation} {b}",
     "an image of {a} {relation} {b}",
     "a drawing of {a} {relation} {b}",
+)
+"""In each, {a} is `relation` {b}."""
+INVERTED = (
     "{relation} {b} is {a}",
     "{relation} {b} there is {a}",
     "{b} with {a} {relation} it",
@@ -44,7 +47,10 @@ TWO = (
     "there is {b} with {a} {relation} it",
     "a picture of {b} with {a} {relation} it",
 )
-"""In each, {a} is `relation` {b}."""
+"""The same with {b} before {a}."""
+INVERTED_SHARE = 0.25
+"""Of the captions of two things. With half of them no phrase by itself says anything of which thing stands where, and
+nets find no way in (docs/unclip.md)."""
 
 
 class Thing(NamedTuple):
@@ -69,7 +75,7 @@ class Description(NamedTuple):
 def write(description: Description, choices: tuple[float, ...]) -> str:
     """A caption. `choices` are five numbers in [0, 1): which template, article, phrase, and word of either size."""
     template, article, phrase, *sizes = choices
-    sentence = _pick(ONE if description.relation is None else TWO, template)
+    sentence = _pick(ONE, template) if description.relation is None else _pick_of_two(template)
     articles = ARTICLES if sentence.startswith("{") else ARTICLES[:2]
     nouns = [
         _pick(articles, article)
@@ -129,6 +135,12 @@ def parse(caption: str) -> Description:
     raise ValueError(f"caption {shown!r} is not about scenes: write for example 'a red circle above a blue square'")
 
 
+def _pick_of_two(choice: float) -> str:
+    if choice < INVERTED_SHARE:
+        return _pick(INVERTED, choice / INVERTED_SHARE)
+    return _pick(TWO, (choice - INVERTED_SHARE) / (1 - INVERTED_SHARE))
+
+
 def _pick(options: tuple[str, ...], choice: float) -> str:
     return options[int(choice * len(options))]
 
@@ -147,7 +159,7 @@ def _pattern(template: str) -> re.Pattern:
     return re.compile(template.format(a=thing("a"), b=thing("b"), relation=rf"(?P<relation>{'|'.join(RELATION_OF)})"))
 
 
-PATTERNS = tuple(_pattern(template) for template in (*ONE, *TWO))
+PATTERNS = tuple(_pattern(template) for template in (*ONE, *TWO, *INVERTED))
 
 
 def _thing(parts: Mapping[str, str | None], name: str) -> Thing:

@@ -5,6 +5,8 @@ import pytest
 
 from flaxgen.scenes.captions import (
     ARTICLES,
+    INVERTED,
+    INVERTED_SHARE,
     ONE,
     OPPOSITE,
     RELATIONS,
@@ -45,9 +47,12 @@ def test_meaning(caption, expected):
 def every_caption(description: Description) -> list[str]:
     """One of every choice of words: choices are the middles of every option's interval."""
     relation = description.relation
-    counts = [len(TWO if relation else ONE), len(ARTICLES), len(RELATIONS[relation]) if relation else 1]
+    counts = [len(ARTICLES), len(RELATIONS[relation]) if relation else 1]
     counts += [len(SIZES[thing.size]) if thing.size else 1 for thing in description.things]
-    middles = [((np.arange(n) + 0.5) / n).tolist() for n in counts]
+    shares = [(INVERTED_SHARE / len(INVERTED), len(INVERTED)), ((1 - INVERTED_SHARE) / len(TWO), len(TWO))]
+    edges = np.cumsum([0.0, *(share for share, count in shares for _ in range(count))])
+    middles = [((edges[1:] + edges[:-1]) / 2 if relation else (np.arange(len(ONE)) + 0.5) / len(ONE)).tolist()]
+    middles += [((np.arange(n) + 0.5) / n).tolist() for n in counts]
     return [write(description, (*choices, 0.0)[:5]) for choices in itertools.product(*middles)]
 
 
@@ -58,7 +63,15 @@ def test_every_wording_parses_back(relation):
         for said in (Description(things, relation), Description(things[:1])):
             captions = every_caption(said)
             assert {parse(caption) for caption in captions} == {said}
-            assert len(set(captions)) >= 2 * len(TWO if said.relation else ONE)
+            assert len(set(captions)) >= 2 * (len(TWO) + len(INVERTED) if said.relation else len(ONE))
+
+
+def test_what_a_phrase_says_of_who_is_named_first():
+    """As written, three times in four the first thing named is where the phrase says."""
+    said = Description((CIRCLE, SQUARE), "above")
+    captions = [write(said, (choice, 0.0, 0.0, 0.0, 0.0)) for choice in np.linspace(0, 1, 1000, endpoint=False)]
+    assert np.mean([caption.index("circle") < caption.index("square") for caption in captions]) == pytest.approx(0.75)
+    assert len(set(captions)) == len(TWO) + len(INVERTED)
 
 
 def test_the_vocabulary_is_small():
