@@ -9,8 +9,8 @@ from flaxgen.zoo.clip import Config, Vocabulary
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=4000,
-        batch_size=128,
+        steps=2200,
+        batch_size=256,
         data=Data(source="scenes", image_size=32, size=2**20),
         net=CLIP(
             vision=VisionTower(image_size=32, patch=8, width=160, depth=4, heads=4),
@@ -18,8 +18,6 @@ def get_config() -> Config:
             embedding_dim=128,
         ),
         vocabulary=Vocabulary(size=384),
-        false_captions=3,
-        false_weight=10.0,
         optimizer=Optimizer(
             name="adamw", learning_rate=1e-3, beta2=0.98, weight_decay=0.05, warmup=100, decay="cosine"
         ),

@@ -35,7 +35,7 @@ def get_config() -> Config:
             embedding_dim=128,
             text_dim=128,
             null_text=True,
-            text=TextTower(vocab_size=384, context=24, width=128, depth=2, heads=4, token_std=0.5, position_std=0.5),
+            text=TextTower(vocab_size=384, context=24, width=128, depth=2, heads=4),
         ),
         context=24,
         process=Process(schedule="cosine", prediction="x0", shift=4.0),

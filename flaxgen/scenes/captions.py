@@ -49,8 +49,8 @@ INVERTED = (
 )
 """The same with {b} before {a}."""
 INVERTED_SHARE = 0.25
-"""Of the captions of two things. With half of them no phrase by itself says anything of which thing stands where, and
-nets find no way in (docs/unclip.md)."""
+"""Of the captions of two things. Were it half, no phrase by itself would say anything of which thing stands where, and
+that is learned much later (docs/unclip.md)."""
 
 
 class Thing(NamedTuple):

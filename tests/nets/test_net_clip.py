@@ -51,6 +51,14 @@ def test_the_last_token_of_a_caption_speaks_for_it(params):
     np.testing.assert_array_equal(apply(TINY, params, (padded, MASK), "encode_text").embedding, encoding.embedding)
 
 
+def test_what_tokens_and_places_start_as():
+    wide = TextTower(vocab_size=500, context=100, width=32, depth=0, heads=2)
+    for tower, token_std, position_std in ((wide, 0.02, 0.01), (wide.clone(token_std=0.5, position_std=0.3), 0.5, 0.3)):
+        params = tower.init(jax.random.key(0), IDS)["params"]
+        assert np.std(params["tokens"]["embedding"]) == pytest.approx(token_std, rel=0.03)
+        assert np.std(params["positions"]) == pytest.approx(position_std, rel=0.05)
+
+
 def test_fewer_tokens_than_the_context(params):
     """A prefix reads as it does in front of anything else."""
     whole = apply(TINY, params, (IDS, MASK), "encode_text").hidden
