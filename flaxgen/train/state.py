@@ -88,7 +88,10 @@ def accumulated(gradient: Callable, parts: int) -> Callable:
         def add(total, part):
             return jax.tree.map(jnp.add, total, gradient(params, *part)), None
 
-        total, _ = jax.lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like), split)
+        # XLA's CPU code for gradients of convolutions is many times slower in the body of a loop
+        written_out = jax.default_backend() == "cpu"
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+        total, _ = jax.lax.scan(add, zeros, split, unroll=written_out)
         return jax.tree.map(lambda x: x / parts, total)
 
     return mean_gradient
