@@ -44,6 +44,7 @@ CLIP_CONFIG = clip.Config(
     ),
     vocabulary=clip.Vocabulary(size=320, captions=48),
     false_captions=2,
+    false_weight=0.1,
     optimizer=FAST,
 )
 PRIOR_CONFIG = prior.Config(
