@@ -65,7 +65,7 @@ class Tokenizer:
         """The normalised caption that a row of ids stands for, without start, end and padding."""
         text = self._codec.decode([i for i in ids.tolist() if i not in (self.start_id, self.end_id, self.pad_id)])
         ending = getattr(self._codec.model, "end_of_word_suffix", None)
-        return (text.replace(ending, " ") if ending else text).strip()
+        return (text.replace(ending, " ") if ending else text).strip(" ")
 
     def to_json(self) -> str:
         """The text of a tokenizer.json, from which `read_tokenizer` makes the same tokenizer."""

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flaxgen.data.tokenize import Tokenizer, read_tokenizer, train_bpe
@@ -63,6 +63,7 @@ def test_composed_and_decomposed_letters_are_the_same():
 
 
 @settings(deadline=None, max_examples=50)
+@example("\x1f")  # whitespace to Python, and not to the normaliser
 @given(st.text(st.characters(codec="utf-8"), max_size=8))
 def test_any_text_comes_back(text):
     """Up to what normalisation takes away; eight letters of up to eight bytes after NFC."""
