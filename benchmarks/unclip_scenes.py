@@ -91,7 +91,7 @@ def arrangement(images: np.ndarray, captions: list[str]) -> dict:
     seen = []
     for image, caption in zip(images, captions, strict=True):
         said = parse(caption)
-        if said.relation:
+        if len(said.things) == 2:
             pair = arrange(read(image), said._replace(relation=None))
             seen.append((pair and relation(*pair), said.relation))
     both = [(shown, wanted) for shown, wanted in seen if shown]

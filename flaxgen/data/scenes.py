@@ -8,21 +8,27 @@ import numpy as np
 from jaxtyping import UInt8
 
 from flaxgen.data.decode import DataError
-from flaxgen.scenes.captions import Description, Thing, contradict, write
+from flaxgen.scenes.captions import SHARES, Description, Thing, contradict, write
 from flaxgen.scenes.shapes import COLOURS, LARGE, SHAPES, SMALL, rasterise
 
 SCENES = 7004
 """The last word of the seed, so that no other stream of the same seed is equal."""
-DRAWS = 35
+DRAWS = 36
 SPLITS = ("train", "seen", "novel")
+LESSONS = ("lesson1", "lesson2")
+"""Training scenes to begin with: single objects whose place is said; then also two, told by the places of both. From
+these a CLIP learns in minutes what it does not from "train" alone: who is left and who is right (docs/unclip.md)."""
 MARGIN, GAP = 0.02, 0.06
 """Least distances, in shares of the side: to the picture's edge, and between two objects along their relation."""
 SLANT = 0.5
 """Most that two objects differ across their relation, in shares of what they differ along it."""
 JITTER = 12
 """Most that a level of an object's colour differs from the colour's, of 255; the ground's differs half as much."""
-ALONE, SIZE_SAID = 0.3, 0.5
-"""Share of the scenes with one object, and of the objects whose size is said."""
+ALONE, SIZE_SAID, PLACE_SAID = 0.3, 0.5, 0.5
+"""Share of the scenes with one object, of the objects whose size is said, and of single ones with a place where it is."""
+OFF_MIDDLE, OFF_DIAGONAL = 0.1, 1.5
+"""A single object has a place if it is this far off the picture's middle, in shares of the side, and this much farther
+along than across."""
 BACKGROUNDS = ((246, 246, 246), (232, 232, 232), (247, 241, 229), (229, 240, 247), (235, 246, 234), (246, 234, 240))
 
 KINDS = tuple(product(COLOURS, SHAPES))
@@ -81,7 +87,8 @@ class Scenes:
     three in the same words that are nearly true.
 
     Element i depends on (seed, split, i) alone; at another `image_size` it is the same scene. Compositions are shared
-    by the splits "train" and "seen" (also called "test"), and never met in training in the split "novel".
+    by the splits "train" and "seen" (also called "test"), and never met in training in the split "novel"; the LESSONS
+    are easier training.
 
     Raises:
         DataError: if the split is not known, or the pictures have no size.
@@ -92,11 +99,13 @@ class Scenes:
 
     def __init__(self, split: str, seed: int, size: int, image_size: int):
         split = "seen" if split == "test" else split
-        if split not in SPLITS:
-            raise DataError(f"data.split={split!r} of the scenes is not known: use train, test, seen or novel")
+        if split not in SPLITS + LESSONS:
+            known = ", ".join(("train", "test", *SPLITS[1:], *LESSONS))
+            raise DataError(f"data.split={split!r} of the scenes is not known: use one of {known}")
         if image_size < 16:
             raise DataError(f"data.image_size={image_size} is too small for scenes: use 16 or more, such as 32")
-        self._words = (seed, SPLITS.index(split), SCENES)
+        self._words = (seed, (SPLITS + LESSONS).index(split), SCENES)
+        self._lesson = split if split in LESSONS else ""
         self._compositions = COMPOSITIONS[split == "novel"]
         self._size, self._image_size = size, image_size
 
@@ -122,16 +131,28 @@ class Scenes:
         if not 0 <= index < self._size:
             raise IndexError(f"scene {index} is not one of the {self._size}")
         seed, split, last = self._words
-        # `random` alone: its stream is the same in every NumPy
-        u = iter(np.random.default_rng((seed, index, split, last)).random(DRAWS).tolist())
-        kinds = _pick(self._compositions[next(u) > ALONE], next(u))
+        rng = np.random.default_rng((seed, index, split, last))
+        while True:
+            # `random` alone: its stream is the same in every NumPy
+            scene, said, wording, contradicted = self._made(iter(rng.random(DRAWS).tolist()))
+            if not self._lesson or said.relation:
+                return scene, write(said, wording), tuple(write(each, wording) for each in contradicted)
+
+    def _made(self, u: Iterator[float]) -> tuple[Scene, Description, tuple[float, ...], tuple[Description, ...]]:
+        """A scene, what is said of it, in which words, and what is said falsely."""
+        alone, place_said = (1.0 if self._lesson == "lesson1" else ALONE), (1.0 if self._lesson else PLACE_SAID)
+        kinds = _pick(self._compositions[next(u) > alone], next(u))
         scene = _scene(kinds if next(u) < 0.5 else kinds[::-1], u)
         things = tuple(Thing(o.colour, o.shape, o.size if next(u) < SIZE_SAID else None) for o in scene.objects)
-        said = Description(things, scene.relation)
-        said = said.turned() if next(u) < 0.5 else said
-        wording = tuple(next(u) for _ in range(5))
-        false = contradict(said, (next(u), next(u)))
-        return scene, write(said, wording), tuple(write(each, wording) for each in false)
+        said, turned = describe(scene)._replace(things=things), next(u) < 0.5
+        if len(things) == 2:
+            said = said.turned() if turned else said
+        elif next(u) >= place_said:
+            said = said._replace(relation=None)
+        template, *words = (next(u) for _ in range(5))
+        if self._lesson and len(things) == 2:
+            template = 1 - SHARES[-1] * (1 - template)
+        return scene, said, (template, *words), contradict(said, (next(u), next(u)))
 
 
 def render(scene: Scene, size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -148,7 +169,19 @@ def render(scene: Scene, size: int) -> UInt8[np.ndarray, "size size 3"]:
 
 def describe(scene: Scene) -> Description:
     """All that a caption could say of a scene."""
-    return Description(tuple(Thing(o.colour, o.shape, o.size) for o in scene.objects), scene.relation)
+    things = tuple(Thing(o.colour, o.shape, o.size) for o in scene.objects)
+    return Description(things, _place(scene.objects[0]) if len(things) == 1 else scene.relation)
+
+
+def _place(alone: Object) -> str | None:
+    """Where an object is, of the picture's middle, if that can be said."""
+    across, down = alone.x - 0.5, alone.y - 0.5
+    near, far = sorted((abs(across), abs(down)))
+    if far < OFF_MIDDLE or far < OFF_DIAGONAL * near:
+        return None
+    if abs(across) > abs(down):
+        return "left of" if across < 0 else "right of"
+    return "above" if down < 0 else "below"
 
 
 def _scene(kinds: tuple[tuple[str, str], ...], u: Iterator[float]) -> Scene:

@@ -48,6 +48,10 @@ class Found(NamedTuple):
     radius: float
 
 
+MIDDLE = Found("", "", "", 0.5, 0.5, 0.0)
+"""What a single thing is left of, right of, above or below."""
+
+
 def read(image: UInt8[np.ndarray, "H W 3"]) -> tuple[Found, ...]:
     """The objects of a square picture, none where it is no scene on a light ground.
 
@@ -78,12 +82,12 @@ def holds(image: UInt8[np.ndarray, "H W 3"], caption: str) -> bool:
 
 
 def arrange(found: tuple[Found, ...], description: Description) -> tuple[Found, ...] | None:
-    """These objects in the description's order; None unless they are all of it and nothing else."""
+    """These objects in the description's order; None unless they are all of it, where it says, and nothing else."""
     if len(found) != len(description.things):
         return None
     for order in permutations(found):
         if all(_is(one, thing) for one, thing in zip(order, description.things, strict=True)) and (
-            description.relation is None or relation(*order) == description.relation
+            description.relation is None or relation(*(*order, MIDDLE)[:2]) == description.relation
         ):
             return order
     return None

@@ -29,7 +29,7 @@ class VisionTower(nn.Module):
     """ViT with a class token, and a norm before the transformer [Radford21, sec. 2.4]; the defaults are ViT-L/14's.
 
     `dtype` is what is computed in, "float32" or "bfloat16"; parameters and the output are float32. `remat` trades a
-    second forward pass for memory.
+    second forward pass for memory. `position_std` is the deviation of what places start as; 0: width^-1/2, as published.
     """
 
     image_size: int = 224
@@ -42,6 +42,7 @@ class VisionTower(nn.Module):
     norm_eps: float = 1e-5
     dtype: str = "float32"
     remat: bool = False
+    position_std: float = 0.0
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B F"]:
@@ -62,7 +63,8 @@ class VisionTower(nn.Module):
         patches = patches.reshape(len(x), -1, self.width)
         first = self.param("class_token", init, (self.width,)).astype(dtype)
         tokens = jnp.concatenate((jnp.broadcast_to(first, (len(x), 1, self.width)), patches), axis=1)
-        positions = self.param("positions", init, tokens.shape[1:]).astype(dtype)
+        places = nn.initializers.normal(self.position_std) if self.position_std else init
+        positions = self.param("positions", places, tokens.shape[1:]).astype(dtype)
         h = nn.LayerNorm(self.norm_eps, dtype=dtype, name="norm_in")(tokens + positions[None])
         h, _ = _transformer(self)(h)
         return nn.LayerNorm(self.norm_eps, dtype=dtype, name="norm_out")(h[:, 0]).astype(jnp.float32)

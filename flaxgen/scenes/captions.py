@@ -48,9 +48,24 @@ INVERTED = (
     "a picture of {b} with {a} {relation} it",
 )
 """The same with {b} before {a}."""
-INVERTED_SHARE = 0.25
-"""Of the captions of two things. Were it half, no phrase by itself would say anything of which thing stands where, and
-that is learned much later (docs/unclip.md)."""
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "left of": ("on the left", "at the left"),
+    "right of": ("on the right", "at the right"),
+    "above": ("at the top", "on top"),
+    "below": ("at the bottom", "on the bottom"),
+}
+"""Where in the picture a thing is, by what it is of the picture's middle."""
+ONE_PLACED = tuple(f"{sentence} {{place}}" for sentence in ONE)
+PLACED = (
+    "{a} {place} and {b} {other}",
+    "there is {a} {place} and {b} {other}",
+    "{a} is {place} and {b} is {other}",
+    "a picture of {a} {place} and {b} {other}",
+)
+"""The same by the places of both."""
+SHARES = (0.5, 0.15, 0.35)
+"""Of TWO, INVERTED and PLACED among the captions of two things. Were as many inverted as not, no phrase by itself would
+say anything of which thing stands where, and that is learned much later (docs/unclip.md)."""
 
 
 class Thing(NamedTuple):
@@ -62,20 +77,22 @@ class Thing(NamedTuple):
 
 
 class Description(NamedTuple):
-    """One thing, or two of which the first is `relation` the second ("left of", "right of", "above", "below")."""
+    """One thing, or two of which the first is `relation` the second ("left of", "right of", "above", "below"); one alone
+    is `relation` the picture's middle, where that is said."""
 
     things: tuple[Thing, ...]
     relation: str | None = None
 
     def turned(self) -> "Description":
         """The same, told from the other thing: "a above b" is "b below a"."""
-        return Description(self.things[::-1], OPPOSITE[self.relation]) if self.relation else self
+        two = self.relation and len(self.things) == 2
+        return Description(self.things[::-1], OPPOSITE[self.relation]) if two else self
 
 
 def write(description: Description, choices: tuple[float, ...]) -> str:
     """A caption. `choices` are five numbers in [0, 1): which template, article, phrase, and word of either size."""
     template, article, phrase, *sizes = choices
-    sentence = _pick(ONE, template) if description.relation is None else _pick_of_two(template)
+    sentence = _template(description, template)
     articles = ARTICLES if sentence.startswith("{") else ARTICLES[:2]
     nouns = [
         _pick(articles, article)
@@ -83,19 +100,28 @@ def write(description: Description, choices: tuple[float, ...]) -> str:
         + f"{thing.colour} {thing.shape}"
         for thing, size in zip(description.things, sizes, strict=False)
     ]
-    if description.relation is None:
-        return sentence.format(a=nouns[0])
-    return sentence.format(a=nouns[0], b=nouns[1], relation=_pick(RELATIONS[description.relation], phrase))
+    words = dict(zip("ab", nouns, strict=False))
+    if description.relation:
+        own, other = description.relation, OPPOSITE[description.relation]
+        words |= {"relation": _pick(RELATIONS[own], phrase), "place": _pick(PLACES[own], phrase)}
+        words["other"] = _pick(PLACES[other], phrase)
+    return sentence.format(**words)
 
 
 def contradict(description: Description, choices: tuple[float, ...]) -> tuple[Description, ...]:
     """Three descriptions nearly the same, that no scene of the first one holds. `choices` are two numbers in [0, 1).
 
     Of two things the opposite relation, one of the other axis, and the colours (of equal ones, the shapes) exchanged;
-    of one thing another colour, another shape, and the other size, or where none is said both another colour and shape.
+    of one thing another colour, another shape, and another place, or where none is said the other size, or where none is
+    said both another colour and shape.
     """
-    if description.relation is None:
-        return tuple(Description((thing,)) for thing in _others(description.things[0], choices))
+    place = description.relation
+    if len(description.things) == 1:
+        recoloured, reshaped, third = (
+            description._replace(things=(thing,)) for thing in _others(description.things[0], choices)
+        )
+        moved = description._replace(relation=_pick(tuple(other for other in RELATIONS if other != place), choices[0]))
+        return recoloured, reshaped, moved if place else third
     a, b = description.things
     known = description.relation, OPPOSITE[description.relation]
     across = _pick(tuple(relation for relation in RELATIONS if relation not in known), choices[0])
@@ -129,16 +155,21 @@ def parse(caption: str) -> Description:
         found = pattern.fullmatch(words)
         if found:
             parts = found.groupdict()
-            things = tuple(_thing(parts, name) for name in "ab" if name in parts)
-            return Description(things, RELATION_OF[parts["relation"]] if len(things) == 2 else None)
+            things, relation = tuple(_thing(parts, name) for name in "ab" if name in parts), _relation(parts)
+            if "other" not in parts or relation == OPPOSITE[RELATION_OF[str(parts["other"])]]:
+                return Description(things, relation)
     shown = caption if len(caption) <= 60 else caption[:57] + "..."
     raise ValueError(f"caption {shown!r} is not about scenes: write for example 'a red circle above a blue square'")
 
 
-def _pick_of_two(choice: float) -> str:
-    if choice < INVERTED_SHARE:
-        return _pick(INVERTED, choice / INVERTED_SHARE)
-    return _pick(TWO, (choice - INVERTED_SHARE) / (1 - INVERTED_SHARE))
+def _template(description: Description, choice: float) -> str:
+    if len(description.things) == 1:
+        return _pick(ONE_PLACED if description.relation else ONE, choice)
+    for share, templates in zip(SHARES, (TWO, INVERTED, PLACED), strict=True):
+        if choice < share:
+            return _pick(templates, choice / share)
+        choice -= share
+    return PLACED[-1]
 
 
 def _pick(options: tuple[str, ...], choice: float) -> str:
@@ -146,7 +177,9 @@ def _pick(options: tuple[str, ...], choice: float) -> str:
 
 
 SIZE_OF = {word: size for size, words in SIZES.items() for word in words}
-RELATION_OF = {phrase: relation for relation, phrases in RELATIONS.items() for phrase in phrases}
+RELATION_OF = {
+    phrase: relation for known in (RELATIONS, PLACES) for relation, phrases in known.items() for phrase in phrases
+}
 
 
 def _pattern(template: str) -> re.Pattern:
@@ -156,10 +189,20 @@ def _pattern(template: str) -> re.Pattern:
             rf"(?P<{name}_colour>{'|'.join(COLOURS)}) (?P<{name}>{'|'.join(SHAPES)})"
         )
 
-    return re.compile(template.format(a=thing("a"), b=thing("b"), relation=rf"(?P<relation>{'|'.join(RELATION_OF)})"))
+    phrases = {"relation": RELATIONS, "place": PLACES, "other": PLACES}
+    groups = {
+        name: f"(?P<{name}>{'|'.join(phrase for each in known.values() for phrase in each)})"
+        for name, known in phrases.items()
+    }
+    return re.compile(template.format(a=thing("a"), b=thing("b"), **groups))
 
 
-PATTERNS = tuple(_pattern(template) for template in (*ONE, *TWO, *INVERTED))
+PATTERNS = tuple(_pattern(template) for template in (*ONE, *ONE_PLACED, *TWO, *INVERTED, *PLACED))
+
+
+def _relation(parts: Mapping[str, str | None]) -> str | None:
+    said = parts.get("relation") or parts.get("place")
+    return RELATION_OF[said] if said else None
 
 
 def _thing(parts: Mapping[str, str | None], name: str) -> Thing:

@@ -9,7 +9,7 @@ from flaxgen.data import Order, batches, random_transform
 from flaxgen.train import log, loop
 from flaxgen.types import State
 from flaxgen.weights import hub
-from flaxgen.zoo import diffusion, directory, gan, interchange, karlo, unclip
+from flaxgen.zoo import diffusion, directory, files, gan, interchange, karlo, unclip
 from flaxgen.zoo.describe import describe
 from flaxgen.zoo.directory import load, read_experiment
 from flaxgen.zoo.files import Files
@@ -36,6 +36,8 @@ def train(
     parallel.check_batch(config.batch_size, plan, getattr(config, "accumulate", 1))
     prepared = directory.prepare(config, workdir)
     experiment = directory.FAMILIES[type(config)].build(config, prepared)
+    if config.start and not files.steps_saved(workdir):
+        experiment = directory.begin_with(config, experiment)
     trackers = ()
     if wandb is not None and parallel.process_index() == 0:
         trackers = (log.wandb_tracker(wandb, workdir, directory.encode(config)),)

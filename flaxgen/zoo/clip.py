@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,12 +34,13 @@ FILE_NAMES = (TOKENIZER,)
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """How captions become tokens: by a BPE of at most `size` tokens trained on the first `captions` captions, or, with
-    a `path`, by the tokenizer.json there (or in that folder)."""
+    """How captions become tokens: by a BPE of at most `size` tokens trained on the first `captions` captions (of another
+    `split` than the run's, if it is named), or, with a `path`, by the tokenizer.json there (or in that folder)."""
 
     size: int = 512
     captions: int = 20_000
     path: str = ""
+    split: str = ""
 
     def __post_init__(self):
         require(self.size > 259, f"size={self.size}: expected more than 259, the bytes and three marks")
@@ -180,7 +181,8 @@ def make_training(config: Config):
 
 
 def prepare(config: Config, found: Files) -> Files:
-    """The tokenizer: the one found, the one that the config names, or one trained on the captions at hand.
+    """The tokenizer: the one found, that of the CLIP that this one begins with, the one that the config names, or one
+    trained on the captions at hand.
 
     Raises:
         ValueError: if it cannot be read, the data has no captions, or it has more tokens than the net.
@@ -188,10 +190,10 @@ def prepare(config: Config, found: Files) -> Files:
     if TOKENIZER in found:
         return found
     chosen, context = config.vocabulary, text_tower(config).context
-    if chosen.path:
-        tokenizer = read_tokenizer(Path(chosen.path), context)
+    if path := config.start or chosen.path:
+        tokenizer = read_tokenizer(Path(path), context)
     else:
-        source = open_source(config.data)
+        source = open_source(replace(config.data, split=chosen.split) if chosen.split else config.data)
         examples = (source[i] for i in range(min(len(source), chosen.captions)))
         tokenizer = train_bpe((_caption(example, config.data) for example in examples), chosen.size, context)
     known = text_tower(config).vocab_size

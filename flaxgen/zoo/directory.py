@@ -9,17 +9,19 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from flaxgen import parallel
 from flaxgen.train import config as configs
-from flaxgen.types import Experiment, Params, PRNGKey
+from flaxgen.types import Experiment, Params, PRNGKey, TrainState
+from flaxgen.weights import store
 from flaxgen.zoo import classifier, clip, decoder, diffusion, files, gan, prior, unclip, upsampler
 from flaxgen.zoo.files import TORN, Files, new_directory
 
 __all__ = ["FAMILIES", "KNOWN", "TORN", "claim", "load", "new_directory", "read_experiment", "write_model"]
 
 FREE = {"steps", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints", "sampling", "data.path",
-        "data.threads", "data.prefetch", "data.max_broken", "clip", "cache", "evaluate_every",
+        "data.threads", "data.prefetch", "data.max_broken", "clip", "cache", "start", "evaluate_every",
         "evaluation"}  # fmt: skip
 """What may change between two commands of one run."""
 
@@ -148,6 +150,29 @@ def prepare(config: Any, workdir: Path) -> Files:
     """
     family = FAMILIES[type(config)]
     return family.prepare(config, files.read_files(workdir, family.file_names))
+
+
+def begin_with(config: Any, experiment: Experiment) -> Experiment:
+    """The experiment, which begins with the weights in `config.start`.
+
+    Raises:
+        ValueError: if there are none, they are of another kind or shape, or the family keeps more than one net.
+    """
+    key = jax.random.key(0)
+    like = jax.eval_shape(experiment.init, key)
+    if not isinstance(like, TrainState):
+        raise ValueError(f"start={config.start} cannot be: a {family_name(type(config))} begins with fresh weights")
+    model = load(config.start)
+    if type(getattr(model, "config", None)) is not type(config):
+        raise ValueError(f"start={config.start} holds another kind of model: expected a {family_name(type(config))}")
+    params = store.fit(store.flatten(model.params), like.params, config.start)
+
+    def init(key: PRNGKey) -> TrainState:
+        fresh = experiment.init(key)
+        copies = (jax.tree.map(jnp.array, params) for _ in range(2))  # each of them is donated
+        return fresh._replace(params=next(copies), ema_params=next(copies))
+
+    return experiment._replace(init=init)
 
 
 def claim(workdir: Path, config: Any, prepared: Files) -> None:

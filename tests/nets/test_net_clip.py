@@ -57,6 +57,10 @@ def test_what_tokens_and_places_start_as():
         params = tower.init(jax.random.key(0), IDS)["params"]
         assert np.std(params["tokens"]["embedding"]) == pytest.approx(token_std, rel=0.03)
         assert np.std(params["positions"]) == pytest.approx(position_std, rel=0.05)
+    seeing = VisionTower(image_size=32, patch=2, width=64, depth=0, heads=2)
+    for position_std, expected in ((0.0, 1 / 8), (0.5, 0.5)):
+        params = seeing.clone(position_std=position_std).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+        assert np.std(params["positions"]) == pytest.approx(expected, rel=0.05)
 
 
 def test_fewer_tokens_than_the_context(params):

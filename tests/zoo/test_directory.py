@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -70,6 +72,37 @@ def test_many_devices_draw_the_same_pictures(run, name):
     one = flaxgen.load(run).sample(jax.random.key(1), num=5)
     many = zoo.load(run, parallel.make_plan(name)).sample(jax.random.key(1), num=5)
     np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_begins_with_the_weights_of_another(run, tmp_path):
+    """Parameters and their average; and once it has begun, the other may go."""
+    shutil.copytree(run, tmp_path / "older")
+    still = dataclasses.replace(CONFIG, start=str(tmp_path / "older"), steps=1, optimizer=Optimizer(learning_rate=1e-30))
+    state = zoo.train(still, tmp_path / "run", parallel.make_plan("jit"))
+    jax.tree.map(np.testing.assert_array_equal, state.params, flaxgen.load(run).params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state.ema_params, state.params)
+    shutil.rmtree(tmp_path / "older")
+    again = zoo.train(dataclasses.replace(still, steps=2), tmp_path / "run", parallel.make_plan("mesh"))
+    assert int(again.step) == 2
+    jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
+
+
+def test_weights_that_a_run_cannot_begin_with(run, tmp_path, toy):
+    for start, net, message in (
+        (str(tmp_path / "none"), CONFIG.net, "is no run or model directory"),
+        (str(toy.runs["clip"]), CONFIG.net, "holds another kind of model: expected a diffusion"),
+        (str(run), dataclasses.replace(CONFIG.net, width=32), "has shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            changed = dataclasses.replace(CONFIG, start=start, net=net)
+            zoo.train(changed, tmp_path / "run", parallel.make_plan("jit"))
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_game_begins_with_fresh_weights(tmp_path):
+    game = zoo.read_experiment(Path(__file__).parents[2] / "experiments" / "gan_gaussian1d.py")
+    with pytest.raises(ValueError, match="start=there cannot be: a gan begins with fresh weights"):
+        zoo.train(dataclasses.replace(game, start="there"), tmp_path / "run", parallel.make_plan("jit"))
 
 
 def test_more_steps_go_on_with_the_run(tmp_path):

@@ -81,6 +81,16 @@ def test_a_tokenizer_of_ones_own(toy):
     assert clip.prepare(dataclasses.replace(CONFIG, vocabulary=chosen), {}) == clip.prepare(CONFIG, {})
 
 
+def test_a_lesson_reads_with_the_tokenizer_of_what_comes_after(toy):
+    """The first is trained on the captions of another split, those that go on take over what they begin with."""
+    lesson = dataclasses.replace(CONFIG.data, split="lesson1")
+    first = dataclasses.replace(CONFIG, data=lesson, vocabulary=dataclasses.replace(CONFIG.vocabulary, split="train"))
+    assert clip.prepare(first, {}) == clip.prepare(CONFIG, {})
+    assert clip.prepare(dataclasses.replace(CONFIG, data=lesson), {}) != clip.prepare(CONFIG, {})
+    after = dataclasses.replace(CONFIG, data=lesson, start=str(toy.runs["clip"]))
+    assert clip.prepare(after, {}) == clip.prepare(CONFIG, {})
+
+
 def test_a_tokenizer_with_more_tokens_than_the_net(toy):
     text = dataclasses.replace(CONFIG.net.text, vocab_size=270)
     small = dataclasses.replace(CONFIG, net=dataclasses.replace(CONFIG.net, text=text))
