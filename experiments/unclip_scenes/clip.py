@@ -1,7 +1,7 @@
 """CLIP of drawn scenes at 32 px, the first stage of the unCLIP that comes with flaxgen.
 
-Begin with the lessons, each run with the weights of the one before: --set data.split=lesson1 steps=150, then lesson2
-and 400, then train (docs/unclip.md)."""
+It begins with lessons, runs of their own, each with the weights of the one before: docs/unclip.md has the commands.
+"""
 
 from flaxgen.data import Data
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
@@ -17,9 +17,7 @@ def get_config() -> Config:
         data=Data(source="scenes", image_size=32, size=2**20),
         net=CLIP(
             vision=VisionTower(image_size=32, patch=4, width=128, depth=3, heads=4, position_std=0.5),
-            text=TextTower(
-                vocab_size=384, context=24, width=128, depth=2, heads=4, token_std=0.5, position_std=0.5
-            ),
+            text=TextTower(vocab_size=384, context=24, width=128, depth=2, heads=4, token_std=0.5, position_std=0.5),
             embedding_dim=128,
         ),
         vocabulary=Vocabulary(size=384, split="train"),

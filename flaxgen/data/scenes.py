@@ -25,10 +25,10 @@ SLANT = 0.5
 JITTER = 12
 """Most that a level of an object's colour differs from the colour's, of 255; the ground's differs half as much."""
 ALONE, SIZE_SAID, PLACE_SAID = 0.3, 0.5, 0.5
-"""Share of the scenes with one object, of the objects whose size is said, and of single ones with a place where it is."""
+"""Share of the scenes with one object, of the objects whose size is said, and of the places of single ones."""
 OFF_MIDDLE, OFF_DIAGONAL = 0.1, 1.5
-"""A single object has a place if it is this far off the picture's middle, in shares of the side, and this much farther
-along than across."""
+"""A single object has a place if it is this far off the picture's middle, in shares of the side, and so many times
+farther along than across."""
 BACKGROUNDS = ((246, 246, 246), (232, 232, 232), (247, 241, 229), (229, 240, 247), (235, 246, 234), (246, 234, 240))
 
 KINDS = tuple(product(COLOURS, SHAPES))

@@ -29,7 +29,8 @@ class VisionTower(nn.Module):
     """ViT with a class token, and a norm before the transformer [Radford21, sec. 2.4]; the defaults are ViT-L/14's.
 
     `dtype` is what is computed in, "float32" or "bfloat16"; parameters and the output are float32. `remat` trades a
-    second forward pass for memory. `position_std` is the deviation of what places start as; 0: width^-1/2, as published.
+    second forward pass for memory. `position_std` is the deviation of what places start as; 0 is width^-1/2, as
+    published.
     """
 
     image_size: int = 224

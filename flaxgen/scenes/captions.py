@@ -77,8 +77,8 @@ class Thing(NamedTuple):
 
 
 class Description(NamedTuple):
-    """One thing, or two of which the first is `relation` the second ("left of", "right of", "above", "below"); one alone
-    is `relation` the picture's middle, where that is said."""
+    """One thing, or two of which the first is `relation` the second ("left of", "right of", "above", "below"). Where
+    the place of one alone is said, it is `relation` the picture's middle."""
 
     things: tuple[Thing, ...]
     relation: str | None = None
@@ -112,8 +112,8 @@ def contradict(description: Description, choices: tuple[float, ...]) -> tuple[De
     """Three descriptions nearly the same, that no scene of the first one holds. `choices` are two numbers in [0, 1).
 
     Of two things the opposite relation, one of the other axis, and the colours (of equal ones, the shapes) exchanged;
-    of one thing another colour, another shape, and another place, or where none is said the other size, or where none is
-    said both another colour and shape.
+    of one thing another colour, another shape, and another place; where none is said the other size, and without that
+    both another colour and shape.
     """
     place = description.relation
     if len(description.things) == 1:

@@ -34,8 +34,8 @@ FILE_NAMES = (TOKENIZER,)
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """How captions become tokens: by a BPE of at most `size` tokens trained on the first `captions` captions (of another
-    `split` than the run's, if it is named), or, with a `path`, by the tokenizer.json there (or in that folder)."""
+    """How captions become tokens: by a BPE of at most `size` tokens trained on the first `captions` captions, those of
+    the run or of the `split` that is named, or, with a `path`, by the tokenizer.json there (or in that folder)."""
 
     size: int = 512
     captions: int = 20_000

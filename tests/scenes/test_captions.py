@@ -85,7 +85,8 @@ def test_what_a_phrase_says_of_who_is_named_first():
 def test_the_vocabulary_is_small():
     said = Description((Thing("red", "circle", "small"), Thing("blue", "square", "large")), "left of")
     captions = [caption for relation in RELATIONS for caption in every_caption(said._replace(relation=relation))]
-    captions += [caption for each in (None, *RELATIONS) for caption in every_caption(Description(said.things[:1], each))]
+    for relation in (None, *RELATIONS):
+        captions += every_caption(Description(said.things[:1], relation))
     words = {word for caption in captions for word in caption.split()} | set(COLOURS) | set(SHAPES)
     assert 40 <= len(words) <= 50
 
@@ -103,7 +104,8 @@ def test_turned_says_the_same():
     "caption",
     [
         "", "   ", "a", "circle", "a red", "a red dog", "a mauve circle", "a red circle a blue square",
-        "a red circle near a blue square", "a red circle above", "a red circle on the left and a blue square on top", "two red circles", "ein roter Kreis", "红色的圆", "🔴",
+        "a red circle on the left and a blue square on top", "a red circle near a blue square", "a red circle above",
+        "two red circles", "ein roter Kreis", "红色的圆", "🔴",
         "a red circle above a blue square above a green ring", "a small large red circle", "a red circle " * 800,
     ],
 )  # fmt: skip

@@ -77,7 +77,8 @@ def test_many_devices_draw_the_same_pictures(run, name):
 def test_a_run_begins_with_the_weights_of_another(run, tmp_path):
     """Parameters and their average; and once it has begun, the other may go."""
     shutil.copytree(run, tmp_path / "older")
-    still = dataclasses.replace(CONFIG, start=str(tmp_path / "older"), steps=1, optimizer=Optimizer(learning_rate=1e-30))
+    slow = Optimizer(learning_rate=1e-30)
+    still = dataclasses.replace(CONFIG, start=str(tmp_path / "older"), steps=1, optimizer=slow)
     state = zoo.train(still, tmp_path / "run", parallel.make_plan("jit"))
     jax.tree.map(np.testing.assert_array_equal, state.params, flaxgen.load(run).params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state.ema_params, state.params)
@@ -93,8 +94,8 @@ def test_weights_that_a_run_cannot_begin_with(run, tmp_path, toy):
         (str(toy.runs["clip"]), CONFIG.net, "holds another kind of model: expected a diffusion"),
         (str(run), dataclasses.replace(CONFIG.net, width=32), "has shape"),
     ):
+        changed = dataclasses.replace(CONFIG, start=start, net=net)
         with pytest.raises(ValueError, match=message):
-            changed = dataclasses.replace(CONFIG, start=start, net=net)
             zoo.train(changed, tmp_path / "run", parallel.make_plan("jit"))
         assert not (tmp_path / "run").exists()
 
