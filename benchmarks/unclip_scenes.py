@@ -63,7 +63,9 @@ def clip(model: unclip.Model, num: int, seed: int) -> dict:
         "colours": [_swap(c, *pair) if len(pair) == 2 else c for c, pair in zip(captions, colours, strict=True)],
         "sizes": [_swap(_swap(c, "small", "large"), "little", "big") for c in captions],
         "left and right": [_swap(c, "left", "right") for c in captions],
-        "above and below": [_swap(_swap(_swap(c, "above", "below"), "over", "under"), "top", "bottom") for c in captions],
+        "above and below": [
+            _swap(_swap(_swap(c, "above", "below"), "over", "under"), "top", "bottom") for c in captions
+        ],
     }
     return {"recall@1": stage.retrieval(images, captions)} | {name: prefers(swap) for name, swap in swaps.items()}
 

@@ -41,8 +41,9 @@ class Data:
     `image_size` (0: images as they are) is cut out, the middle one or, with `random_crop`, any; `flip` mirrors every
     second one. Captions come from `caption_field` ("": text or caption), labels from `label_field`. Toys have `size`
     points, and scenes are `size` pictures, drawn by `seed`, which is part of the data set's identity and no seed of the
-    run; scenes also have the splits "seen" (which is "test") and "novel". Reading stops when more
-    than the share `max_broken` of the images cannot be used. `threads` make batches, of which `prefetch` may wait.
+    run; scenes also have the splits "seen" (which is "test") and "novel", and easy ones to begin with, "lesson1" and
+    "lesson2". Reading stops when more than the share `max_broken` of the images cannot be used. `threads` make batches,
+    of which `prefetch` may wait.
     """
 
     source: str
