@@ -69,6 +69,20 @@ def test_half_precision_halves_the_files_and_keeps_the_fingerprint(toy, tmp_path
         )
 
 
+def test_a_composite_says_nothing_of_where_its_stages_lay(toy, tmp_path):
+    parts = {name: tmp_path / "parts" / name for name in ("clip", "decoder")}
+    for name, part in parts.items():
+        model = zoo.load(toy.runs[name])
+        config = dataclasses.replace(model.config, start=str(tmp_path / "older"))
+        directory.write_model(part, config, model.params, model.step, model.found)
+    unclip.compose(tmp_path / "model", parts)
+    for name in parts:
+        assert str(tmp_path) in (parts[name] / "config.json").read_text()
+        text = (tmp_path / "model" / name / "config.json").read_text()
+        assert str(tmp_path) not in text
+        assert str(toy.runs["clip"]) not in text
+
+
 def experiment_of(name, toy):
     """The stage's run on its data, by plain gradients: Adam makes steps of rounding where there is no gradient."""
     config = unclip_toy.config_of(name, toy.runs)

@@ -150,8 +150,9 @@ def write(directory: Path, stages: Stages, dtype: str | None = None) -> None:
 
 
 def _without_paths(config: Any) -> Any:
-    """The config less where its CLIP and embeddings lay, which is nowhere that another machine knows."""
-    places = {name: "" for name in ("clip", "cache") if hasattr(config, name)}
+    """The config less where its CLIP, its embeddings and the weights it began with lay, which is nowhere that another
+    machine knows."""
+    places = {name: "" for name in ("clip", "cache", "start") if hasattr(config, name)}
     return dataclasses.replace(config, **places)
 
 
