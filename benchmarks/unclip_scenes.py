@@ -139,11 +139,7 @@ def vary(model: unclip.Model, num: int, seed: int) -> dict:
     """Variations of real scenes: whether the source's caption holds, and how far they are from the source."""
     images, captions = scenes("seen", num // 4, model.image_size)
     result = {}
-    for name, invert, eta in (
-        ("fresh noise", False, None),
-        ("inverted, eta 0.5", True, 0.5),
-        ("inverted, eta 1", True, 1.0),
-    ):
+    for name, invert, eta in WAYS:
         held, distance = [], []
         for image, caption in zip(images, captions, strict=True):
             drawn = model.vary(image, seed=seed, num=4, invert=invert, settings=unclip.Settings(eta=eta))

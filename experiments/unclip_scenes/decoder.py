@@ -40,7 +40,7 @@ def get_config() -> Config:
         context=24,
         process=Process(schedule="cosine", prediction="x0", shift=4.0),
         objective=Objective(weight="snr_plus_one"),
-        text_dropout=0.3,
+        text_dropout=0.5,
         optimizer=Optimizer(name="adamw", learning_rate=6e-4, weight_decay=0.01, warmup=200, decay="cosine"),
         ema=Ema(decay=0.999),
         sampling=Sampling(sampler="ddim", steps=25, guidance=2.0, batch=64),
