@@ -85,8 +85,9 @@ class Description(NamedTuple):
 
     def turned(self) -> "Description":
         """The same, told from the other thing: "a above b" is "b below a"."""
-        two = self.relation and len(self.things) == 2
-        return Description(self.things[::-1], OPPOSITE[self.relation]) if two else self
+        if self.relation is None or len(self.things) == 1:
+            return self
+        return Description(self.things[::-1], OPPOSITE[self.relation])
 
 
 def write(description: Description, choices: tuple[float, ...]) -> str:
@@ -115,23 +116,29 @@ def contradict(description: Description, choices: tuple[float, ...]) -> tuple[De
     of one thing another colour, another shape, and another place; where none is said the other size, and without that
     both another colour and shape.
     """
-    place = description.relation
     if len(description.things) == 1:
-        recoloured, reshaped, third = (
-            description._replace(things=(thing,)) for thing in _others(description.things[0], choices)
-        )
-        moved = description._replace(relation=_pick(tuple(other for other in RELATIONS if other != place), choices[0]))
-        return recoloured, reshaped, moved if place else third
-    a, b = description.things
-    known = description.relation, OPPOSITE[description.relation]
-    across = _pick(tuple(relation for relation in RELATIONS if relation not in known), choices[0])
+        return _contradict_one(description, choices)
+    (a, b), relation = description.things, str(description.relation)
+    known = relation, OPPOSITE[relation]
+    across = _pick(tuple(other for other in RELATIONS if other not in known), choices[0])
     field = "colour" if a.colour != b.colour else "shape"
     exchanged = a._replace(**{field: getattr(b, field)}), b._replace(**{field: getattr(a, field)})
     return (
-        Description((a, b), OPPOSITE[description.relation]),
+        Description((a, b), OPPOSITE[relation]),
         Description((a, b), across),
-        Description(exchanged, description.relation),
+        Description(exchanged, relation),
     )
+
+
+def _contradict_one(description: Description, choices: tuple[float, ...]) -> tuple[Description, ...]:
+    place = description.relation
+    recoloured, reshaped, third = (
+        description._replace(things=(thing,)) for thing in _others(description.things[0], choices)
+    )
+    if place is None:
+        return recoloured, reshaped, third
+    elsewhere = _pick(tuple(other for other in RELATIONS if other != place), choices[0])
+    return recoloured, reshaped, description._replace(relation=elsewhere)
 
 
 def _others(thing: Thing, choices: tuple[float, ...]) -> tuple[Thing, Thing, Thing]:
