@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from flaxgen.data.decode import DataError
-from flaxgen.scenes.captions import SHARES, Description, Thing, contradict, write
+from flaxgen.scenes.captions import Description, Thing, by_places, contradict, direction, write
 from flaxgen.scenes.shapes import COLOURS, LARGE, SHAPES, SMALL, rasterise
 
 SCENES = 7004
@@ -151,7 +151,7 @@ class Scenes:
             said = said._replace(relation=None)
         template, *words = (next(u) for _ in range(5))
         if self._lesson and len(things) == 2:
-            template = 1 - SHARES[-1] * (1 - template)
+            template = by_places(template)
         return scene, said, (template, *words), contradict(said, (next(u), next(u)))
 
 
@@ -179,9 +179,7 @@ def _place(alone: Object) -> str | None:
     near, far = sorted((abs(across), abs(down)))
     if far < OFF_MIDDLE or far < OFF_DIAGONAL * near:
         return None
-    if abs(across) > abs(down):
-        return "left of" if across < 0 else "right of"
-    return "above" if down < 0 else "below"
+    return direction(across, down)
 
 
 def _scene(kinds: tuple[tuple[str, str], ...], u: Iterator[float]) -> Scene:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
-from flaxgen.scenes.captions import Description, Thing, parse
+from flaxgen.scenes.captions import Description, Thing, direction, parse
 from flaxgen.scenes.shapes import COLOURS, LARGE, SHAPES, SMALL, coverage
 
 READ_SIZE = 64
@@ -95,10 +95,7 @@ def arrange(found: tuple[Found, ...], description: Description) -> tuple[Found, 
 
 def relation(first: Found, second: Found) -> str:
     """Where the first is from the second: "left of", "right of", "above" or "below", by the larger difference."""
-    across, down = first.x - second.x, first.y - second.y
-    if abs(across) > abs(down):
-        return "left of" if across < 0 else "right of"
-    return "above" if down < 0 else "below"
+    return direction(first.x - second.x, first.y - second.y)
 
 
 def accuracy(images: Sequence[np.ndarray] | np.ndarray, captions: Sequence[str]) -> float:

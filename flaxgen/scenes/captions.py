@@ -16,6 +16,7 @@ RELATIONS: Mapping[str, tuple[str, ...]] = {
 }
 """The phrases of each relation."""
 OPPOSITE: Mapping[str, str] = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
 ARTICLES = ("a ", "one ", "")
 """None at all only where the caption begins with the thing."""
 ONE = (
@@ -90,6 +91,13 @@ class Description(NamedTuple):
         return Description(self.things[::-1], OPPOSITE[self.relation])
 
 
+def direction(across: float, down: float) -> str:
+    """The relation of a thing to what it lies `across` (to the right) and `down` of: that of the larger difference."""
+    if abs(across) > abs(down):
+        return "left of" if across < 0 else "right of"
+    return "above" if down < 0 else "below"
+
+
 def write(description: Description, choices: tuple[float, ...]) -> str:
     """A caption. `choices` are five numbers in [0, 1): which template, article, phrase, and word of either size."""
     template, article, phrase, *sizes = choices
@@ -102,19 +110,18 @@ def write(description: Description, choices: tuple[float, ...]) -> str:
         for thing, size in zip(description.things, sizes, strict=False)
     ]
     words = dict(zip("ab", nouns, strict=False))
-    if description.relation:
-        own, other = description.relation, OPPOSITE[description.relation]
-        words |= {"relation": _pick(RELATIONS[own], phrase), "place": _pick(PLACES[own], phrase)}
-        words["other"] = _pick(PLACES[other], phrase)
+    if own := description.relation:
+        said = {"relation": RELATIONS[own], "place": PLACES[own], "other": PLACES[OPPOSITE[own]]}
+        words |= {name: _pick(phrases, phrase) for name, phrases in said.items()}
     return sentence.format(**words)
 
 
 def contradict(description: Description, choices: tuple[float, ...]) -> tuple[Description, ...]:
     """Three descriptions nearly the same, that no scene of the first one holds. `choices` are two numbers in [0, 1).
 
-    Of two things the opposite relation, one of the other axis, and the colours (of equal ones, the shapes) exchanged;
-    of one thing another colour, another shape, and another place; where none is said the other size, and without that
-    both another colour and shape.
+    Of two things the opposite relation, one of the other axis, and the colours (of equal ones, the shapes) exchanged.
+    Of one thing another colour, another shape, and the first of these that can be: another place, if one is said; the
+    other size, if one is said; both another colour and another shape.
     """
     if len(description.things) == 1:
         return _contradict_one(description, choices)
@@ -177,6 +184,11 @@ def _template(description: Description, choice: float) -> str:
             return _pick(templates, choice / share)
         choice -= share
     return PLACED[-1]
+
+
+def by_places(choice: float) -> float:
+    """The choice of a template, from `choice` in [0, 1), with which `write` tells two things by the places of both."""
+    return 1 - SHARES[-1] * (1 - choice)
 
 
 def _pick(options: tuple[str, ...], choice: float) -> str:

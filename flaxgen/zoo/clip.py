@@ -181,8 +181,7 @@ def make_training(config: Config):
 
 
 def prepare(config: Config, found: Files) -> Files:
-    """The tokenizer: the one found, that of the CLIP that this one begins with, the one that the config names, or one
-    trained on the captions at hand.
+    """The tokenizer: the one found, the one that the config names, or one trained on the captions at hand.
 
     Raises:
         ValueError: if it cannot be read, the data has no captions, or it has more tokens than the net.
@@ -190,8 +189,8 @@ def prepare(config: Config, found: Files) -> Files:
     if TOKENIZER in found:
         return found
     chosen, context = config.vocabulary, text_tower(config).context
-    if path := config.start or chosen.path:
-        tokenizer = read_tokenizer(Path(path), context)
+    if chosen.path:
+        tokenizer = read_tokenizer(Path(chosen.path), context)
     else:
         source = open_source(replace(config.data, split=chosen.split) if chosen.split else config.data)
         examples = (source[i] for i in range(min(len(source), chosen.captions)))

@@ -143,13 +143,17 @@ def read_config(directory: Path) -> tuple[Any, int]:
 
 
 def prepare(config: Any, workdir: Path) -> Files:
-    """The small files of a run of this config: those in `workdir`, or new ones.
+    """The small files of a run of this config: those in `workdir`, else those of the model that it begins with, or new
+    ones.
 
     Raises:
         ValueError: if what they are made from cannot be read, or is not what it was.
     """
     family = FAMILIES[type(config)]
-    return family.prepare(config, files.read_files(workdir, family.file_names))
+    found = files.read_files(workdir, family.file_names)
+    if config.start and not found:
+        found = files.read_files(Path(config.start), family.file_names)
+    return family.prepare(config, found)
 
 
 def begin_with(config: Any, experiment: Experiment) -> Experiment:

@@ -131,6 +131,8 @@ def test_another_clip_is_refused_before_anything_is_written(toy, tmp_path):
     config = dataclasses.replace(CONFIG, clip=str(other), steps=CONFIG.steps + 1)
     with pytest.raises(ValueError, match="this stage was trained with the CLIP"):
         directory.prepare(config, toy.runs["decoder"])
+    with pytest.raises(ValueError, match="this stage was trained with the CLIP"):
+        directory.prepare(dataclasses.replace(config, start=str(toy.runs["decoder"])), tmp_path / "run")
 
 
 def test_a_clip_that_has_to_be_named():

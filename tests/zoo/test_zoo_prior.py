@@ -11,7 +11,7 @@ import unclip_toy
 
 from flaxgen import parallel, zoo
 from flaxgen.tokens import quantise
-from flaxgen.zoo import embeddings, prior
+from flaxgen.zoo import directory, embeddings, prior
 from flaxgen.zoo.diffusion import Sampling
 from flaxgen.zoo.prior.config import STATISTICS, read_statistics
 from flaxgen.zoo.prior.model import compiled_draw
@@ -46,6 +46,13 @@ def test_statistics_are_those_of_the_data(models, cached):
     np.testing.assert_allclose(np.cov(values.T) - np.diag(np.diag(np.cov(values.T))), 0, atol=1e-4)
     for field in embeddings.TEXT[:3]:
         np.testing.assert_array_equal(statistics[f"empty_{field}"], cached.empty[field])
+
+
+def test_weights_that_a_run_begins_with_bring_their_statistics(models, toy, tmp_path):
+    config = dataclasses.replace(unclip_toy.config_of("prior", toy.runs), start=str(toy.runs["prior"]))
+    other = dataclasses.replace(config, data=dataclasses.replace(config.data, seed=5))
+    assert directory.prepare(other, tmp_path / "run") == models["prior"].found
+    assert directory.prepare(dataclasses.replace(other, start=""), tmp_path / "run") != models["prior"].found
 
 
 def test_a_net_that_says_nothing(models, cached, text):
