@@ -21,7 +21,7 @@ def get_config() -> Config:
             embedding_dim=128,
         ),
         vocabulary=Vocabulary(size=384, split="train"),
-        false_captions=3,
+        false_captions=6,
         optimizer=Optimizer(
             name="adamw", learning_rate=1e-3, beta2=0.98, weight_decay=0.05, warmup=100, decay="cosine"
         ),

@@ -84,7 +84,7 @@ class Scene(NamedTuple):
 
 class Scenes:
     """`size` scenes: `image` uint8 [S S 3] of `image_size` S, `text`, a caption that is true of it, and `false_texts`,
-    three in the same words that are nearly true.
+    FALSE in the same words that are nearly true.
 
     Element i depends on (seed, split, i) alone; at another `image_size` it is the same scene. Compositions are shared
     by the splits "train" and "seen" (also called "test"), and never met in training in the split "novel"; the LESSONS

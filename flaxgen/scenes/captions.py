@@ -64,6 +64,8 @@ PLACED = (
     "a picture of {a} {place} and {b} {other}",
 )
 """The same by the places of both."""
+FALSE = 6
+"""How many contradictions of a description there are."""
 SHARES = (0.5, 0.15, 0.35)
 """Of TWO, INVERTED and PLACED among the captions of two things. Were as many inverted as not, no phrase by itself would
 say anything of which thing stands where, and that is learned much later (docs/unclip.md)."""
@@ -117,11 +119,12 @@ def write(description: Description, choices: tuple[float, ...]) -> str:
 
 
 def contradict(description: Description, choices: tuple[float, ...]) -> tuple[Description, ...]:
-    """Three descriptions nearly the same, that no scene of the first one holds. `choices` are two numbers in [0, 1).
+    """FALSE descriptions nearly the same, that no scene of the first one holds. `choices` are two numbers in [0, 1).
 
-    Of two things the opposite relation, one of the other axis, and the colours (of equal ones, the shapes) exchanged.
-    Of one thing another colour, another shape, and the first of these that can be: another place, if one is said; the
-    other size, if one is said; both another colour and another shape.
+    Of two things the opposite relation, one of the other axis, the colours (of equal ones, the shapes) exchanged,
+    another shape of the one or of the other, and another size where one is said, else another colour of the one. Of one
+    thing another colour, another shape, another place and the other size where they are said, and both another colour
+    and another shape as often as it takes.
     """
     if len(description.things) == 1:
         return _contradict_one(description, choices)
@@ -130,32 +133,42 @@ def contradict(description: Description, choices: tuple[float, ...]) -> tuple[De
     across = _pick(tuple(other for other in RELATIONS if other not in known), choices[0])
     field = "colour" if a.colour != b.colour else "shape"
     exchanged = a._replace(**{field: getattr(b, field)}), b._replace(**{field: getattr(a, field)})
+    recoloured, reshaped = _other(a, "colour", choices[0]), _other(a, "shape", choices[1])
+    resized = (_resized(a), b) if a.size else (a, _resized(b)) if b.size else (recoloured, b)
     return (
         Description((a, b), OPPOSITE[relation]),
         Description((a, b), across),
         Description(exchanged, relation),
+        Description((reshaped, b), relation),
+        Description((a, _other(b, "shape", choices[1])), relation),
+        Description(resized, relation),
     )
 
 
 def _contradict_one(description: Description, choices: tuple[float, ...]) -> tuple[Description, ...]:
-    place = description.relation
-    recoloured, reshaped, third = (
-        description._replace(things=(thing,)) for thing in _others(description.things[0], choices)
-    )
-    if place is None:
-        return recoloured, reshaped, third
-    elsewhere = _pick(tuple(other for other in RELATIONS if other != place), choices[0])
-    return recoloured, reshaped, description._replace(relation=elsewhere)
+    thing, place = description.things[0], description.relation
+    things = [_other(thing, "colour", choices[0]), _other(thing, "shape", choices[1])]
+    false = [description._replace(things=(other,)) for other in things]
+    if place:
+        elsewhere = _pick(tuple(other for other in RELATIONS if other != place), choices[0])
+        false.append(description._replace(relation=elsewhere))
+    if thing.size:
+        false.append(description._replace(things=(_resized(thing),)))
+    for turn in range(FALSE - len(false)):
+        recoloured = _other(thing, "colour", choices[0], turn)
+        false.append(description._replace(things=(_other(recoloured, "shape", choices[1], turn),)))
+    return tuple(false)
 
 
-def _others(thing: Thing, choices: tuple[float, ...]) -> tuple[Thing, Thing, Thing]:
-    colour, shape = (
-        _pick(tuple(value for value in known if value != own), choice)
-        for known, own, choice in zip((COLOURS, SHAPES), thing, choices, strict=False)
-    )
-    resized = thing._replace(size="small" if thing.size == "large" else "large")
-    both = thing._replace(colour=colour, shape=shape)
-    return thing._replace(colour=colour), thing._replace(shape=shape), resized if thing.size else both
+def _other(thing: Thing, field: str, choice: float, turn: int = 0) -> Thing:
+    """The thing with another `colour` or `shape`, the `turn`-th after the one chosen."""
+    known = {"colour": COLOURS, "shape": SHAPES}[field]
+    values = tuple(value for value in known if value != getattr(thing, field))
+    return thing._replace(**{field: values[(int(choice * len(values)) + turn) % len(values)]})
+
+
+def _resized(thing: Thing) -> Thing:
+    return thing._replace(size="small" if thing.size == "large" else "large")
 
 
 def parse(caption: str) -> Description:

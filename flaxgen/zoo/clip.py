@@ -52,7 +52,7 @@ class Config(Run):
     """A CLIP run; a batch is what every caption is told apart in, so larger is better. `normalise` brings embeddings
     that other stages are given to length sqrt(D), that of a D-dimensional Gaussian; Karlo takes them as they come.
     Pictures are also told from `false_captions` captions each that are nearly true, of a source that has them (the
-    scenes have three), in a term of weight `false_weight`.
+    scenes have six), in a term of weight `false_weight`.
 
     An imported net may lack its vision tower: it reads captions, and cannot be trained."""
 

@@ -45,7 +45,9 @@ Task = Literal["draw", "redraw", "invert", "inpaint"]
 class Config(Run):
     """A decoder's run, on pictures of `data` and their embeddings by the CLIP in the directory `clip`, kept in `cache`
     ("": there); captions have `context` tokens. The image embedding is hidden from the share `image_dropout` of the
-    examples, the caption from `text_dropout`, for guidance without a classifier."""
+    examples, the caption from `text_dropout`, for guidance without a classifier. `embedding_noise` is the largest
+    deviation of the noise that image embeddings are given in training, so that those that a prior or a text diff makes
+    are read too."""
 
     data: Data
     net: Decoder
@@ -56,6 +58,7 @@ class Config(Run):
     objective: Objective = Objective()
     image_dropout: float = 0.1
     text_dropout: float = 0.5
+    embedding_noise: float = 0.0
     optimizer: Optimizer = Optimizer(name="adamw", learning_rate=1.2e-4)
     ema: Ema = Ema()
     accumulate: int = 1
@@ -65,6 +68,7 @@ class Config(Run):
         super().__post_init__()
         require(0 <= self.image_dropout < 1, f"image_dropout={self.image_dropout}: expected a share in [0, 1)")
         require(0 <= self.text_dropout < 1, f"text_dropout={self.text_dropout}: expected a share in [0, 1)")
+        require(self.embedding_noise >= 0, f"embedding_noise={self.embedding_noise}: expected 0 (none) or more")
         require(
             not (self.data.flip or self.data.random_crop),
             "data.flip and data.random_crop change a picture but not its embedding: set both false",
@@ -136,10 +140,23 @@ def make_loss(config: Config, empty: Mapping[str, Any]) -> Loss:
     read = losses.read_batch("image", fields, drops)
 
     def inputs(batch, key):
-        return read({**batch, "has_image": jnp.ones(1, bool), "has_text": jnp.ones(1, bool)}, key)
+        given = {**batch, "has_image": jnp.ones(1, bool), "has_text": jnp.ones(1, bool)}
+        if config.embedding_noise:
+            key, noise_key = jax.random.split(key)
+            noised = noise_embedding(batch["image_embedding"], noise_key, config.embedding_noise)
+            given["image_embedding"] = noised
+        return read(given, key)
 
     apply, learned = functools.partial(apply_net, config), config.net.unet.learned_variance
     return make_denoising_loss(config.process, config.objective, learned, apply, inputs)
+
+
+def noise_embedding(embedding: Float[Array, "B D"], key: PRNGKey, largest: float) -> Float[Array, "B D"]:
+    """Embeddings of length sqrt(D) with Gaussian noise, at the same length on average: its deviation, one for all of
+    them, is uniform between 0 and `largest`. The noise augmentation of [Ho22b, sec. 4.2], with a level not told."""
+    level_key, noise_key = jax.random.split(key)
+    std = jax.random.uniform(level_key, maxval=largest)
+    return (embedding + std * jax.random.normal(noise_key, embedding.shape)) * jax.lax.rsqrt(1 + std**2)
 
 
 def make_training(config: Config, empty: Mapping[str, Any] | None = None):

@@ -5,6 +5,7 @@ import pytest
 
 from flaxgen.scenes.captions import (
     ARTICLES,
+    FALSE,
     INVERTED,
     ONE,
     ONE_PLACED,
@@ -116,31 +117,52 @@ def test_other_sentences_are_refused_in_one_line(caption):
     assert len(str(error.value)) < 200
 
 
+ANY = tuple(itertools.product(np.linspace(0, 0.99, 40), repeat=2))
+
+
 def test_contradictions_of_two_things():
-    """The opposite relation, one across, and colours or, of equal ones, shapes exchanged."""
+    """The opposite relation, one across, colours or, of equal ones, shapes exchanged, and one thing another."""
     pair = Description((CIRCLE, SQUARE), "above")
     exchanged = Description((Thing("blue", "circle"), Thing("red", "square")), "above")
     for choice, across in ((0.2, "left of"), (0.8, "right of")):
         expected = (pair._replace(relation="below"), pair._replace(relation=across), exchanged)
-        assert contradict(pair, (choice, 0.0)) == expected
+        assert contradict(pair, (choice, 0.0))[:3] == expected
     alike = Description((CIRCLE, Thing("red", "square", "small")), "below")
     assert contradict(alike, (0.0, 0.0))[2].things == (Thing("red", "square"), Thing("red", "circle", "small"))
 
 
+def test_contradictions_of_two_things_tell_a_shape_and_a_size():
+    """Any other shape of either; the other size of one whose size is said, or another colour of the first."""
+    large, small = CIRCLE._replace(size="large"), SQUARE._replace(size="small")
+    for a, b in itertools.product((CIRCLE, large), (SQUARE, small)):
+        told = {contradict(Description((a, b), "above"), each)[3:] for each in ANY}
+        assert {first.things for first, _, _ in told} == {(a._replace(shape=s), b) for s in SHAPES if s != "circle"}
+        assert {second.things for _, second, _ in told} == {(a, b._replace(shape=s)) for s in SHAPES if s != "square"}
+        last = {(a._replace(colour=c), b) for c in COLOURS if c != "red"}
+        if a.size or b.size:
+            last = {(a._replace(size="small"), b) if a.size else (a, b._replace(size="large"))}
+        assert {third.things for _, _, third in told} == last
+        assert {description.relation for each in told for description in each} == {"above"}
+
+
 def test_contradictions_of_one_thing():
-    """Another colour, another shape, and the other size; where none is said both another colour and another shape."""
-    for size, changes in (("large", 1), (None, 2)):
+    """Another colour, another shape, the other size where one is said, and both another colour and another shape."""
+    for size, both in (("large", 3), (None, 4)):
         one = Thing("red", "circle", size)
-        told = {contradict(Description((one,)), each) for each in itertools.product(np.linspace(0, 0.99, 40), repeat=2)}
+        told = {contradict(Description((one,)), each) for each in ANY}
         things = [[description.things[0] for description in each] for each in told]
         assert {each[0] for each in things} == {one._replace(colour=c) for c in COLOURS if c != "red"}
         assert {each[1] for each in things} == {one._replace(shape=s) for s in SHAPES if s != "circle"}
-        assert {sum(a != b for a, b in zip(each[2], one, strict=True)) for each in things} == {changes}
+        if size:
+            assert {each[2] for each in things} == {one._replace(size="small")}
+        for each in things:
+            assert len(set(each)) == FALSE
+            assert all(other.colour != "red" and other.shape != "circle" for other in each[-both:])
 
 
 def test_contradictions_of_one_thing_with_a_place():
     """Another colour and another shape at the same place, and the same thing at another place."""
     one = Description((CIRCLE,), "above")
-    told = {contradict(one, each) for each in itertools.product(np.linspace(0, 0.99, 40), repeat=2)}
-    assert all(a.relation == b.relation == "above" for a, b, _ in told)
+    told = {contradict(one, each) for each in ANY}
     assert {each[2] for each in told} == {one._replace(relation=other) for other in RELATIONS if other != "above"}
+    assert all(other.relation == "above" for each in told for i, other in enumerate(each) if i != 2)

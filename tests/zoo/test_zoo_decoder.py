@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import unclip_toy
@@ -85,6 +86,7 @@ VARIANTS = {
     "a text tower of its own": variant(
         text=TextTower(vocab_size=320, context=unclip_toy.CONTEXT, width=unclip_toy.WIDTH, depth=1, heads=2)
     ),
+    "noise on embeddings": dataclasses.replace(CONFIG, embedding_noise=0.5),
     "learned variance": variant(
         unet=dataclasses.replace(CONFIG.net.unet, learned_variance=True), objective=Objective(loss="hybrid")
     ),
@@ -110,11 +112,39 @@ def test_variants_train_and_draw(config):
     assert picture.shape == (16, 16, 3)
 
 
+def test_noise_on_embeddings_keeps_their_length_and_has_every_level():
+    """E |z'|^2 = D whatever the level; the squared cosine to z is 1 / (1 + s^2), whose mean over s in [0, m] is
+    atan(m) / m."""
+    dim, largest, keys = 4096, 2.0, jax.random.split(KEY, 2000)
+    embedding = jnp.where(jnp.arange(dim) % 2 == 0, 1.0, -1.0)[None]
+    noised = jax.vmap(lambda key: decoder.noise_embedding(embedding, key, largest)[0])(keys)
+    square = jnp.square(noised).mean(1)
+    np.testing.assert_allclose(square, 1, atol=0.15)
+    cosine = (noised * embedding).mean(1) / jnp.sqrt(square)
+    assert float(jnp.square(cosine).mean()) == pytest.approx(np.arctan(largest) / largest, abs=0.03)
+    assert float(cosine.max()) > 0.999
+    assert float(cosine.min()) < 0.46
+
+
+def test_noise_on_embeddings_reaches_the_net():
+    config = dataclasses.replace(CONFIG, image_dropout=0.0)
+    params = jax.tree.map(lambda x: x + 0.1, decoder.init_params(config, KEY))  # what is zero at first hides it
+    batch = {name: jnp.ones(x.shape, x.dtype) for name, x in decoder.batch_spec(config).items()}
+    empty = {name: x[:1] for name, x in batch.items() if name != "image"}
+    keys = jax.random.split(KEY, config.batch_size)
+
+    def loss(noise):
+        return decoder.make_loss(dataclasses.replace(config, embedding_noise=noise), empty)(params, batch, keys)[0]
+
+    assert loss(1e-6) != loss(1.0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"image_dropout": 1.0}, r"image_dropout=1\.0: expected a share"),
         ({"text_dropout": -0.1}, r"text_dropout=-0\.1: expected a share"),
+        ({"embedding_noise": -0.1}, r"embedding_noise=-0\.1: expected 0"),
         ({"data": dataclasses.replace(CONFIG.data, flip=True)}, "set both false"),
         ({"data": dataclasses.replace(CONFIG.data, random_crop=True)}, "set both false"),
         ({"objective": Objective(loss="hybrid")}, "hybrid needs one"),
