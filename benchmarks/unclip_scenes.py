@@ -10,14 +10,15 @@ python -m benchmarks.unclip_scenes inpaint       # pixels that changed outside t
 python -m benchmarks.unclip_scenes upsample      # real renders made small: the oracle's accuracy and PSNR
 python -m benchmarks.unclip_scenes speed         # seconds for 4 pictures at the second call, by stage
 
-All take --model DIR (the shipped one), --num N (512) and --seed N (0), and print JSON.
+All take --model DIR (the shipped one), --num N (512) and --seed N (0), and print JSON; draw, given, guidance and vary
+also take --candidates N (1), of which CLIP keeps the best.
 """
 
 import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -28,7 +29,7 @@ import flaxgen
 from flaxgen.data import Data, open_source
 from flaxgen.metrics.picture import psnr
 from flaxgen.metrics.scene_oracle import accuracy, arrange, holds, read, relation, spread
-from flaxgen.scenes.captions import COLOURS, OPPOSITE, SHAPES, parse
+from flaxgen.scenes.captions import COLOURS, FALSE, OPPOSITE, SHAPES, parse
 from flaxgen.zoo import unclip, upsampler
 from flaxgen.zoo.pictures import to_pixels
 
@@ -42,15 +43,29 @@ SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 def scenes(split: str, num: int, size: int) -> tuple[np.ndarray, list[str]]:
     """Pictures and captions that training never met."""
+    known = examples(split, num, size)
+    return np.stack([example["image"] for example in known]), [example["text"] for example in known]
+
+
+def examples(split: str, num: int, size: int) -> list[Mapping]:
+    """The same with all that the source says of them."""
     source = open_source(Data("scenes", split=split, seed=DATA_SEED, size=num, image_size=size))
-    examples = [source[i] for i in range(num)]
-    return np.stack([example["image"] for example in examples]), [example["text"] for example in examples]
+    return [source[i] for i in range(num)]
 
 
-def clip(model: unclip.Model, num: int, seed: int) -> dict:
-    """recall@1, and how often a picture is nearer to its caption than to the same one with two words swapped."""
+def clip(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
+    """recall@1, and how often a picture is nearer to its caption than to the same one with two words swapped, and than
+    to each of its false captions."""
     stage = model.stages.clip
-    images, captions = scenes("seen", num, stage.config.net.vision.image_size)
+    known = examples("seen", num, stage.config.net.vision.image_size)
+    images, captions = np.stack([example["image"] for example in known]), [example["text"] for example in known]
+
+    def told(things: int) -> float:
+        chosen = [i for i, caption in enumerate(captions) if len(parse(caption).things) == things]
+        texts = [text for i in chosen for text in (captions[i], *known[i]["false_texts"])]
+        embedded = stage.encode_text(texts).embedding.reshape(len(chosen), 1 + FALSE, -1)
+        cosines = (embedded * stage.encode_image(images[chosen])[:, None]).sum(-1)
+        return float((cosines[:, 0] > cosines[:, 1:].max(1)).mean())
 
     def prefers(swapped: list[str]) -> dict:
         changed = [i for i, (a, b) in enumerate(zip(captions, swapped, strict=True)) if a != b]
@@ -67,19 +82,22 @@ def clip(model: unclip.Model, num: int, seed: int) -> dict:
             _swap(_swap(_swap(c, "above", "below"), "over", "under"), "top", "bottom") for c in captions
         ],
     }
-    return {"recall@1": stage.retrieval(images, captions)} | {name: prefers(swap) for name, swap in swaps.items()}
+    return {
+        "recall@1": stage.retrieval(images, captions),
+        "nearer than six false captions": {"one object": told(1), "two objects": told(2)},
+    } | {name: prefers(swap) for name, swap in swaps.items()}
 
 
 def _swap(caption: str, a: str, b: str) -> str:
     return caption.replace(a, "\0").replace(b, a).replace("\0", b)
 
 
-def draw(model: unclip.Model, num: int, seed: int) -> dict:
+def draw(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
     """Share of captions that hold, at the size drawn, and what becomes of those of two objects."""
     result = {}
     for split in ("seen", "novel"):
         captions = scenes(split, num, 16)[1]
-        drawn = model.draw(captions, seed=seed)
+        drawn = model.draw(captions, seed=seed, settings=settings)
         held = np.array([holds(image, caption) for image, caption in zip(drawn, captions, strict=True)])
         single = np.array([len(parse(caption).things) == 1 for caption in captions])
         result[split] = {"all": held.mean(), "one object": held[single].mean(), "two objects": held[~single].mean()}
@@ -107,49 +125,48 @@ def arrangement(images: np.ndarray, captions: list[str]) -> dict:
     }
 
 
-def given(model: unclip.Model, num: int, seed: int) -> dict:
+def given(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
     """The same by what the decoder is given, on seen compositions: mean and deviation of three seeds."""
     captions = scenes("seen", num, 16)[1]
     result = {}
     for through in GIVEN:
-        shares = [accuracy(model.draw(captions, seed=seed + i, through=through), captions) for i in range(3)]
+        drawn = (model.draw(captions, seed=seed + i, through=through, settings=settings) for i in range(3))
+        shares = [accuracy(images, captions) for images in drawn]
         result[through] = {"mean": np.mean(shares), "deviation": np.std(shares, ddof=1), "seeds": shares}
     return result
 
 
-def guidance(model: unclip.Model, num: int, seed: int) -> dict:
+def guidance(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
     """Accuracy over captions, and the mean distance of places where 16 pictures of one caption put its objects."""
     captions = scenes("seen", num, 16)[1]
     few = captions[:16]
     result = {}
     for scale in SCALES:
-        settings = unclip.Settings(guidance=scale)
-        several = model.draw(few, seed=seed, num=16, settings=settings).reshape(
-            len(few), 16, *[model.image_size] * 2, 3
-        )
+        scaled = settings._replace(guidance=scale)
+        several = model.draw(few, seed=seed, num=16, settings=scaled).reshape(len(few), 16, *[model.image_size] * 2, 3)
         spreads = [spread(images, caption) for images, caption in zip(several, few, strict=True)]
         result[str(scale)] = {
-            "accuracy": accuracy(model.draw(captions, seed=seed, settings=settings), captions),
+            "accuracy": accuracy(model.draw(captions, seed=seed, settings=scaled), captions),
             "spread": float(np.nanmean(spreads)),
         }
     return result
 
 
-def vary(model: unclip.Model, num: int, seed: int) -> dict:
+def vary(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
     """Variations of real scenes: whether the source's caption holds, and how far they are from the source."""
     images, captions = scenes("seen", num // 4, model.image_size)
     result = {}
     for name, invert, eta in WAYS:
         held, distance = [], []
         for image, caption in zip(images, captions, strict=True):
-            drawn = model.vary(image, seed=seed, num=4, invert=invert, settings=unclip.Settings(eta=eta))
+            drawn = model.vary(image, seed=seed, num=4, invert=invert, settings=settings._replace(eta=eta))
             held += [holds(picture, caption) for picture in drawn]
             distance += [np.abs(picture.astype(float) - image).mean() for picture in drawn]
         result[name] = {"holds": np.mean(held), "mean absolute difference": np.mean(distance)}
     return result
 
 
-def edit(model: unclip.Model, num: int, seed: int) -> dict:
+def edit(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
     """Single objects of one kind to another, 7 pictures on the way: whether any, and whether the last, holds."""
     rng = np.random.default_rng(seed)
     images, captions = scenes("seen", 4 * num, model.image_size)
@@ -167,7 +184,7 @@ def edit(model: unclip.Model, num: int, seed: int) -> dict:
     return {"last holds": np.mean(ends), "any holds": np.mean(reached), "edits": len(chosen)}
 
 
-def inpaint(model: unclip.Model, num: int, seed: int) -> dict:
+def inpaint(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
     """The right half of scenes drawn anew: pixels of the left half that changed."""
     images, captions = scenes("seen", num // 16, model.image_size)
     mask = np.zeros(images.shape[1:3], bool)
@@ -179,7 +196,7 @@ def inpaint(model: unclip.Model, num: int, seed: int) -> dict:
     return {"pixels changed outside the mask": changed, "pictures": len(images)}
 
 
-def upsample(model: unclip.Model, num: int, seed: int) -> dict:
+def upsample(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
     """Renders at the final size, made small and enlarged by the upsamplers and by bicubic interpolation."""
     images, captions = scenes("seen", num, model.image_size)
     factor = int(np.prod([stage.config.factor for stage in model.stages.upsamplers]))
@@ -192,7 +209,7 @@ def upsample(model: unclip.Model, num: int, seed: int) -> dict:
     } | {"small": {"accuracy": accuracy(to_pixels(small), captions)}}
 
 
-def speed(model: unclip.Model, num: int, seed: int) -> dict:
+def speed(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
     """Seconds of 4 pictures, everything compiled, and the share of each stage."""
     began: list[tuple[str, float]] = []
     reporting = model.reporting(lambda stage: began.append((stage, time.perf_counter())))
@@ -205,7 +222,7 @@ def speed(model: unclip.Model, num: int, seed: int) -> dict:
     return {"seconds": total, "shares": shares}
 
 
-MEASURES: dict[str, Callable[[unclip.Model, int, int], dict]] = {
+MEASURES: dict[str, Callable[[unclip.Model, int, int, unclip.Settings], dict]] = {
     measure.__name__: measure for measure in (clip, draw, given, guidance, vary, edit, inpaint, upsample, speed)
 }
 
@@ -240,9 +257,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=unclip.SHIPPED)
     parser.add_argument("--num", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--candidates", type=int, default=1)
     parser.add_argument("--plot", type=Path)
     parsed = parser.parse_args()
-    result = rounded(MEASURES[parsed.measure](flaxgen.load(parsed.model), parsed.num, parsed.seed))
+    settings = unclip.Settings(candidates=parsed.candidates)
+    result = rounded(MEASURES[parsed.measure](flaxgen.load(parsed.model), parsed.num, parsed.seed, settings))
     print(json.dumps({parsed.measure: result}, indent=2))
     if parsed.plot and parsed.measure == "guidance":
         plot(parsed.plot, result)

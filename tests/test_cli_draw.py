@@ -70,7 +70,8 @@ def test_draw_writes_pictures_that_know_how_they_were_made(toy, tmp_path, capsys
 
 
 VERBS = {
-    "vary": (["{a}", *FOUR], {"source": "{a}", "invert": "False"}),
+    "vary": (["{a}", *FOUR], {"source": "{a}", "invert": "False", "candidates": "1"}),
+    "vary of candidates": (["{a}", "--num", "2", "--candidates", "2"], {"num": "2", "candidates": "2"}),
     "vary inverted": (["{a}", *FOUR, "--invert", "--eta", "0.5"], {"invert": "True", "eta": "0.5"}),
     "blend": (["{a}", "{b}", "--num", "3"], {"source": "{a}, {b}"}),
     "edit": (
@@ -131,6 +132,7 @@ COMPOSE = ["compose", "{tmp}/new"]
 BAD = [
     ([*DRAW, "--num", "0"], "--num 0: expected 1 or more"),
     ([*DRAW, "--num", "-3"], "--num -3: expected 1 or more"),
+    ([*DRAW, "--candidates", "0"], "--candidates 0: expected 1 or more"),
     ([*DRAW, "--guidance", "nan"], "--guidance nan: expected 0 or more, 1 for none"),
     ([*DRAW, "--guidance", "inf"], "--guidance inf: expected 0 or more"),
     ([*DRAW, "--guidance", "-1"], "--guidance -1.0: expected 0 or more"),

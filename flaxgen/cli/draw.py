@@ -11,12 +11,14 @@ def add_commands(commands) -> None:
     drawing = commands.add_parser("draw", help="draw what captions say")
     drawing.add_argument("captions", nargs="+", metavar="caption", help="one, or several for a row each")
     _add_through(drawing)
+    _add_candidates(drawing, "caption")
     _add_drawing(drawing, 4, _draw)
 
     varying = commands.add_parser("vary", help="draw variations of a picture")
     varying.add_argument("image", type=Path)
     varying.add_argument("--invert", action="store_true", help="start from the noise that DDIM takes the picture to")
     varying.add_argument("--eta", type=float, help="with --invert, how far variations may differ, 0 to 1 (0)")
+    _add_candidates(varying, "image")
     _add_drawing(varying, 8, _vary)
 
     blending = commands.add_parser("blend", help="draw pictures between two")
@@ -36,6 +38,7 @@ def add_commands(commands) -> None:
     filling.add_argument("mask", type=Path, help="a picture of the same size, white where it is to be drawn anew")
     filling.add_argument("caption")
     _add_through(filling)
+    _add_candidates(filling, "caption")
     _add_drawing(filling, 4, _inpaint)
 
 
@@ -45,6 +48,13 @@ def _add_through(parser) -> None:
         help="what gives the image embedding: a prior, the caption's own embedding, or nothing (diffusion)",
     )  # fmt: skip
     parser.add_argument("--prior-guidance", type=float, help="guidance of the prior (its own default)")
+
+
+def _add_candidates(parser, what: str) -> None:
+    parser.add_argument(
+        "--candidates", type=int, default=1, metavar="N",
+        help=f"draw N of each picture and keep the one that CLIP finds nearest to the {what} (1)",
+    )  # fmt: skip
 
 
 def _add_drawing(parser, num: int, run) -> None:
@@ -125,6 +135,7 @@ def _make(parsed, draw, **about) -> int:
         prior_guidance=getattr(parsed, "prior_guidance", None),
         steps=parsed.steps,
         eta=getattr(parsed, "eta", None),
+        candidates=getattr(parsed, "candidates", 1),
     )
     with tqdm(total=model.num_stages(parsed.command), unit="stage", leave=False, disable=None) as bar:
         drawn = draw(model.reporting(_shown_in(bar)), settings)
@@ -156,8 +167,9 @@ def _check(parsed) -> None:
     """What can be said before anything is loaded."""
     check_out(parsed.out)
     check_seed(parsed.seed)
-    if parsed.num < 1:
-        raise ValueError(f"--num {parsed.num}: expected 1 or more")
+    for name in ("num", "candidates"):
+        if getattr(parsed, name, 1) < 1:
+            raise ValueError(f"--{name} {getattr(parsed, name)}: expected 1 or more")
     for name in ("guidance", "prior_guidance"):
         value = getattr(parsed, name, None)
         if value is not None and not 0 <= value < math.inf:

@@ -87,6 +87,35 @@ def test_upsamplers_enlarge_what_the_decoder_drew(model, base):
     assert apart(large[:3], model.draw([CAPTION], seed=0, num=3)) <= ONE_LEVEL
 
 
+def best(pictures, scores):
+    """Of every two pictures the one with the higher score."""
+    return np.stack([pictures[2 * i + scores[2 * i : 2 * i + 2].argmax()] for i in range(len(scores) // 2)])
+
+
+def test_candidates_are_told_apart_by_clip(base, images):
+    """Of two the picture that is nearer to its caption, or to what it is a variation of."""
+    clip, two = base.stages.clip, Settings(candidates=2)
+    many = base.draw([CAPTION, OTHER], seed=0, num=4)
+    chosen = base.draw([CAPTION, OTHER], seed=0, num=2, settings=two)
+    scores = clip.similarity(many, [CAPTION, OTHER])[np.arange(8), [0, 0, 0, 0, 1, 1, 1, 1]]
+    assert apart(chosen, best(many, scores)) <= ONE_LEVEL
+    assert len({tuple(pair.argsort()) for pair in scores.reshape(-1, 2)}) == 2  # else it could be always the first
+    source = clip.encode_image(images[:1])
+    varied = base.vary(images[0], seed=0, num=4)
+    chosen = base.vary(images[0], seed=0, num=2, settings=two)
+    assert apart(chosen, best(varied, (clip.encode_image(varied) * source).sum(-1))) <= ONE_LEVEL
+
+
+def test_candidates_of_verbs_that_begin_with_the_noise_of_a_picture(base, images):
+    two = Settings(candidates=2)
+    for verb in (
+        lambda settings: base.blend(*images, seed=0, num=2, settings=settings),
+        lambda settings: base.edit(images[0], CAPTION, OTHER, seed=0, num=2, settings=settings),
+    ):
+        with pytest.raises(ValueError, match="candidates=2: from a picture's own noise all are alike, leave it at 1"):
+            verb(two)
+
+
 def test_an_empty_caption_is_one_too(base):
     assert base.draw([""], seed=0, num=4).shape == (4, 16, 16, 3)
     with pytest.raises(ValueError, match="there is no caption"):
@@ -142,6 +171,8 @@ def test_inpainting_changes_no_pixel_that_is_not_marked(model, images):
     drawn = model.inpaint(a, mask, CAPTION, seed=0, num=4)
     assert drawn.shape == (4, 64, 64, 3)
     assert np.count_nonzero(drawn[:, ~mask] != a[None][:, ~mask]) == 0
+    chosen = model.inpaint(a, mask, CAPTION, seed=0, num=2, settings=Settings(candidates=2))
+    assert np.count_nonzero(chosen[:, ~mask] != a[None][:, ~mask]) == 0
     for picture in drawn:
         assert np.mean(picture[mask] != a[mask]) > 0.5
     assert apart(drawn[0], drawn[1]) > ONE_LEVEL
@@ -247,6 +278,7 @@ def test_a_strength_out_of_range(base, images, strength):
         (Settings(eta=2.0), r"eta=2\.0: expected a number in \[0, 1\]"),
         (Settings(steps=0), "steps=0: expected 1 or more"),
         (Settings(steps=17), "steps=17 is more than"),
+        (Settings(candidates=0), "candidates=0: expected 1 or more"),
     ],
 )
 def test_settings_out_of_range(base, settings, message):

@@ -30,12 +30,14 @@ Progress = Callable[[str], None]
 
 
 class Settings(NamedTuple):
-    """What of the stages' own settings is to differ; None is as they were trained."""
+    """What of the stages' own settings is to differ; None is as they were trained. Each picture is the best of
+    `candidates` by CLIP, where fresh noise lets them differ."""
 
     guidance: float | None = None
     prior_guidance: float | None = None
     steps: int | None = None
     eta: float | None = None
+    candidates: int = 1
 
 
 AS_TRAINED = Settings()
@@ -80,11 +82,11 @@ class Model:
             ValueError: if there is no caption, or a stage is missing.
         """
         require(len(captions) > 0, "there is no caption to draw: give one or more")
-        keys = self._begin(seed, num)
-        text = self._text(captions, num)
+        keys = self._begin(seed, num, settings)
+        text = self._text(captions, num * settings.candidates)
         condition = self._image_condition(text, through, keys["prior"], settings)
         small = self._decode(condition, keys["decoder"], self._sampling(settings), "draw")
-        return self.enlarge(small, keys["upsamplers"])
+        return self.enlarge(self._best(small, text["text_embedding"], settings), keys["upsamplers"])
 
     def vary(
         self, image: UInt8[np.ndarray, "H W 3"], *, seed: int, num: int, invert: bool = False,
@@ -96,14 +98,15 @@ class Model:
         Raises:
             ValueError: if a stage is missing, or a setting is out of range.
         """
-        keys, picture = self._begin(seed, num), self._fit(image)[None]
-        condition = self._of_pictures(picture)
+        keys, picture = self._begin(seed, num, settings), self._fit(image)[None]
+        condition, many = self._of_pictures(picture), num * settings.candidates
         if invert:
-            x_T = np.repeat(self._invert(picture, condition, settings), num, 0)
-            return self._redraw(condition, {"x_T": x_T}, keys, settings)
-        condition = {name: np.repeat(value, num, 0) for name, value in condition.items()}
-        small = self._decode(condition, keys["decoder"], self._sampling(settings), "draw")
-        return self.enlarge(small, keys["upsamplers"])
+            x_T = np.repeat(self._invert(picture, condition, settings), many, 0)
+            small = self._redraw(condition, {"x_T": x_T}, keys, settings)
+        else:
+            repeated = {name: np.repeat(value, many, 0) for name, value in condition.items()}
+            small = self._decode(repeated, keys["decoder"], self._sampling(settings), "draw")
+        return self.enlarge(self._best(small, condition["image_embedding"], settings), keys["upsamplers"])
 
     def blend(
         self, a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "h w 3"], *, seed: int, num: int,
@@ -115,13 +118,13 @@ class Model:
         Raises:
             ValueError: if a stage is missing, or a setting is out of range.
         """
-        keys, both = self._begin(seed, num), np.stack([self._fit(a), self._fit(b)])
+        keys, both = self._begin(seed, num, settings, fresh=False), np.stack([self._fit(a), self._fit(b)])
         condition = self._of_pictures(both)
         x_T = self._invert(both, condition, settings)
         weights = np.linspace(0, 1, num, dtype=np.float32) if num > 1 else np.full(1, 0.5, np.float32)
         embedding, latents = (_between(*ends, weights) for ends in (condition["image_embedding"], x_T.reshape(2, -1)))
         between = {"image_embedding": np.asarray(embedding), "x_T": np.asarray(latents).reshape(num, *x_T.shape[1:])}
-        return self._redraw(condition, between, keys, settings)
+        return self.enlarge(self._redraw(condition, between, keys, settings), keys["upsamplers"])
 
     def edit(
         self, image: UInt8[np.ndarray, "H W 3"], caption_from: str, caption_to: str, *, seed: int, num: int,
@@ -134,13 +137,14 @@ class Model:
             ValueError: if a stage is missing, or a setting is out of range.
         """
         require(0 < strength <= 1, f"strength={strength}: expected a share in (0, 1]")
-        keys, picture = self._begin(seed, num), self._fit(image)[None]
+        keys, picture = self._begin(seed, num, settings, fresh=False), self._fit(image)[None]
         condition = self._of_pictures(picture)
         text = self._text([caption_from, caption_to])["text_embedding"]
         strengths = np.linspace(0 if num > 1 else strength, strength, num, dtype=np.float32)
         turned = _turned(*text, condition["image_embedding"][0], strengths)
         x_T = np.repeat(self._invert(picture, condition, settings), num, 0)
-        return self._redraw(condition, {"image_embedding": np.asarray(turned), "x_T": x_T}, keys, settings)
+        small = self._redraw(condition, {"image_embedding": np.asarray(turned), "x_T": x_T}, keys, settings)
+        return self.enlarge(small, keys["upsamplers"])
 
     def inpaint(
         self, image: UInt8[np.ndarray, "H W 3"], mask: np.ndarray, caption: str, *, seed: int, num: int = 1,
@@ -157,22 +161,25 @@ class Model:
             f"the mask is {mask.shape[1]}x{mask.shape[0]} and the image {image.shape[1]}x{image.shape[0]}: expected "
             "one size",
         )
-        keys, known = self._begin(seed, num), self._fit(image)
+        keys, known = self._begin(seed, num, settings), self._fit(image)
         free = self._fit((mask > 0).astype(np.uint8)[..., None] * 255) > 0
         marked = "expected white where the picture is to be drawn anew"
         require(bool(free.any()), f"the mask marks nothing in the picture's middle square: {marked}")
-        text = self._text([caption], num)
+        text = self._text([caption], num * settings.candidates)
         condition = self._image_condition(text, through, keys["prior"], settings)
-        parts = _keep(known, free, self._decoder_size, num)
+        parts = _keep(known, free, self._decoder_size, num * settings.candidates)
         drawn = self._decode({**condition, **parts}, keys["decoder"], self._sampling(settings), "inpaint")
-        drawn = self.enlarge(drawn, keys["upsamplers"], known, free)
+        drawn = self.enlarge(self._best(drawn, text["text_embedding"], settings), keys["upsamplers"], known, free)
         return np.where(free[None], drawn, known[None])
 
     # The stages, each told of what the one before made
 
-    def _begin(self, seed: int, num: int) -> dict[str, PRNGKey]:
-        """The keys of the stages, if there is what every verb needs."""
+    def _begin(self, seed: int, num: int, settings: Settings, fresh: bool = True) -> dict[str, PRNGKey]:
+        """The keys of the stages, if there is what every verb needs; `fresh` verbs begin with noise of their own."""
         require(num >= 1, f"num={num}: expected 1 or more")
+        chosen = settings.candidates
+        require(chosen >= 1, f"candidates={chosen}: expected 1 or more")
+        require(fresh or chosen == 1, f"candidates={chosen}: from a picture's own noise all are alike, leave it at 1")
         require_stages(self.stages, "clip", "decoder")
         return _keys(seed)
 
@@ -217,11 +224,19 @@ class Model:
         condition = {**condition, "image": _shrunk(images, self._decoder_size)}
         return self._decode(condition, jax.random.key(0), self._walk_back(settings), "invert")
 
-    def _redraw(self, condition, between: Mapping[str, np.ndarray], keys, settings: Settings) -> Pictures:
-        num = len(between["x_T"])
-        rest = {name: np.repeat(value[:1], num, 0) for name, value in condition.items()}
-        small = self._decode({**rest, **between}, keys["decoder"], self._walk_back(settings), "redraw")
-        return self.enlarge(small, keys["upsamplers"])
+    def _redraw(self, condition, between: Mapping[str, np.ndarray], keys, settings: Settings):
+        rest = {name: np.repeat(value[:1], len(between["x_T"]), 0) for name, value in condition.items()}
+        return self._decode({**rest, **between}, keys["decoder"], self._walk_back(settings), "redraw")
+
+    def _best(self, small: Float[np.ndarray, "M h w C"], wanted: Float[np.ndarray, "#M D"], settings: Settings):
+        """Of every `candidates` pictures the one whose embedding is nearest to what was `wanted` [Ramesh21, sec.
+        2.6]."""
+        if settings.candidates == 1:
+            return small
+        embedded = _there(self.stages.clip).encode_image(to_pixels(small))
+        cosines = np.asarray((interpolate.normalise(embedded) * interpolate.normalise(wanted)).sum(-1))
+        first = np.arange(0, len(small), settings.candidates)
+        return small[first + cosines.reshape(-1, settings.candidates).argmax(1)]
 
     def enlarge(
         self,
