@@ -115,7 +115,7 @@ def test_variants_train_and_draw(config):
 def test_noise_on_embeddings_keeps_their_length_and_has_every_level():
     """E |z'|^2 = D whatever the level; the squared cosine to z is 1 / (1 + s^2), whose mean over s in [0, m] is
     atan(m) / m."""
-    dim, largest, keys = 4096, 2.0, jax.random.split(KEY, 2000)
+    dim, largest, keys = 4096, 2.0, jax.random.split(jax.random.key(1), 2000)
     embedding = jnp.where(jnp.arange(dim) % 2 == 0, 1.0, -1.0)[None]
     noised = jax.vmap(lambda key: decoder.noise_embedding(embedding, key, largest)[0])(keys)
     square = jnp.square(noised).mean(1)
@@ -128,12 +128,14 @@ def test_noise_on_embeddings_keeps_their_length_and_has_every_level():
 
 def test_noise_on_embeddings_reaches_the_net():
     config = dataclasses.replace(CONFIG, image_dropout=0.0)
-    params = jax.tree.map(lambda x: x + 0.1, decoder.init_params(config, KEY))  # what is zero at first hides it
+    params = jax.tree.map(
+        lambda x: x + 0.1, decoder.init_params(config, jax.random.key(2))
+    )  # what is zero at first hides it
     batch = {name: jnp.ones(x.shape, x.dtype) for name, x in decoder.batch_spec(config).items()}
     empty = {name: x[:1] for name, x in batch.items() if name != "image"}
-    keys = jax.random.split(KEY, config.batch_size)
 
     def loss(noise):
+        keys = jax.random.split(jax.random.key(3), config.batch_size)
         return decoder.make_loss(dataclasses.replace(config, embedding_noise=noise), empty)(params, batch, keys)[0]
 
     assert loss(1e-6) != loss(1.0)

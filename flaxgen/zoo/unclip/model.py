@@ -234,9 +234,9 @@ class Model:
         if settings.candidates == 1:
             return small
         embedded = _there(self.stages.clip).encode_image(to_pixels(small))
-        cosines = np.asarray((interpolate.normalise(embedded) * interpolate.normalise(wanted)).sum(-1))
+        nearness = (embedded * wanted).sum(-1) / np.linalg.norm(embedded, axis=-1)
         first = np.arange(0, len(small), settings.candidates)
-        return small[first + cosines.reshape(-1, settings.candidates).argmax(1)]
+        return small[first + nearness.reshape(-1, settings.candidates).argmax(1)]
 
     def enlarge(
         self,
