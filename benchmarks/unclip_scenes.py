@@ -153,14 +153,13 @@ def guidance(model: unclip.Model, num: int, seed: int, settings: unclip.Settings
 
 
 def vary(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
-    """Variations of real scenes, each from noise of its own: whether the source's caption holds, and how far they are
-    from the source."""
+    """Variations of real scenes: whether the source's caption holds, and how far they are from the source."""
     images, captions = scenes("seen", num // 4, model.image_size)
     result = {}
     for name, invert, eta in WAYS:
         held, distance = [], []
-        for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-            drawn = model.vary(image, seed=seed + i, num=4, invert=invert, settings=settings._replace(eta=eta))
+        for image, caption in zip(images, captions, strict=True):
+            drawn = model.vary(image, seed=seed, num=4, invert=invert, settings=settings._replace(eta=eta))
             held += [holds(picture, caption) for picture in drawn]
             distance += [np.abs(picture.astype(float) - image).mean() for picture in drawn]
         result[name] = {"holds": np.mean(held), "mean absolute difference": np.mean(distance)}
