@@ -158,8 +158,8 @@ def vary(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) ->
     result = {}
     for name, invert, eta in WAYS:
         held, distance = [], []
-        for image, caption in zip(images, captions, strict=True):
-            drawn = model.vary(image, seed=seed, num=4, invert=invert, settings=settings._replace(eta=eta))
+        for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+            drawn = model.vary(image, seed=seed + i, num=4, invert=invert, settings=settings._replace(eta=eta))
             held += [holds(picture, caption) for picture in drawn]
             distance += [np.abs(picture.astype(float) - image).mean() for picture in drawn]
         result[name] = {"holds": np.mean(held), "mean absolute difference": np.mean(distance)}

@@ -143,6 +143,18 @@ def test_a_picture_comes_back_from_its_noise(base, images):
     assert apart(varied[0], varied[1]) > 10
 
 
+def test_guidance_grows_with_what_eta_leaves_open(base, images):
+    """The toy's guidance is 3: with eta 0.5 the half of what it adds to 1."""
+
+    def varied(**settings):
+        return base.vary(images[0], seed=0, num=4, invert=True, settings=Settings(**settings))
+
+    half = varied(eta=0.5)
+    assert apart(half, varied(eta=0.5, guidance=2.0)) <= ONE_LEVEL
+    assert apart(half, varied(eta=0.5, guidance=3.0)) > ONE_LEVEL
+    assert apart(varied(), varied(guidance=1.0)) <= ONE_LEVEL
+
+
 def test_a_blend_goes_from_one_picture_to_the_other(base, images):
     a, b = images
     blended = base.blend(a, b, seed=0, num=3)

@@ -93,7 +93,8 @@ class Model:
         settings: Settings = AS_TRAINED,
     ) -> Pictures:  # fmt: skip
         """Pictures with the CLIP embedding of `image` and no caption: from fresh noise, or with `invert` from the noise
-        that DDIM takes the picture back to, where `settings.eta` above 0 lets them differ [Ramesh22, sec. 3.1].
+        that DDIM takes the picture back to, where `settings.eta` above 0 lets them differ [Ramesh22, sec. 3.1] and
+        brings its share of the decoder's guidance, unless `settings.guidance` says how much.
 
         Raises:
             ValueError: if a stage is missing, or a setting is out of range.
@@ -222,7 +223,8 @@ class Model:
 
     def _invert(self, images: Pictures, condition, settings: Settings) -> Float[np.ndarray, "N s s C"]:
         condition = {**condition, "image": _shrunk(images, self._decoder_size)}
-        return self._decode(condition, jax.random.key(0), self._walk_back(settings), "invert")
+        unguided = self._walk_back(settings._replace(guidance=1.0))
+        return self._decode(condition, jax.random.key(0), unguided, "invert")
 
     def _redraw(self, condition, between: Mapping[str, np.ndarray], keys, settings: Settings):
         rest = {name: np.repeat(value[:1], len(between["x_T"]), 0) for name, value in condition.items()}
@@ -263,9 +265,11 @@ class Model:
         return replace(own, **{name: value for name, value in given.items() if value is not None})
 
     def _walk_back(self, settings: Settings) -> Sampling:
-        """DDIM without guidance, which takes an inverted picture back to where it came from."""
-        guidance = 1.0 if settings.guidance is None else settings.guidance
-        return replace(self._sampling(settings), sampler="ddim", guidance=guidance)
+        """DDIM without guidance, which takes an inverted picture back to where it came from; of the decoder's guidance
+        the share eta, as fresh noise has to be told what the inverted noise knew."""
+        own = self._sampling(settings)
+        guidance = 1 + own.eta * (own.guidance - 1) if settings.guidance is None else settings.guidance
+        return replace(own, sampler="ddim", guidance=guidance)
 
     @property
     def _decoder_size(self) -> int:
