@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Tests mostly compile, on one core; the tests of a file share what they compiled.
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo demo-train test test-slow check parity bench clean
@@ -18,10 +20,10 @@ demo-train: $(VENV)/.demo
 	@echo "made demo/digits.png: 64 drawn digits on the left, 64 real ones on the right"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "slow and not parity"
+	$(PYTEST) -m "slow and not parity"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -30,7 +32,7 @@ check: $(VENV)/.dev
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 parity: $(VENV)/.parity
-	$(BIN)/python -m pytest -m parity
+	$(PYTEST) -m parity
 
 bench: $(VENV)/.parity
 	$(BIN)/python -m benchmarks.unet

@@ -13,11 +13,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 import pytest  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory):
-    """The unCLIP of `unclip_toy.py`."""
+    """The unCLIP of `unclip_toy.py`, trained once for all worker processes."""
     import unclip_toy
 
-    return unclip_toy.train_stages(tmp_path_factory.mktemp("unclip"))
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    with FileLock(root / "unclip.lock"):
+        return unclip_toy.train_stages(root / "unclip")

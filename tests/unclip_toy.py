@@ -105,12 +105,13 @@ def config_of(name: str, runs: dict[str, Path]) -> Any:
 
 
 def train_stages(root: Path) -> Toy:
-    """Trains and composes it; the second upsampler is the first one's weights under its own name."""
-    runs = {name: root / name for name in CONFIGS} | {"upsampler_2": root / "upsampler_1"}
-    for name in TRAINED:
-        zoo.train(config_of(name, runs), runs[name], parallel.make_plan("jit"))
-    unclip.compose(root / "model", runs)
-    return Toy(runs, root / "model")
+    """Trains and composes it where it is not yet; the second upsampler is the first one's weights under its own name."""
+    toy = Toy({name: root / name for name in CONFIGS} | {"upsampler_2": root / "upsampler_1"}, root / "model")
+    if not toy.model.exists():
+        for name in TRAINED:
+            zoo.train(config_of(name, toy.runs), toy.runs[name], parallel.make_plan("jit"))
+        unclip.compose(toy.model, toy.runs)
+    return toy
 
 
 def with_another_clip(toy: Toy, directory: Path) -> Path:
