@@ -105,7 +105,7 @@ def config_of(name: str, runs: dict[str, Path]) -> Any:
 
 
 def train_stages(root: Path) -> Toy:
-    """Trains and composes it where it is not yet; the second upsampler is the first one's weights under its own name."""
+    """Trains and composes it if it is not there; the second upsampler is the first one's weights under its own name."""
     toy = Toy({name: root / name for name in CONFIGS} | {"upsampler_2": root / "upsampler_1"}, root / "model")
     if not toy.model.exists():
         for name in TRAINED:
