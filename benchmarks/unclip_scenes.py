@@ -167,21 +167,22 @@ def vary(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) ->
 
 
 def edit(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
-    """Single objects of one kind to another, 7 pictures on the way: whether any, and whether the last, holds."""
+    """Single objects of one kind to another, 7 pictures on the way: whether any holds, and how often each does."""
     rng = np.random.default_rng(seed)
     images, captions = scenes("seen", 4 * num, model.image_size)
     chosen = [i for i, caption in enumerate(captions) if len(parse(caption).things) == 1][: num // 4]
-    ends, reached = [], []
+    there, strengths = [], np.linspace(0, 1, 7)
     for i in chosen:
         thing = parse(captions[i]).things[0]
         colour = rng.choice([c for c in COLOURS if c != thing.colour])
         shape = rng.choice([s for s in SHAPES if s != thing.shape])
         source, target = f"a {thing.colour} {thing.shape}", f"a {colour} {shape}"
         drawn = model.edit(images[i], source, target, seed=seed, num=7, strength=1.0)
-        there = [holds(picture, target) for picture in drawn]
-        ends.append(there[-1])
-        reached.append(any(there))
-    return {"last holds": np.mean(ends), "any holds": np.mean(reached), "edits": len(chosen)}
+        there.append([holds(picture, target) for picture in drawn])
+    by_strength = {
+        f"strength {strength:.2f}": share for strength, share in zip(strengths, np.mean(there, 0), strict=True)
+    }
+    return {"any holds": np.any(there, 1).mean(), "edits": len(chosen)} | by_strength
 
 
 def inpaint(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
