@@ -43,7 +43,7 @@ def get_config() -> Config:
         text_dropout=0.5,
         optimizer=Optimizer(name="adamw", learning_rate=6e-4, weight_decay=0.01, warmup=200, decay="cosine"),
         ema=Ema(decay=0.999),
-        sampling=Sampling(sampler="ddim", steps=25, guidance=3.0, batch=64),
+        sampling=Sampling(sampler="ddim", steps=25, guidance=3.0, interval=(0.25, 1.0), batch=64),
         log_every=100,
         preview_every=500,
         checkpoint_every=500,
