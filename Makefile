@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Tests mostly compile, on one core; the tests of a file share what they compiled.
+# Tests mostly compile, on one core; the tests of a file share what they compiled. Slow ones go one at a time: some time
+# processes that they kill.
 PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -23,7 +24,7 @@ test: $(VENV)/.dev
 	$(PYTEST)
 
 test-slow: $(VENV)/.dev
-	$(PYTEST) -m "slow and not parity"
+	$(BIN)/python -m pytest -m "slow and not parity"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
