@@ -236,8 +236,9 @@ def plot(path: Path, result: dict) -> None:
     axes = figure.add_subplot()
     points = [(value["spread"], value["accuracy"], scale) for scale, value in result.items()]
     axes.plot([x for x, _, _ in points], [y for _, y, _ in points], marker="o")
-    for x, y, scale in points:
-        axes.annotate(scale, (x, y), textcoords="offset points", xytext=(5, 5))
+    for i, (x, y, scale) in enumerate(points):
+        axes.annotate(f"{float(scale):g}", (x, y), textcoords="offset points", xytext=(0, (8, -14, 20)[i % 3]))
+    axes.margins(y=0.2)
     axes.set_xlabel("spread of the objects' places (rms, shares of the side)")
     axes.set_ylabel("share of captions that hold")
     figure.savefig(path)
