@@ -17,21 +17,21 @@ def add_commands(commands) -> None:
     varying = commands.add_parser("vary", help="draw variations of a picture")
     varying.add_argument("image", type=Path)
     varying.add_argument("--invert", action="store_true", help="start from the noise that DDIM takes the picture to")
-    varying.add_argument("--eta", type=float, help="with --invert, how far variations may differ, 0 to 1 (0)")
+    varying.add_argument("--eta", type=float, help="with --invert, how far they may differ, 0 to 1 (0)")
     _add_candidates(varying, "image")
-    _add_drawing(varying, 8, _vary)
+    _add_drawing(varying, 8, _vary, guidance="the model's own; with --invert the share eta of it")
 
     blending = commands.add_parser("blend", help="draw pictures between two")
     blending.add_argument("a", type=Path)
     blending.add_argument("b", type=Path)
-    _add_drawing(blending, 7, _blend)
+    _add_drawing(blending, 7, _blend, guidance="1")
 
     editing = commands.add_parser("edit", help="move a picture from one caption towards another")
     editing.add_argument("image", type=Path)
     editing.add_argument("--from", dest="caption_from", required=True, metavar="CAPTION", help="what it shows")
     editing.add_argument("--to", dest="caption_to", required=True, metavar="CAPTION", help="what it should show")
     editing.add_argument("--strength", type=float, default=0.5, help="how far the last picture goes, 0 to 1 (0.5)")
-    _add_drawing(editing, 7, _edit)
+    _add_drawing(editing, 7, _edit, guidance="1")
 
     filling = commands.add_parser("inpaint", help="draw what a mask marks anew")
     filling.add_argument("image", type=Path)
@@ -57,10 +57,10 @@ def _add_candidates(parser, what: str) -> None:
     )  # fmt: skip
 
 
-def _add_drawing(parser, num: int, run) -> None:
+def _add_drawing(parser, num: int, run, guidance: str = "the model's own") -> None:
     parser.add_argument("--model", type=Path, help="an unCLIP model directory (the one that comes with flaxgen)")
     parser.add_argument("--num", type=int, default=num, help=f"how many pictures ({num})")
-    parser.add_argument("--guidance", type=float, help="guidance of the decoder; 1 is none (the model's own default)")
+    parser.add_argument("--guidance", type=float, help=f"guidance of the decoder; 1 is none ({guidance})")
     parser.add_argument("--steps", type=int, help="sampling steps of the decoder (the model's own default)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same pictures (0)")
     parser.add_argument("--out", type=Path, default=Path("out.png"), help="a .png grid, or a .npz of all pictures")
