@@ -12,10 +12,9 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
-from numpy.typing import NDArray
+from jaxtyping import Array, Float, Float32, Float64
 
-Kernel: TypeAlias = NDArray[np.float32]
+Kernel: TypeAlias = Float32[np.ndarray, "..."]
 """The taps of a filter: [taps] of one that is the same in both directions, or [height width]."""
 Padding: TypeAlias = int | tuple[int, int, int, int]
 """Rows above and below, columns left and right; one number is all four. Negative numbers crop."""
@@ -117,7 +116,7 @@ def _around(kernel: Kernel, padding: Padding, own) -> tuple[int, int, int, int]:
 Taps: TypeAlias = tuple[float, ...]
 
 
-def _lines(kernel: NDArray[np.float64], gain: float) -> list[tuple[Taps, Taps]]:
+def _lines(kernel: Float64[np.ndarray, "..."], gain: float) -> list[tuple[Taps, Taps]]:
     """Columns and rows whose products add up to the kernel times gain: one pair of them where that is enough."""
     if kernel.ndim == 1:
         line = tuple((kernel * gain**0.5).tolist())

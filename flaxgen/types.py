@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree, Shaped, UInt8
-from numpy.typing import NDArray
 
 Params: TypeAlias = PyTree
 State: TypeAlias = Any
@@ -93,4 +93,4 @@ class Experiment(NamedTuple):
     make_train_step: Callable[[str | None], TrainStep]
     source: Source
     batch_fields: tuple[str, ...]
-    preview: Callable[[State, PRNGKey], UInt8[NDArray, "H W C"]] | None = None
+    preview: Callable[[State, PRNGKey], UInt8[np.ndarray, "H W C"]] | None = None

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 from jaxtyping import Bool, Int32
-from numpy.typing import NDArray
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 PAD, END, START = "<pad>", "<end>", "<start>"
@@ -27,8 +26,8 @@ MAX_CONTEXT = 2**20
 class Tokens(NamedTuple):
     """Captions as ids, padded to the context; `mask` is True for start, text and end."""
 
-    ids: Int32[NDArray, "N L"]
-    mask: Bool[NDArray, "N L"]
+    ids: Int32[np.ndarray, "N L"]
+    mask: Bool[np.ndarray, "N L"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Tokenizer:
         ids = np.array([encoding.ids for encoding in encodings], np.int32).reshape(shape)
         return Tokens(ids, np.array([encoding.attention_mask for encoding in encodings], bool).reshape(shape))
 
-    def decode(self, ids: Int32[NDArray, " L"]) -> str:
+    def decode(self, ids: Int32[np.ndarray, " L"]) -> str:
         """The normalised caption that a row of ids stands for, without start, end and padding."""
         text = self._codec.decode([i for i in ids.tolist() if i not in (self.start_id, self.end_id, self.pad_id)])
         ending = getattr(self._codec.model, "end_of_word_suffix", None)

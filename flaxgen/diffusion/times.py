@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from flaxgen.diffusion.schedules import time_of
 from flaxgen.types import Schedule
 
-Times: TypeAlias = Float[NDArray, " N"]
+Times: TypeAlias = Float[np.ndarray, " N"]
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 """The range of sigma / alpha in [Karras22], taken where a schedule itself has no end."""

@@ -4,7 +4,6 @@ import logging
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from flaxgen.metrics.moments import Moments, covariance
 
@@ -31,7 +30,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     return float(shift @ shift + np.trace(first) + np.trace(second) - 2 * trace_of_root(first, second))
 
 
-def trace_of_root(a: Float[NDArray, "D D"], b: Float[NDArray, "D D"]) -> float:
+def trace_of_root(a: Float[np.ndarray, "D D"], b: Float[np.ndarray, "D D"]) -> float:
     """tr((A B)^(1/2)) of two symmetric matrices without negative eigenvalues, singular ones included.
 
     It is the sum of the singular values of F^T G where A = F F^T and B = G G^T. Both factors have as many columns as
@@ -42,7 +41,7 @@ def trace_of_root(a: Float[NDArray, "D D"], b: Float[NDArray, "D D"]) -> float:
     return float(np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0)).sum())
 
 
-def factor(matrix: Float[NDArray, "D D"]) -> Float[NDArray, "D rank"]:
+def factor(matrix: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D rank"]:
     """F of full column rank with F F^T = matrix, to rounding."""
     values, vectors = np.linalg.eigh(matrix)
     kept = values > values[-1] * len(values) * np.finfo(values.dtype).eps

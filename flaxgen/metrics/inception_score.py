@@ -3,16 +3,15 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int
-from numpy.typing import NDArray
+from jaxtyping import Array, Float, Float64, Int
 
 
 class ClassSums(NamedTuple):
     """Of the pictures of each split: how many, the sum of their class probabilities p, and that of sum_c p log p."""
 
-    count: Int[NDArray, " S"]
-    probability: Float[NDArray[np.float64], "S C"]
-    negative_entropy: Float[NDArray[np.float64], " S"]
+    count: Int[np.ndarray, " S"]
+    probability: Float64[np.ndarray, "S C"]
+    negative_entropy: Float64[np.ndarray, " S"]
 
 
 class InceptionScore(NamedTuple):
@@ -27,7 +26,7 @@ def empty(splits: int, classes: int) -> ClassSums:
     return ClassSums(np.zeros(splits, np.int64), np.zeros((splits, classes)), np.zeros(splits))
 
 
-def assign_splits(num: int, splits: int, seed: int | None) -> Int[NDArray, " N"]:
+def assign_splits(num: int, splits: int, seed: int | None) -> Int[np.ndarray, " N"]:
     """The split of each of `num` pictures, sizes equal within one: shuffled by the seed, or in runs where it is None.
 
     Runs are right only for pictures in no order: the score of a run of one class is 1.
@@ -41,7 +40,7 @@ def assign_splits(num: int, splits: int, seed: int | None) -> Int[NDArray, " N"]
     return runs if seed is None else np.random.default_rng(seed).permutation(runs)
 
 
-def add(sums: ClassSums, logits: Float[Array | NDArray, "N C"], split: Int[NDArray, " N"]) -> ClassSums:
+def add(sums: ClassSums, logits: Float[Array | np.ndarray, "N C"], split: Int[np.ndarray, " N"]) -> ClassSums:
     """The sums with N pictures more, each to its split; in float64.
 
     Raises:

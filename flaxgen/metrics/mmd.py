@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpy.typing import NDArray
 
 BLOCK = 1024
 """Rows compared at a time in CMMD: memory is BLOCK times the number of points of the other set."""
@@ -24,8 +23,8 @@ class Kid(NamedTuple):
 
 
 def kid(
-    real: Float[Array | NDArray, "N D"],
-    fake: Float[Array | NDArray, "M _"],
+    real: Float[Array | np.ndarray, "N D"],
+    fake: Float[Array | np.ndarray, "M _"],
     *,
     seed: int,
     subsets: int = 100,
@@ -53,7 +52,7 @@ def kid(
     return Kid(float(np.mean(found)), float(np.std(found)))
 
 
-def polynomial_mmd(x: Float[Array | NDArray, "N D"], y: Float[Array | NDArray, "M _"]) -> float:
+def polynomial_mmd(x: Float[Array | np.ndarray, "N D"], y: Float[Array | np.ndarray, "M _"]) -> float:
     """The unbiased estimate of the squared discrepancy for k(a, b) = (a.b / D + 1)^3 [Gretton12, eq. 3; Binkowski18].
 
     In float64 on the host, because it is a small difference of large means: in float32, sets that differ by 1e-3 lose
@@ -78,7 +77,7 @@ def polynomial_mmd(x: Float[Array | NDArray, "N D"], y: Float[Array | NDArray, "
     return float(mean_of_others(x) + mean_of_others(y) - 2 * kernel(x, y).mean())
 
 
-def cmmd(real: Float[Array | NDArray, "N D"], fake: Float[Array | NDArray, "M _"]) -> float:
+def cmmd(real: Float[Array | np.ndarray, "N D"], fake: Float[Array | np.ndarray, "M _"]) -> float:
     """The squared discrepancy of CLIP image embeddings for a Gaussian kernel, times 1000 [Jayasumana24].
 
     As the authors' code has it: the estimate that counts each point against itself too, so it is 0 for equal sets and
@@ -113,6 +112,6 @@ def _normalised(points: Float[Array, "N D"]) -> Float[Array, "N D"]:
     return points / jnp.maximum(jnp.linalg.norm(points, axis=1, keepdims=True), jnp.finfo(points.dtype).tiny)
 
 
-def _check(x: Float[Array | NDArray, "..."], y: Float[Array | NDArray, "..."]) -> None:
+def _check(x: Float[Array | np.ndarray, "..."], y: Float[Array | np.ndarray, "..."]) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
         raise ValueError(f"a discrepancy compares [N D] with [M D], got {x.shape} and {y.shape}")

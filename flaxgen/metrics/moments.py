@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
-from numpy.typing import NDArray
+from jaxtyping import Array, Float, Float64
 
 
 class Moments(NamedTuple):
@@ -22,8 +21,8 @@ class Moments(NamedTuple):
     """
 
     count: int
-    mean: Float[NDArray[np.float64], " D"]
-    outer: Float[NDArray[np.float64], "D D"]
+    mean: Float64[np.ndarray, " D"]
+    outer: Float64[np.ndarray, "D D"]
 
 
 def empty(width: int) -> Moments:
@@ -31,7 +30,7 @@ def empty(width: int) -> Moments:
     return Moments(0, np.zeros(width), np.zeros((width, width)))
 
 
-def add(moments: Moments, features: Float[Array | NDArray, "N D"]) -> Moments:
+def add(moments: Moments, features: Float[Array | np.ndarray, "N D"]) -> Moments:
     """The moments with N features more.
 
     Raises:
@@ -63,7 +62,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     return merged._replace(outer=merged.outer + b.outer)
 
 
-def of(batches: Iterable[Float[Array | NDArray, "_ D"]]) -> Moments:
+def of(batches: Iterable[Float[Array | np.ndarray, "_ D"]]) -> Moments:
     """The moments of all rows of all batches.
 
     Raises:
@@ -78,7 +77,7 @@ def of(batches: Iterable[Float[Array | NDArray, "_ D"]]) -> Moments:
     return moments
 
 
-def covariance(moments: Moments) -> Float[NDArray[np.float64], "D D"]:
+def covariance(moments: Moments) -> Float64[np.ndarray, "D D"]:
     """The unbiased sample covariance.
 
     Raises:
@@ -89,7 +88,7 @@ def covariance(moments: Moments) -> Float[NDArray[np.float64], "D D"]:
     return moments.outer / (moments.count - 1)
 
 
-def _joined(moments: Moments, count: int, mean: NDArray, deviations: NDArray) -> Moments:
+def _joined(moments: Moments, count: int, mean: np.ndarray, deviations: np.ndarray) -> Moments:
     """`moments` and `count` more of this mean; the step between the two means is one more deviation."""
     total = moments.count + count
     step = mean - moments.mean

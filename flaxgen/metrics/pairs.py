@@ -5,10 +5,9 @@ from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Array, Float, Shaped
-from numpy.typing import NDArray
 
-Pictures: TypeAlias = Shaped[Array | NDArray, "_ _ _ _"]
-PairMetric: TypeAlias = Callable[[Pictures, Pictures], Float[Array | NDArray, " _"]]
+Pictures: TypeAlias = Shaped[Array | np.ndarray, "_ _ _ _"]
+PairMetric: TypeAlias = Callable[[Pictures, Pictures], Float[Array | np.ndarray, " _"]]
 """From two batches [B H W C] to one number a pair [B]: PSNR, SSIM, a perceptual distance such as LPIPS."""
 
 

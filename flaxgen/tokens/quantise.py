@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from numpy.typing import NDArray
 
 from flaxgen.types import Keys
 
@@ -30,11 +29,11 @@ class Quantiser(NamedTuple):
 class Pca(NamedTuple):
     """The mean, and the orthonormal directions of largest variance, one a column, largest first."""
 
-    mean: Float[NDArray, " D"]
-    components: Float[NDArray, "D K"]
+    mean: Float[np.ndarray, " D"]
+    components: Float[np.ndarray, "D K"]
 
 
-def fit_pca(embeddings: Float[NDArray, "N D"], dims: int) -> Pca:
+def fit_pca(embeddings: Float[np.ndarray, "N D"], dims: int) -> Pca:
     """The `dims` principal components of the embeddings, in float64 on the host.
 
     The largest entry of every direction is positive, so that one data set has one answer.
@@ -56,7 +55,7 @@ def fit_pca(embeddings: Float[NDArray, "N D"], dims: int) -> Pca:
     return Pca(mean, components * np.sign(largest))
 
 
-def fit_quantiser(embeddings: Float[NDArray, "N D"], dots: Float[NDArray, " N"], dims: int) -> Quantiser:
+def fit_quantiser(embeddings: Float[np.ndarray, "N D"], dots: Float[np.ndarray, " N"], dims: int) -> Quantiser:
     """A quantiser (float32) for `dims` components, from a training set's image embeddings and their dot
     products with the embeddings of their captions.
 

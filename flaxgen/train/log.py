@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 from PIL import Image
 from tensorboardX import summary
 from tensorboardX.proto import event_pb2
@@ -73,7 +72,7 @@ class RunLog:
         shown = {"loss": "loss", "images_per_second": "images/s", "input_wait": "input wait"}
         self._bar.set_postfix({label: f"{metrics[k]:.4g}" for k, label in shown.items() if k in metrics}, refresh=False)
 
-    def picture(self, step: int, image: UInt8[NDArray, "H W C"]) -> None:
+    def picture(self, step: int, image: UInt8[np.ndarray, "H W C"]) -> None:
         """Writes previews/step-XXXXXX.png, and shows it in TensorBoard."""
         if not self.speaks:
             return

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
 from flaxgen.nets.clip import CLIP
 from flaxgen.types import Params
@@ -77,7 +76,7 @@ def import_clip(folder: str | Path) -> tuple[CLIP, dict[str, Any]]:
     return net, store.fit(params, like, str(folder), lambda path: tensor_name(RULES, path))
 
 
-def _without_position_ids(tensors: dict[str, NDArray[Any]], where: str) -> dict[str, NDArray[Any]]:
+def _without_position_ids(tensors: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
     for name in POSITION_IDS:
         if name in tensors and not np.array_equal(tensors[name].ravel(), np.arange(tensors[name].size)):
             raise ValueError(f"{where}: tensor {name!r} is not 0, 1, 2 ...: not supported")

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
 from flaxgen.nets.inception import BLOCKS, STEM, Inception
 from flaxgen.types import Params
@@ -82,7 +81,7 @@ def abstract_params() -> Params:
     return jax.eval_shape(lambda: Inception().init(jax.random.key(0), images))["params"]
 
 
-def _read_pickle(path: Path) -> dict[str, NDArray[Any]]:
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a torch state_dict, through torch's reader that runs no code from the file."""
     _check_name(path)
     try:

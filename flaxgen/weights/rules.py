@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Transform = Callable[[NDArray[Any]], NDArray[Any]]
+Transform = Callable[[np.ndarray], np.ndarray]
 
 
 class Layout(NamedTuple):
@@ -44,13 +43,13 @@ def under(places: Sequence[tuple[str, str]], rules: Sequence[Rule]) -> tuple[Rul
     return tuple(Rule(f"{t}.{r.tensor}", f"{p}/{r.param}", r.layout) for t, p in places for r in rules)
 
 
-def to_params(rules: Sequence[Rule], tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def to_params(rules: Sequence[Rule], tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Parameters by path, of tensors in the other layout.
 
     Raises:
         ValueError: naming a tensor that no rule matches, that two match, or that has too few or too many dimensions.
     """
-    out: dict[str, NDArray[Any]] = {}
+    out: dict[str, np.ndarray] = {}
     for name, value in tensors.items():
         rule, param = _translate(name, [(rule, rule.tensor, rule.param) for rule in rules])
         if rule.layout.ndim not in (None, value.ndim):
@@ -61,13 +60,13 @@ def to_params(rules: Sequence[Rule], tensors: Mapping[str, NDArray[Any]]) -> dic
     return out
 
 
-def from_params(rules: Sequence[Rule], params: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def from_params(rules: Sequence[Rule], params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inverse of `to_params`: the same numbers in the other layout.
 
     Raises:
         ValueError: naming a parameter that no rule, or more than one, matches.
     """
-    out: dict[str, NDArray[Any]] = {}
+    out: dict[str, np.ndarray] = {}
     for path, value in params.items():
         rule, name = _from_param(rules, path)
         if name in out:

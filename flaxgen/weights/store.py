@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, TypeGuard
 import jax
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
 from flaxgen.types import Params
 
@@ -34,7 +33,7 @@ DTYPES = {
     "BOOL": np.dtype(np.bool_),
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-Tensors = Mapping[str, NDArray[Any]]
+Tensors = Mapping[str, np.ndarray]
 
 
 class Entry(NamedTuple):
@@ -107,7 +106,7 @@ def _check_places(path: Path, entries: Mapping[str, Entry], base: int, size: int
         raise ValueError(f"{path} has {size} bytes, its header says {end}: the file is truncated or has been changed")
 
 
-def read_file(path: Path) -> dict[str, NDArray[Any]]:
+def read_file(path: Path) -> dict[str, np.ndarray]:
     """All tensors of one safetensors file.
 
     Raises:
@@ -126,13 +125,13 @@ def read_file(path: Path) -> dict[str, NDArray[Any]]:
     return tensors
 
 
-def check_finite(what: str, value: NDArray[Any]) -> None:
+def check_finite(what: str, value: np.ndarray) -> None:
     """Raises ValueError if a number in `value` is NaN or infinite."""
     if value.dtype.kind not in "iub" and not np.isfinite(value).all():
         raise ValueError(f"{what} holds NaN or infinite numbers")
 
 
-def read_folder(folder: Path, stem: str) -> dict[str, NDArray[Any]]:
+def read_folder(folder: Path, stem: str) -> dict[str, np.ndarray]:
     """The tensors of `stem`.safetensors, or of the shards that `stem`.safetensors.index.json lists.
 
     Raises:
@@ -147,7 +146,7 @@ def read_folder(folder: Path, stem: str) -> dict[str, NDArray[Any]]:
         note = f"; {pickles[0]} is a pickle, which is never read: save it as safetensors first" if pickles else ""
         raise FileNotFoundError(f"{folder} has no {single.name}{note}")
     places = _read_index(index)
-    tensors: dict[str, NDArray[Any]] = {}
+    tensors: dict[str, np.ndarray] = {}
     for shard in sorted(set(places.values())):
         found, listed = read_file(folder / shard), {name for name, file in places.items() if file == shard}
         check_names(set(found), listed, f"{folder / shard} (as {index.name} lists it)")
@@ -213,7 +212,7 @@ def write_file(path: Path, tensors: Tensors) -> None:
         partial.unlink(missing_ok=True)
 
 
-def flatten(params: Params) -> dict[str, NDArray[Any]]:
+def flatten(params: Params) -> dict[str, np.ndarray]:
     """A tree of nested dicts as one dict, the keys on the way joined by "/"."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {"/".join(_key(entry) for entry in path): np.asarray(leaf) for path, leaf in leaves}

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8, UInt64
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from flaxgen import parallel
@@ -56,8 +55,8 @@ class Statistics(NamedTuple):
 
     size: tuple[int, ...]
     moments: Moments
-    digests: UInt64[NDArray, " N"]
-    features: Float[NDArray, "N D"] | None = None
+    digests: UInt64[np.ndarray, " N"]
+    features: Float[np.ndarray, "N D"] | None = None
     classes: ClassSums | None = None
     score: float = 0.0
     replaced: int = 0
@@ -151,7 +150,7 @@ def _inputs(batch: Mapping[str, np.ndarray], first: int, extractor: Extractor, r
     return inputs, size
 
 
-def as_pixels(images: NDArray, first: int) -> UInt8[NDArray, "B H W C"]:
+def as_pixels(images: np.ndarray, first: int) -> UInt8[np.ndarray, "B H W C"]:
     """uint8 of what may be float in [-1, 1]; `first` is the number of the first, for the error.
 
     Raises:
@@ -170,7 +169,7 @@ def as_pixels(images: NDArray, first: int) -> UInt8[NDArray, "B H W C"]:
     return to_pixels(images)
 
 
-def digests(images: UInt8[NDArray, "B H W C"]) -> UInt64[NDArray, " B"]:
+def digests(images: UInt8[np.ndarray, "B H W C"]) -> UInt64[np.ndarray, " B"]:
     """64 bits a picture that tell it from others."""
     found = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images]
     return np.frombuffer(b"".join(found), np.uint64)

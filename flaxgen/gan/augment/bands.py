@@ -5,8 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
-from numpy.typing import NDArray
+from jaxtyping import Array, Bool, Float, Float32, Float64
 
 from flaxgen.types import PRNGKey, Scalar
 
@@ -19,7 +18,7 @@ SYM2 = np.array([1 - 3**0.5, 3 - 3**0.5, 3 + 3**0.5, 1 + 3**0.5]) / (4 * 2**0.5)
 """The low-pass filter of the wavelet of that name [Daubechies92, table 6.1]."""
 
 
-def filter_bank() -> NDArray[np.float64]:
+def filter_bank() -> Float64[np.ndarray, "BANDS taps"]:
     """Symmetric filters [BANDS taps], which sum to the identity: an octave each from the highest down, and the rest."""
     low, high = (np.convolve(taps, taps[::-1]) / 2 for taps in (SYM2, SYM2 * (1, -1, 1, -1)))
     bank = np.eye(BANDS, 1)
@@ -33,7 +32,7 @@ def filter_bank() -> NDArray[np.float64]:
 
 
 @functools.cache
-def band_matrices(side: int) -> NDArray[np.float32]:
+def band_matrices(side: int) -> Float32[np.ndarray, "BANDS side side"]:
     """[BANDS side side]: each filter along one axis as a matrix, with pixels mirrored about the outermost centres."""
     bank = filter_bank()
     taps = bank.shape[1]
