@@ -1,13 +1,16 @@
 # Every target makes what it needs: `make demo` and `make test` work on a fresh clone with only Python >= 3.11 and git.
-PYTHON ?= python3
+# PYTHON=COMMAND chooses one; without it the first that fits is taken.
+PYTHON ?=
 VENV ?= .venv
 BIN = $(VENV)/bin
 # Tests mostly compile, on one core; the tests of a file share what they compiled. Slow ones go one at a time: some time
 # processes that they kill.
 PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+VERSIONS = import sys, importlib.metadata as m; print('Python', sys.version.split()[0], \
+    *(f'{name} {m.version(name)}' for name in ('jax', 'flax', 'orbax-checkpoint', 'numpy', 'Pillow')))
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo demo-train test test-slow check parity bench clean
+.PHONY: demo demo-train test test-slow test-new test-oldest check parity bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/flaxgen draw "a red circle above a blue square" "a small green ring to the left of a large purple cross" \
@@ -26,6 +29,23 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow and not parity"
 
+# The smoke tests on the newest Python that is found, with the newest of all dependencies.
+test-new:
+	@python=$$(sh scripts/find_python.sh --newest) || { echo "test-new: skipped"; exit 0; }; \
+	rm -rf $(VENV)-new && "$$python" -m venv $(VENV)-new && \
+	$(VENV)-new/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip && \
+	$(VENV)-new/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[dev]" && \
+	$(VENV)-new/bin/python -c "$(VERSIONS)" && \
+	$(VENV)-new/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m smoke
+
+# All fast tests with the oldest versions that setup.cfg allows.
+test-oldest:
+	rm -rf $(VENV)-oldest && python=$$(sh scripts/find_python.sh $(PYTHON)) && "$$python" -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable ".[dev]"
+	$(VENV)-oldest/bin/python -c "$(VERSIONS)"
+	$(VENV)-oldest/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,7 +61,7 @@ bench: $(VENV)/.parity
 	$(BIN)/python -m benchmarks.stylegan2
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	python=$$(sh scripts/find_python.sh $(PYTHON)) && "$$python" -m venv $(VENV)
 
 $(VENV)/.demo: $(BIN)/python setup.cfg pyproject.toml
 	$(INSTALL) --upgrade pip
@@ -60,4 +80,4 @@ $(VENV)/.parity: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-new $(VENV)-oldest demo build dist *.egg-info

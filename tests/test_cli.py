@@ -51,6 +51,7 @@ def run(experiment, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.smoke
 def test_sample_writes_a_grid_that_knows_how_it_was_made(run, tmp_path, capsys):
     out = tmp_path / "grid.png"
     assert main(["sample", str(run), "--num", "3", "--class", "1", "--guidance", "2.0", "--out", str(out)]) == 0
@@ -69,6 +70,7 @@ def test_sample_says_what_it_compiles_for_once(run, tmp_path, capsys):
     assert np.load(tmp_path / "a.npz")["samples"].shape == (2, 8, 8, 3)
 
 
+@pytest.mark.smoke
 def test_export_then_info(run, tmp_path, capsys):
     assert main(["export", str(run), str(tmp_path / "model")]) == 0
     assert main(["info", str(tmp_path / "model")]) == 0

@@ -46,6 +46,7 @@ def spoil(folder, tmp_path, **tensors):
     return tmp_path / "g.safetensors"
 
 
+@pytest.mark.smoke
 def test_there_and_back(folder, tmp_path, capsys):
     """Bit for bit, from the folder or from the file by itself; what is in no tensor holds defaults."""
     capsys.readouterr()

@@ -48,6 +48,7 @@ def test_a_run_directory_is_self_contained(run):
     assert (run / "previews" / "step-000004.png").is_file()
 
 
+@pytest.mark.smoke
 def test_export_and_load_give_the_pictures_of_the_run(run, tmp_path):
     zoo.export(run, tmp_path / "model")
     from_run, from_model = flaxgen.load(run), flaxgen.load(tmp_path / "model")
@@ -106,6 +107,7 @@ def test_a_game_begins_with_fresh_weights(tmp_path):
         zoo.train(dataclasses.replace(game, start="there"), tmp_path / "run", parallel.make_plan("jit"))
 
 
+@pytest.mark.smoke
 def test_more_steps_go_on_with_the_run(tmp_path):
     zoo.train(CONFIG, tmp_path / "run", parallel.make_plan("jit"))
     longer = dataclasses.replace(CONFIG, steps=6)

@@ -50,6 +50,7 @@ def refusal(folder):
     return message
 
 
+@pytest.mark.smoke
 def test_a_plain_pipeline_comes_in_without_a_word(plain, capsys):
     config, params = interchange.import_diffusers(str(plain))
     assert config.process == Process()

@@ -1,0 +1,85 @@
+"""What has to work on every Python and every version of what flaxgen stands on; with the tests marked so elsewhere it is
+what `make test-new` runs on the newest of everything."""
+
+import importlib
+import pkgutil
+
+import gan_toy
+import jax
+import jax.numpy as jnp
+import pytest
+import unclip_toy
+from PIL import Image
+
+import flaxgen
+from flaxgen.cli import main, make_parser
+from flaxgen.data import Data
+from flaxgen.nets.classifier import NoisyClassifier
+from flaxgen.nets.mlp import MLP
+from flaxgen.nets.unet import UNet
+from flaxgen.zoo import classifier, diffusion, directory
+
+pytestmark = pytest.mark.smoke
+
+DIGITS = Data(source="digits", image_size=8, channels=1)
+CONFIGS = {
+    "diffusion of pictures": diffusion.Config(
+        seed=0, steps=1, batch_size=4, data=DIGITS,
+        net=UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, attention_resolutions=(),
+                 norm_groups=4),
+    ),
+    "diffusion of points": diffusion.Config(seed=0, steps=1, batch_size=4, data=Data("moons"), net=MLP(2, width=8, depth=1)),
+    "classifier": classifier.Config(
+        seed=0, steps=1, batch_size=4, data=DIGITS,
+        net=NoisyClassifier(num_classes=10, image_size=8, in_channels=1, channels=8, multipliers=(1,), depth=1,
+                            attention_resolutions=(), norm_groups=4, head_channels=4),
+    ),
+    **{f"{name} game": config for name, config in gan_toy.CONFIGS.items() if name != "dcgan"},
+    **{name: config for name, config in unclip_toy.CONFIGS.items() if name != "upsampler_2"},
+}  # fmt: skip
+
+
+def test_every_module_is_imported():
+    names = [module.name for module in pkgutil.walk_packages(flaxgen.__path__, "flaxgen.")]
+    assert len(names) > 100
+    for name in set(names) - {"flaxgen.__main__"}:
+        importlib.import_module(name)
+
+
+def test_these_are_all_families():
+    assert {type(config) for config in CONFIGS.values()} == set(directory.FAMILIES)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_train_step(name):
+    config = CONFIGS[name]
+    family = directory.FAMILIES[type(config)]
+    init, make_train_step = family.make_training(config)
+    batch = {field: jnp.zeros(spec.shape, spec.dtype) for field, spec in family.batch_spec(config).items()}
+
+    def run(key):
+        return make_train_step(None)(init(key), batch, key)
+
+    state, metrics = jax.jit(run)(jax.random.key(0))
+    assert int(state.step) == 1
+    assert jnp.isfinite(metrics["loss"])
+
+
+def test_the_model_that_comes_along_draws(tmp_path):
+    out = tmp_path / "out.png"
+    assert main(["draw", "a red circle", "--num", "1", "--steps", "4", "--out", str(out)]) == 0
+    with Image.open(out) as picture:
+        assert min(picture.size) >= 128
+
+
+def commands():
+    (choices,) = [action.choices for action in make_parser()._actions if action.choices]
+    return list(choices)
+
+
+@pytest.mark.parametrize("arguments", [[], *([name] for name in commands())], ids=" ".join)
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--help"])
+    assert caught.value.code == 0
+    assert "usage: flaxgen" in capsys.readouterr().out
