@@ -1,5 +1,5 @@
-"""What has to work on every Python and every version of what flaxgen stands on; with the tests marked so elsewhere it is
-what `make test-new` runs on the newest of everything."""
+"""What has to work on every Python and with every version of what flaxgen stands on; with the tests marked smoke elsewhere
+it is what `make test-new` runs on the newest of everything."""
 
 import importlib
 import pkgutil
@@ -25,10 +25,12 @@ DIGITS = Data(source="digits", image_size=8, channels=1)
 CONFIGS = {
     "diffusion of pictures": diffusion.Config(
         seed=0, steps=1, batch_size=4, data=DIGITS,
-        net=UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, attention_resolutions=(),
-                 norm_groups=4),
+        net=UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1,
+                 attention_resolutions=(), norm_groups=4),
     ),
-    "diffusion of points": diffusion.Config(seed=0, steps=1, batch_size=4, data=Data("moons"), net=MLP(2, width=8, depth=1)),
+    "diffusion of points": diffusion.Config(
+        seed=0, steps=1, batch_size=4, data=Data("moons"), net=MLP(2, width=8, depth=1)
+    ),
     "classifier": classifier.Config(
         seed=0, steps=1, batch_size=4, data=DIGITS,
         net=NoisyClassifier(num_classes=10, image_size=8, in_channels=1, channels=8, multipliers=(1,), depth=1,

@@ -8,7 +8,7 @@ rule, and the way back is the same rule read from the right.
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 

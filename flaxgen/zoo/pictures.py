@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
+
+Picture: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
 
 SMALLEST_SIDE = 64
 """Images smaller than this are enlarged by a whole factor, so that a grid of 8 x 8 digits can be looked at."""
@@ -20,7 +22,7 @@ BINS = 60
 """Of a histogram."""
 
 
-def grid(images: Shaped[np.ndarray, "N H W C"], columns: int | None = None, gap: int = 2) -> UInt8[np.ndarray, "h w 3"]:
+def grid(images: Shaped[np.ndarray, "N H W C"], columns: int | None = None, gap: int = 2) -> Picture:
     """One picture of N images, uint8 or float in [-1, 1], row by row with white gaps; about square by default."""
     pixels = images if images.dtype == np.uint8 else to_pixels(images)
     count, height, width, channels = pixels.shape
@@ -36,7 +38,7 @@ def grid(images: Shaped[np.ndarray, "N H W C"], columns: int | None = None, gap:
     return canvas
 
 
-def captioned(images: UInt8[np.ndarray, "N H W 3"], captions: Sequence[str], gap: int = 2) -> UInt8[np.ndarray, "h w 3"]:
+def captioned(images: UInt8[np.ndarray, "N H W 3"], captions: Sequence[str], gap: int = 2) -> Picture:
     """A row for each caption, with as many of the images as fall to it; the caption stands above."""
     rows = [grid(part, columns=len(part), gap=gap) for part in np.split(images, len(captions))]
     width, font = rows[0].shape[1], ImageFont.load_default(CAPTION_SIZE)
@@ -53,7 +55,7 @@ def to_pixels(images: Float[np.ndarray, "*any"]) -> UInt8[np.ndarray, "*any"]:
     return np.clip(np.round((images + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
-def beside(left: UInt8[np.ndarray, "h w 3"], right: UInt8[np.ndarray, "H W 3"], gap: int = 24) -> UInt8[np.ndarray, "a b 3"]:
+def beside(left: Picture, right: Picture, gap: int = 24) -> Picture:
     """Two pictures next to each other, aligned at the top."""
     height = max(left.shape[0], right.shape[0])
     canvas = np.full((height, left.shape[1] + gap + right.shape[1], 3), 255, np.uint8)
@@ -62,7 +64,7 @@ def beside(left: UInt8[np.ndarray, "h w 3"], right: UInt8[np.ndarray, "H W 3"], 
     return canvas
 
 
-def histogram(drawn: Float[np.ndarray, "N 1"], real: Float[np.ndarray, "M 1"] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+def histogram(drawn: Float[np.ndarray, "N 1"], real: Float[np.ndarray, "M 1"] | None = None) -> Picture:
     """Densities of drawn numbers over those of real ones."""
     sets = [("real", "0.8", real)] if real is not None else []
     sets.append(("drawn", "tab:blue", drawn))
@@ -76,7 +78,7 @@ def histogram(drawn: Float[np.ndarray, "N 1"], real: Float[np.ndarray, "M 1"] | 
     return _plotted(plot)
 
 
-def scatter(drawn: Float[np.ndarray, "N 2"], real: Float[np.ndarray, "M 2"] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+def scatter(drawn: Float[np.ndarray, "N 2"], real: Float[np.ndarray, "M 2"] | None = None) -> Picture:
     """Drawn points over real ones."""
 
     def plot(axes):
@@ -88,7 +90,7 @@ def scatter(drawn: Float[np.ndarray, "N 2"], real: Float[np.ndarray, "M 2"] | No
     return _plotted(plot)
 
 
-def _plotted(plot: Callable[[Any], None]) -> UInt8[np.ndarray, "h w 3"]:
+def _plotted(plot: Callable[[Any], None]) -> Picture:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -101,7 +103,7 @@ def _plotted(plot: Callable[[Any], None]) -> UInt8[np.ndarray, "h w 3"]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def draw(samples: Shaped[np.ndarray, "N *rest"], real: np.ndarray | None = None) -> UInt8[np.ndarray, "h w 3"]:
+def draw(samples: Shaped[np.ndarray, "N *rest"], real: np.ndarray | None = None) -> Picture:
     """Images as a grid (real ones beside them), points as a scatter plot and numbers as a histogram (over the real
     ones)."""
     if samples.ndim == 2:
@@ -127,7 +129,7 @@ def save(
         raise ValueError(f"--out {path}: expected a name that ends in .png or .npz")
 
 
-def save_png(path: Path, picture: UInt8[np.ndarray, "h w 3"], about: Mapping[str, object]) -> None:
+def save_png(path: Path, picture: Picture, about: Mapping[str, object]) -> None:
     """Writes one picture, with `about` as its text."""
     text = PngInfo()
     for key, value in about.items():
