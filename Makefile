@@ -38,13 +38,13 @@ test-new:
 	$(VENV)-new/bin/python -c "$(VERSIONS)" && \
 	$(VENV)-new/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m smoke
 
-# All fast tests with the oldest versions that setup.cfg allows.
+# All fast tests with the oldest versions that setup.cfg allows, some of which are deprecated by what they stand on.
 test-oldest:
 	rm -rf $(VENV)-oldest && python=$$(sh scripts/find_python.sh $(PYTHON)) && "$$python" -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable ".[dev]"
 	$(VENV)-oldest/bin/python -c "$(VERSIONS)"
-	$(VENV)-oldest/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	$(VENV)-oldest/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile -W default::DeprecationWarning
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

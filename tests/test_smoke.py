@@ -1,5 +1,5 @@
-"""What has to work on every Python and with every version of what flaxgen stands on; with the tests marked smoke elsewhere
-it is what `make test-new` runs on the newest of everything."""
+"""What has to work on every Python and with every version of what flaxgen stands on. `make test-new` runs it on the
+newest of everything, with the tests that are marked smoke elsewhere."""
 
 import importlib
 import pkgutil
