@@ -1,14 +1,24 @@
-"""flaxgen: the JAX/Flax zoo of image generation."""
+"""flaxgen: the JAX/Flax zoo of image generation.
+
+`flaxgen.load().draw("a red circle")` draws with the model that comes along; `flaxgen.load("runs/digits").sample(num=64)`
+with one of your own.
+"""
 
 __version__ = "0.1.0"
+__all__ = ["load"]
 
 
-def load(path, plan=None):
-    """The model in a run or model directory, with its verbs: `flaxgen.load("runs/digits").sample(key, num=64)`.
+def load(model=None, plan=None):
+    """The model in a run or model directory, that comes along under a name ("scenes", the default), or of a Hub id.
 
-    `plan` says on which devices (`flaxgen.parallel.make_plan("mesh")`); by default on one.
+    What can be asked of it are methods: `print(model)` lists them, `help(model.draw)` explains one. `plan` says on which
+    devices it runs (`flaxgen.parallel.make_plan("mesh")`); by default on one.
     """
     # Imported here, so that `import flaxgen` stays light.
-    from flaxgen import zoo
+    from flaxgen import verbs
 
-    return zoo.load(path, plan)
+    return verbs.load(model, plan)
+
+
+def __dir__():
+    return [*__all__, "__version__"]

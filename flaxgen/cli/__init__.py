@@ -1,12 +1,16 @@
-"""The command line: thin shells over `train` and `zoo`. Wrong input is one line and exit code 2."""
+"""The command line: thin shells over `verbs` and requests. Wrong input is one line and exit code 2."""
 
 import argparse
+import difflib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
-from flaxgen.cli import draw, evaluate, gan, runs
+import flaxgen
+from flaxgen.cli import evaluate, requests, runs
 
 DEBUG = "FLAXGEN_DEBUG"
 
@@ -53,10 +57,39 @@ def _leave(parsed, code: int, error: BaseException | None = None) -> None:
     parallel.leave(code)
 
 
-def make_parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and name what was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: error: {message}{self._meant(message)}", file=sys.stderr)
+        raise SystemExit(2)
+
+    def _meant(self, message: str) -> str:
+        """The nearest command or flag to one that is not known."""
+        found = re.search(r"invalid choice: '([^']*)'|unrecognized arguments: (--[^\s=]*)", message)
+        if found is None:
+            return ""
+        wrong = found.group(1) or found.group(2)
+        near = difflib.get_close_matches(wrong, self._known(), n=1)
+        return f": did you mean {near[0]}?" if near else ""
+
+    def _known(self) -> list[str]:
+        names = [name for action in self._actions for name in action.option_strings]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                names += action.choices
+                chosen = [action.choices[word] for word in sys.argv[1:2] if word in action.choices]
+                names += [
+                    name for parser in chosen or action.choices.values() for name in parser._option_string_actions
+                ]
+        return names
+
+
+def make_parser() -> Parser:
     """All commands; each is added by the file that runs it."""
-    parser = argparse.ArgumentParser("flaxgen", description="The JAX/Flax zoo of image generation.")
+    parser = Parser("flaxgen", description="The JAX/Flax zoo of image generation.")
+    parser.add_argument("--version", action="version", version=f"flaxgen {flaxgen.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (draw, evaluate, gan, runs):
+    for module in (requests, evaluate, runs):
         module.add_commands(commands)
     return parser

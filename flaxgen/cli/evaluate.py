@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxgen.cli.options import RUN_OR_MODEL, add_devices, add_processes, add_set, check_seed, make_plan
+from flaxgen.cli.requests import read_request
 
 SOURCES = """\
 SOURCE is a folder of pictures, a folder or glob of .tar shards, or one of the sources that come with flaxgen, `scenes`
@@ -26,6 +27,8 @@ SPELLED = (
     ("allow_shared", "--allow-shared"),
 )
 """What errors of the parts below say, and what it is called here."""
+SETTINGS = ("steps", "sampler", "guidance", "truncation")
+"""What of the settings used is written beside the figures."""
 STRENGTHS = ("guidance", "truncation")
 """Numbers among the results that are no figures."""
 MANY = 10_000
@@ -126,10 +129,10 @@ def _in_words_of_the_command_line() -> Iterator[None]:
 
 
 def _measured(parsed, plan) -> dict[str, Any]:
+    from flaxgen.family.evaluation import Evaluation
+    from flaxgen.measure.evaluate import evaluate
+    from flaxgen.measure.features import make_extractor
     from flaxgen.train import config as configs
-    from flaxgen.zoo.evaluate import evaluate
-    from flaxgen.zoo.evaluation import Evaluation
-    from flaxgen.zoo.features import make_extractor
 
     metrics = tuple(name.strip() for name in parsed.metrics.split(",") if name.strip())
     num = MANY if parsed.num is None else parsed.num
@@ -152,8 +155,8 @@ def _measured(parsed, plan) -> dict[str, Any]:
 
 def _of_sources(parsed, asked, plan):
     """Two sets that lie somewhere."""
-    from flaxgen.zoo.evaluation import CAPTIONS, METRICS
-    from flaxgen.zoo.picture_sets import of_data
+    from flaxgen.family.evaluation import CAPTIONS, METRICS
+    from flaxgen.measure.picture_sets import of_data
 
     captions = any(CAPTIONS in METRICS[name].kept for name in asked.metrics)
     fake = of_data(_data(parsed.fake, None, parsed.set_data), parsed.seed, captions=captions)
@@ -163,68 +166,33 @@ def _of_sources(parsed, asked, plan):
 
 def _of_model(parsed, asked, plan):
     """What a model draws, and the real pictures, where a metric needs them."""
-    from flaxgen import zoo
-    from flaxgen.nets.unet import UNet
-    from flaxgen.zoo import diffusion, gan, unclip
-    from flaxgen.zoo.evaluation import METRICS
-    from flaxgen.zoo.picture_sets import of_data
+    from flaxgen import verbs
+    from flaxgen.family.evaluation import METRICS
+    from flaxgen.measure.picture_sets import of_captions, of_data, of_samples
 
-    model: Any = zoo.load(parsed.model, plan)
-    if isinstance(model, unclip.Model):
-        data, fake, told = _of_unclip(parsed, model)
-    elif isinstance(model, diffusion.Model) and isinstance(model.config.net, UNet):
-        data, fake, told = _of_diffusion(parsed, model)
-    elif isinstance(model, gan.Model) and gan.draws_pictures(model.config):
-        data, fake, told = _of_gan(parsed, model)
+    model: Any = verbs.load(parsed.model, plan)
+    names = ("steps", "sampler", "guidance", "set")
+    given = {name: value for name in names if (value := getattr(parsed, name))}
+    data = _data(parsed.data or OWN, model.data, parsed.set_data)
+    if "sample" in model.verbs and draws_pictures(model):
+        request = read_request(model.verbs["sample"], {**given, "seed": parsed.seed}, f"a {model.kind} model")
+        model.handler(type(request)).check(model.config, request)
+        fake = of_samples(model, request)
+    elif "draw" in model.verbs:
+        asking = {**given, "seed": parsed.seed, "captions": ("any",)}
+        request = read_request(model.verbs["draw"], asking, f"a {model.kind} model")
+        fake = of_captions(model, data, request, parsed.batch)
     else:
-        raise ValueError(f"{parsed.model} draws no pictures by itself: expected a diffusion model of pictures, a GAN, "
-                         "or what `flaxgen compose` makes of an unCLIP's stages")  # fmt: skip
+        raise ValueError(f"{parsed.model} draws no pictures by itself: expected a model that has `sample` or `draw`")
     compares = any(METRICS[name].compares for name in asked.metrics)
     real = of_data(data, parsed.seed) if compares else None
-    return real, fake, {"model": str(parsed.model), "data": parsed.data or OWN, **told}
+    used = {name: value for name, value in model.settings(request).items() if name in SETTINGS}
+    return real, fake, {"model": str(parsed.model), "data": parsed.data or OWN, "step": model.step, **used}
 
 
-def _of_unclip(parsed, model):
-    """What it draws of the captions of the real pictures, which are brought to its size."""
-    from flaxgen.zoo import unclip
-    from flaxgen.zoo.picture_sets import of_unclip
-
-    if parsed.set or parsed.sampler:
-        raise ValueError("--set and --sampler are for diffusion models: an unCLIP takes --steps and --guidance")
-    size, decoder = model.image_size, model.stages.decoder
-    own = dataclasses.replace(decoder.config.data, image_size=size, resize=0, random_crop=False)
-    data, told = _data(parsed.data or OWN, own, parsed.set_data), {"steps": parsed.steps, "guidance": parsed.guidance}
-    told = {name: value for name, value in told.items() if value is not None}
-    fake = of_unclip(model, data, parsed.seed, unclip.Settings(**told), parsed.batch)
-    return data, fake, {"step": decoder.step, **told}
-
-
-def _of_diffusion(parsed, model):
-    """What it draws, all classes in turn."""
-    from flaxgen.train import config as configs
-    from flaxgen.zoo.diffusion.model import check_sampling
-    from flaxgen.zoo.picture_sets import of_model
-
-    given = {"steps": parsed.steps, "sampler": parsed.sampler, "guidance": parsed.guidance}
-    changes = [f"{name}={value}" for name, value in given.items() if value is not None]
-    sampling = configs.override(model.config.sampling, [*parsed.set, *changes])
-    check_sampling(model.config, sampling)
-    told = {"step": model.step} | {name: getattr(sampling, name) for name in given}
-    data = _data(parsed.data or OWN, model.config.data, parsed.set_data)
-    return data, of_model(model, parsed.seed, sampling), told
-
-
-def _of_gan(parsed, model):
-    """What it draws, all classes in turn."""
-    from flaxgen.train import config as configs
-    from flaxgen.zoo.picture_sets import of_model
-
-    for name in ("steps", "sampler", "guidance"):
-        if getattr(parsed, name) is not None:
-            raise ValueError(f"--{name} {getattr(parsed, name)} is for diffusion models: a GAN draws in one step")
-    sampling = configs.override(model.config.sampling, parsed.set)
-    data = _data(parsed.data or OWN, model.config.data, parsed.set_data)
-    return data, of_model(model, parsed.seed, sampling), {"step": model.step, "truncation": sampling.truncation}
+def draws_pictures(model) -> bool:
+    """Whether what it samples are pictures, and not points."""
+    return "image" in model.family.batch_spec(model.config)
 
 
 def _data(named: str, own, changes: list[str]):

@@ -1,8 +1,5 @@
 """What several commands ask for in the same words."""
 
-import warnings
-from pathlib import Path
-
 RUN_OR_MODEL = "a run directory (of `train`) or a model directory (of `export` or `import`)"
 
 
@@ -25,35 +22,6 @@ def add_processes(parser) -> None:
     several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     several.add_argument("--num-processes", type=int, metavar="N")
     several.add_argument("--process-id", type=int, metavar="I")
-
-
-def check_out(out: Path, suffixes: tuple[str, ...] = (".png", ".npz")) -> None:
-    """Raises ValueError or OSError unless pictures can be written there; makes the folders above it."""
-    if out.suffix not in suffixes:
-        raise ValueError(f"--out {out}: expected a name that ends in {' or '.join(suffixes)}")
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a directory: expected the name of a file")
-    out.parent.mkdir(parents=True, exist_ok=True)
-
-
-def check_seed(seed: int) -> None:
-    """Raises ValueError unless JAX tells the seed from all others."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed {seed}: expected 0 to {2**32 - 1}")
-
-
-def read_picture(path: Path, channels: int = 3):
-    """A picture as uint8 [H W C]; raises ValueError or OSError, naming the file, where there is none."""
-    from PIL.Image import DecompressionBombWarning
-
-    from flaxgen.data.decode import decode_image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DecompressionBombWarning)  # decode_image has a limit of its own
-            return decode_image(path.read_bytes(), channels)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def make_plan(parsed):
@@ -79,3 +47,9 @@ def parse_mesh(text: str) -> dict[str, int]:
             raise ValueError(f"--mesh {text}: expected data=N,fsdp=M")
         sizes[name] = int(size)
     return sizes
+
+
+def check_seed(seed: int) -> None:
+    """Raises ValueError unless JAX tells the seed from all others."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed {seed}: expected 0 to {2**32 - 1}")

@@ -10,6 +10,7 @@ from flaxgen.data.digits import Digits
 from flaxgen.data.folder import open_folder
 from flaxgen.data.images import Frame, Images, Stored
 from flaxgen.data.loader import Order, batch_at, batches
+from flaxgen.data.pixels import to_pixels, unit_range
 from flaxgen.data.records import Records, Tfds
 from flaxgen.data.scenes import Scenes
 from flaxgen.data.toys import TOYS, Toy
@@ -28,6 +29,8 @@ __all__ = [
     "batches",
     "open_source",
     "random_transform",
+    "to_pixels",
+    "unit_range",
 ]
 
 
@@ -64,6 +67,8 @@ class Data:
     prefetch: int = 8
 
 
+FREE = frozenset({"path", "threads", "prefetch", "max_broken"})
+"""Fields that may change between two commands of one run."""
 STORED: Mapping[str, Callable[[Data], Stored]] = {
     "digits": lambda data: Digits(data.split),
     "scenes": lambda data: Scenes(data.split, data.seed, data.size, data.resize or data.image_size),

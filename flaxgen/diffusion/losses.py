@@ -1,13 +1,13 @@
 """Training losses. Each is written for a small batch that shares one time and one key; `per_example` gives every
 example its own."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from flaxgen.diffusion.denoise import Prediction, TimeInput, read_output
 from flaxgen.diffusion.vlb import bound_term, check_timesteps
@@ -199,45 +199,3 @@ def check_output(out: Array, noised: Noised, learned_variance: bool) -> None:
             f"the net puts out {out.shape[1:]} where this objective takes {expected[1:]}: a learned variance needs "
             "twice the channels of the data, and a hybrid or variational objective"
         )
-
-
-# What of a batch goes where
-
-
-class Drop(NamedTuple):
-    """With `probability` the fields named in `null` take its values, all of them together; a leaf of `null` has the
-    rank of its field and a leading 1."""
-
-    probability: float
-    null: Mapping[str, Any]
-
-
-def read_batch(field: str = "image", condition: Sequence[str] = (), drops: Sequence[Drop] = ()) -> Inputs:
-    """x0 from `field`, scaled to [-1, 1] if 8-bit; the condition from the fields named, each `Drop` applied with a draw
-    of its own, for guidance without a classifier [Ho22, alg. 1].
-
-    Raises:
-        ValueError: if a probability is out of [0, 1], or a null names no field of the condition.
-    """
-    for drop in drops:
-        if not 0 <= drop.probability <= 1:
-            raise ValueError(f"drop probability={drop.probability} must be between 0 and 1")
-        if unknown := set(drop.null) - set(condition):
-            raise ValueError(f"null of {sorted(unknown)} drops no field of the condition {list(condition)}")
-
-    def inputs(batch, key):
-        told = {name: batch[name] for name in condition}
-        for i, drop in enumerate(drops):
-            dropped = jax.random.bernoulli(jax.random.fold_in(key, i), drop.probability)
-            told |= {
-                name: jnp.where(dropped, jnp.asarray(null, told[name].dtype), told[name])
-                for name, null in drop.null.items()
-            }
-        return unit_range(batch[field]), told
-
-    return inputs
-
-
-def unit_range(x: Shaped[Array, "B ..."]) -> Float[Array, "B ..."]:
-    """8-bit integers to [-1, 1]; floating points as they are, in float32."""
-    return x.astype(jnp.float32) / 127.5 - 1 if x.dtype == jnp.uint8 else x.astype(jnp.float32)

@@ -33,6 +33,16 @@ def fields(kind: type) -> dict[str, Any]:
     return {f.name: f.type for f in dataclasses.fields(kind) if f.init and f.name not in hidden}
 
 
+def types_in(kind: type) -> list[type]:
+    """The config classes that the fields of a config class may hold, at any depth."""
+    found: list[type] = []
+    for annotation in fields(kind).values():
+        for inner in (annotation, *typing.get_args(annotation)):
+            if dataclasses.is_dataclass(inner) and isinstance(inner, type) and inner not in found:
+                found += [one for one in (inner, *types_in(inner)) if one not in found]
+    return found
+
+
 def encode(value: Any, known: Types) -> Any:
     """The config as JSON values: a dataclass becomes its fields beside `type`, its name in `known`; a tuple a list.
 

@@ -2,6 +2,11 @@
 
 import dataclasses
 
+from flaxgen.train.optim import Ema, Optimizer
+
+FREE = frozenset({"steps", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints", "start"})
+"""Fields that may change between two commands of one run."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
@@ -31,3 +36,22 @@ class Run:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value < 2**31:
                 raise ValueError(f"{name}={value!r} is out of range: expected an integer, {lowest} or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GradientRun(Run):
+    """A run that follows the gradient of one loss. `accumulate` splits each batch into that many parts, one after the
+    other: same numbers, less memory.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    optimizer: Optimizer = Optimizer()
+    ema: Ema = Ema()
+    accumulate: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate={self.accumulate}: expected a divisor of batch_size={self.batch_size}")

@@ -10,26 +10,30 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from flaxgen import parallel
-from flaxgen.data import Data, DataError, open_source
+from flaxgen.data import Data, DataError, open_source, unit_range
 from flaxgen.data.tokenize import Tokenizer, read_tokenizer, train_bpe
-from flaxgen.diffusion.losses import unit_range
-from flaxgen.nets.clip import CLIP, TextEncoding, TextTower, VisionTower, contrastive_loss, false_caption_loss
+from flaxgen.family.companions import Cached, Encoder, open_cache
+from flaxgen.family.drawing import batch_for
+from flaxgen.family.extractor import Extractor, rgb
+from flaxgen.family.family import Family
+from flaxgen.family.matching import open_matching
+from flaxgen.family.trained import Files, Trained
+from flaxgen.nets.clip import CLIP, TextEncoding, TextTower, contrastive_loss, false_caption_loss
 from flaxgen.train import optim, state
 from flaxgen.train.config import require
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.train.run import Run
-from flaxgen.types import Experiment, Loss, Params, PRNGKey, Source
+from flaxgen.types import Loss, Params, PRNGKey, Source
 from flaxgen.weights import store
-from flaxgen.zoo import files
-from flaxgen.zoo.diffusion.model import batch_for
-from flaxgen.zoo.files import Files
-from flaxgen.zoo.matching import open_matching
 
 TOKENIZER = "tokenizer.json"
-FILE_NAMES = (TOKENIZER,)
+TEXT = ("text_embedding", "text_hidden", "text_mask", "text_ids")
+FIELDS = ("image_embedding", *TEXT)
+"""What other models read of an example: float32 [D], float32 [D], float16 [L W] (float32 outside a cache), bool [L] and
+int32 [L]."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Vocabulary:
         require(self.captions >= 1, f"captions={self.captions}: expected 1 or more")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config(Run):
     """A CLIP run; a batch is what every caption is told apart in, so larger is better. `normalise` brings embeddings
     that other stages are given to length sqrt(D), that of a D-dimensional Gaussian; Karlo takes them as they come.
@@ -72,12 +76,6 @@ class Config(Run):
         require(self.false_captions >= 0, f"false_captions={self.false_captions}: expected 0 (none) or more")
         require(self.false_weight >= 0, f"false_weight={self.false_weight}: expected 0 or more")
         require(self.encode_batch >= 1, f"encode_batch={self.encode_batch}: expected 1 or more")
-
-
-TYPES = {"Clip": Config} | {
-    kind.__name__: kind for kind in (Data, CLIP, VisionTower, TextTower, Vocabulary, Optimizer, Ema)
-}
-"""All that may appear in such a config.json."""
 
 
 class Tokenized:
@@ -169,8 +167,8 @@ def make_loss(config: Config, axis_name: str | None) -> Loss:
     return loss
 
 
-def make_training(config: Config):
-    """`init(key)` and `make_step(axis_name)` of the run."""
+def make_training(config: Config, files: Files):
+    """`init(key)` and `make_step(axis_name)` of a run, whose loss is that of the whole batch."""
     tx, ema_decay = optim.make_optimizer(config.optimizer, config.steps), optim.make_ema_decay(config.ema)
 
     def make_step(axis_name: str | None):
@@ -214,17 +212,14 @@ def make_tokenizer(config: Config, found: Files) -> Tokenizer:
     return Tokenizer(found[TOKENIZER].decode())
 
 
-def build(config: Config, found: Files) -> Experiment:
-    """The run.
+def open_tokenized(family: Family, config: Config, files: Files) -> Source:
+    """The pictures of the data with their captions as tokens.
 
     Raises:
-        ValueError: if the data cannot be read, has no captions, or does not fit the net.
+        ValueError: if the data cannot be read, have no captions, or do not fit the net.
     """
-    init, make_step = make_training(config)
-    jax.eval_shape(init, jax.random.key(0))
     source = open_matching(config.data, {"image": image_shape(config), "text": ()}, 0)
-    tokenized = Tokenized(source, make_tokenizer(config, found), config.false_captions)
-    return Experiment(init, make_step, tokenized, tuple(batch_spec(config)))
+    return Tokenized(source, make_tokenizer(config, files), config.false_captions)
 
 
 @functools.lru_cache(maxsize=8)
@@ -237,23 +232,18 @@ def compiled_encoder(net: Hashable, method: str, plan: parallel.Plan):
     return plan.compile_map(encode)
 
 
-@dataclass(frozen=True)
-class Model:
-    """A trained CLIP and what can be done with it."""
+class Model(Trained):
+    """A trained CLIP."""
 
     config: Config
-    params: Params
-    step: int
-    plan: parallel.Plan
-    found: Files
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """From captions to tokens."""
-        return make_tokenizer(self.config, self.found)
+        return make_tokenizer(self.config, self.files)
 
     @functools.cached_property
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What tells this CLIP from others: a hash of its weights in half precision, in which it may be shipped."""
         digest = hashlib.sha256()
         with np.errstate(over="ignore"):
@@ -305,19 +295,106 @@ class Model:
         better = [len(np.unique(names[row > limit])) for row, limit in zip(cosines, own, strict=True)]
         return float(np.mean(np.asarray(better) < k))
 
+    # What other families are given of pictures and captions
+
+    @property
+    def extractor(self) -> Extractor:
+        """The image embedding, as the net gives it; pictures of another size are resized as `encode_image` does."""
+        net, shape = self.config.net, self.image_shape
+
+        def apply(params, inputs):
+            pixels = unit_range(rgb(inputs["image"]))
+            if pixels.shape[1:] != shape:
+                pixels = jnp.clip(jax.image.resize(pixels, (len(pixels), *shape), "bicubic"), -1, 1)
+            outputs = {"features": cast(Array, net.apply({"params": params}, pixels, method="encode_image"))}
+            if "ids" in inputs:
+                encoded = cast(Any, net.apply({"params": params}, inputs["ids"], inputs["mask"], method="encode_text"))
+                outputs["text"] = encoded.embedding
+            return outputs
+
+        def tokenize(captions):
+            tokens = self.tokenizer(captions)
+            return {"ids": np.asarray(tokens.ids), "mask": np.asarray(tokens.mask)}
+
+        return Extractor(f"clip:{self.fingerprint}", self.params, apply, tokenize=tokenize)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[H W C] of what the image tower sees."""
+        return image_shape(self.config)
+
+    def text_fields(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
+        """What other models are given of captions, [N ...]: the fields TEXT."""
+        captions = list(captions)
+        tokens, encoded = self.tokenizer(captions), self.encode_text(captions)
+        return {
+            "text_embedding": np.asarray(encoded.embedding, np.float32),
+            "text_hidden": np.asarray(encoded.hidden, np.float32),
+            "text_mask": tokens.mask,
+            "text_ids": tokens.ids,
+        }
+
+    def empty_text(self) -> dict[str, np.ndarray]:
+        """The text fields of the empty caption, each without a batch axis."""
+        return {name: value[0] for name, value in self.text_fields([""]).items()}
+
+    @property
+    def encoder(self) -> Encoder:
+        """This CLIP as a companion: what priors and decoders are trained on."""
+        size = self.image_shape[0]
+
+        def see(data: Data) -> Data:
+            return replace(data, image_size=size, channels=3, resize=0, random_crop=False, flip=False)
+
+        def encode(examples: Sequence[Mapping[str, Any]]) -> Mapping[str, np.ndarray]:
+            image = self.encode_image(np.stack([example["image"] for example in examples]))
+            text = self.text_fields([example["text"] for example in examples])
+            half = {"text_hidden": text["text_hidden"].astype(np.float16)}
+            return {"image_embedding": image.astype(np.float32), **text, **half}
+
+        needs = {"text": "set data.caption_field"}
+        return Encoder("CLIP", self.fingerprint, FIELDS, encode, see, self.empty_text, needs)
+
 
 def _unit(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
+    def cached(self, data: Data, cache: str) -> "Embeddings":
+        """The embeddings of all examples of `data`, in a folder below `cache` ("": below this CLIP's own directory).
 
-def load(path: str | Path, plan: parallel.Plan | None = None) -> Model:
-    """The CLIP in a run or model directory.
+        Raises:
+            ValueError: if the data cannot be read, or have no captions.
+        """
+        return Embeddings(*open_cache(self.encoder, data, Path(cache or Path(self.name) / "embeddings")))
 
-    Raises:
-        ValueError: if there is none.
-    """
-    directory = Path(path)
-    config, step = files.read_config(directory, TYPES, Config)
-    params, step = files.read_weights(directory, functools.partial(init_params, config), step)
-    found = files.read_files(directory, FILE_NAMES)
-    return Model(config, params, step, plan or parallel.make_plan("jit"), found)
+
+class Embeddings(Cached):
+    """Cached embeddings, as a source of FIELDS."""
+
+    def check_widths(self, net: Any, context: int) -> None:
+        """Raises ValueError unless a stage's net, for captions of `context` tokens, fits these embeddings. A net with a
+        text tower of its own reads tokens, and its hidden states may be of any width."""
+        dim, (length, width) = self.first("image_embedding", 1).shape[1], self.empty["text_hidden"].shape
+        own = getattr(net, "text", None) is not None
+        for field, ours, theirs in (
+            ("net.embedding_dim", net.embedding_dim, dim),
+            ("net.text_dim", net.text_dim, net.text_dim if own else width),
+            ("context", context, length),
+        ):
+            require(ours == theirs, f"{field}={ours} does not fit this CLIP, expected {theirs}")
+
+
+FAMILY = Family(
+    name="clip",
+    config=Config,
+    init_params=init_params,
+    batch_spec=batch_spec,
+    make_training=make_training,
+    open_source=open_tokenized,
+    prepare=prepare,
+    files=(TOKENIZER,),
+    model=Model,
+    extract=lambda model: model.extractor,
+    instead="embeds pictures and captions and draws nothing: draw with the unCLIP that `flaxgen compose` makes of it "
+    "and the other stages",
+)

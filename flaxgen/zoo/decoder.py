@@ -4,7 +4,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,27 +13,26 @@ from jaxtyping import Array, Float
 
 from flaxgen import parallel
 from flaxgen.data import Data
-from flaxgen.diffusion import losses
 from flaxgen.diffusion.edit import inpaint
 from flaxgen.diffusion.samplers import ddim_inversion, sample
-from flaxgen.nets.clip import TextTower
+from flaxgen.family import sheets
+from flaxgen.family.batches import Drop, read_batch
+from flaxgen.family.companions import Joined, check_companion, load_companion
+from flaxgen.family.denoising import Objective, check_objective, make_apply, make_denoising_loss, make_net_bind
+from flaxgen.family.drawing import batch_for, draw_many
+from flaxgen.family.family import Family
+from flaxgen.family.matching import open_matching
+from flaxgen.family.process import Process, make_schedule
+from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, make_grid, threshold, walk
+from flaxgen.family.trained import Files, Trained
 from flaxgen.nets.decoder import Decoder
-from flaxgen.nets.unet import UNet
-from flaxgen.train import optim, state
 from flaxgen.train.config import require
-from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.train.run import Run
-from flaxgen.types import Condition, Experiment, Loss, Params, PRNGKey
-from flaxgen.zoo import embeddings, pictures
-from flaxgen.zoo.diffusion import Objective, Sampling
-from flaxgen.zoo.diffusion.drawing import Strengths, Subject, draw_many, guided, make_grid, threshold, walk
-from flaxgen.zoo.diffusion.model import batch_for
-from flaxgen.zoo.diffusion.training import make_denoising_loss, make_net_bind
-from flaxgen.zoo.files import Files
-from flaxgen.zoo.matching import open_matching
-from flaxgen.zoo.process import Process, make_schedule
+from flaxgen.train.optim import Optimizer
+from flaxgen.train.run import GradientRun
+from flaxgen.types import Condition, Loss, Params, PRNGKey, Source
+from flaxgen.zoo.clip import FAMILY as CLIP
 
-FILE_NAMES = (embeddings.CLIP_FILE,)
+CLIP_FILE = "clip.json"
 INVERSIONS = 4
 """How often inversion improves its guess of each step: at 25 steps a picture then comes back within a level or two."""
 RESAMPLES = 4
@@ -41,8 +40,8 @@ RESAMPLES = 4
 Task = Literal["draw", "redraw", "invert", "inpaint"]
 
 
-@dataclass(frozen=True)
-class Config(Run):
+@dataclass(frozen=True, kw_only=True)
+class Config(GradientRun):
     """A decoder's run, on pictures of `data` and their embeddings by the CLIP in the directory `clip`, kept in `cache`
     ("": there); captions have `context` tokens. The image embedding is hidden from the share `image_dropout` of the
     examples, the caption from `text_dropout`, for guidance without a classifier. `embedding_noise` is the largest
@@ -60,8 +59,6 @@ class Config(Run):
     text_dropout: float = 0.5
     embedding_noise: float = 0.0
     optimizer: Optimizer = Optimizer(name="adamw", learning_rate=1.2e-4)
-    ema: Ema = Ema()
-    accumulate: int = 1
     sampling: Sampling = Sampling(steps=50, guidance=4.0)
 
     def __post_init__(self):
@@ -73,17 +70,7 @@ class Config(Run):
             not (self.data.flip or self.data.random_crop),
             "data.flip and data.random_crop change a picture but not its embedding: set both false",
         )
-        learned, loss = self.net.unet.learned_variance, self.objective.loss
-        require(
-            loss == "variational" or learned == (loss == "hybrid"),
-            f"objective.loss={loss} with net.unet.learned_variance={learned}: hybrid needs one, mse cannot train it",
-        )
-
-
-TYPES = {"UnclipDecoder": Config} | {
-    kind.__name__: kind for kind in (Data, Decoder, UNet, TextTower, Process, Objective, Optimizer, Ema, Sampling)
-}
-"""All that may appear in such a config.json."""
+        check_objective(self.objective, self.process, self.net.unet.learned_variance, "net.unet")
 
 
 def image_shape(config: Config) -> tuple[int, int, int]:
@@ -92,8 +79,8 @@ def image_shape(config: Config) -> tuple[int, int, int]:
     return (unet.image_size, unet.image_size, unet.in_channels)
 
 
-def told(config: Config) -> tuple[str, ...]:
-    """What of an example the net is told."""
+def condition_fields(config: Config) -> tuple[str, ...]:
+    """What of an example the net reads beside the picture."""
     text = "text_hidden" if config.net.text is None else "text_ids"
     return ("image_embedding", "text_embedding", text, "text_mask")
 
@@ -109,35 +96,36 @@ def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
         "text_ids": ((context,), jnp.int32),
         "text_mask": ((context,), jnp.bool_),
     }
-    fields = ("image", *told(config))
+    fields = ("image", *condition_fields(config))
     return {name: jax.ShapeDtypeStruct((config.batch_size, *kinds[name][0]), kinds[name][1]) for name in fields}
 
 
-def apply_net(config: Config, params: Params, x, time, condition: Condition, dropout_key: PRNGKey | None) -> Array:
-    """The net's output; with a key it trains, and drops out."""
-    rngs = {} if dropout_key is None else {"dropout": dropout_key}
-    given: dict[str, Any] = {"text_hidden": None, **condition}
-    if given["text_hidden"] is not None:
-        given["text_hidden"] = given["text_hidden"].astype(jnp.float32)
-    return cast(Array, config.net.apply({"params": params}, x, time, **given, train=dropout_key is not None, rngs=rngs))
+def _read(condition: Condition) -> dict[str, Any]:
+    """The net's keywords; hidden states are kept in half precision, and a net with a text tower of its own has none."""
+    hidden = condition.get("text_hidden")
+    return {**condition, "text_hidden": None if hidden is None else hidden.astype(jnp.float32)}
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:
     """Fresh parameters."""
     spec = batch_spec(config)
     given: dict[str, Any] = {"text_hidden": None}
-    given |= {name: jnp.zeros((1, *spec[name].shape[1:]), spec[name].dtype) for name in told(config)}
+    given |= {name: jnp.zeros((1, *spec[name].shape[1:]), spec[name].dtype) for name in condition_fields(config)}
     return config.net.init(key, jnp.zeros((1, *image_shape(config))), jnp.ones(1), **given)["params"]
 
 
-def make_loss(config: Config, empty: Mapping[str, Any]) -> Loss:
+def make_loss(config: Config, files: Files) -> Loss:
     """The denoising loss, with image embedding and caption hidden each by a draw of its own."""
+    if files:
+        empty = {name: value[None] for name, value in open_embeddings(config).empty.items()}
+    else:
+        empty = {k: np.zeros((1, *v.shape[1:]), v.dtype) for k, v in batch_spec(config).items() if k != "image"}
     no_image, no_text = {"has_image": np.zeros(1, bool)}, {"has_text": np.zeros(1, bool)}
     if not config.net.null_text:
-        no_text = {name: empty[name] for name in told(config)[1:]}
-    drops = [losses.Drop(config.image_dropout, no_image), losses.Drop(config.text_dropout, no_text)]
-    fields = (*told(config), "has_image", *(("has_text",) if config.net.null_text else ()))
-    read = losses.read_batch("image", fields, drops)
+        no_text = {name: empty[name] for name in condition_fields(config)[1:]}
+    drops = [Drop(config.image_dropout, no_image), Drop(config.text_dropout, no_text)]
+    fields = (*condition_fields(config), "has_image", *(("has_text",) if config.net.null_text else ()))
+    read = read_batch("image", fields, drops)
 
     def inputs(batch, key):
         given = {**batch, "has_image": jnp.ones(1, bool), "has_text": jnp.ones(1, bool)}
@@ -147,7 +135,7 @@ def make_loss(config: Config, empty: Mapping[str, Any]) -> Loss:
             given["image_embedding"] = noised
         return read(given, key)
 
-    apply, learned = functools.partial(apply_net, config), config.net.unet.learned_variance
+    learned, apply = config.net.unet.learned_variance, make_apply(config.net, _read)
     return make_denoising_loss(config.process, config.objective, learned, apply, inputs)
 
 
@@ -159,71 +147,62 @@ def noise_embedding(embedding: Float[Array, "B D"], key: PRNGKey, largest: float
     return (embedding + std * jax.random.normal(noise_key, embedding.shape)) * jax.lax.rsqrt(1 + std**2)
 
 
-def make_training(config: Config, empty: Mapping[str, Any] | None = None):
-    """`init(key)` and `make_step(axis_name)` of the run; without the `empty` caption (text fields with a batch axis of
-    1) its step is good for its shapes only."""
-    if empty is None:
-        empty = {k: np.zeros((1, *v.shape[1:]), v.dtype) for k, v in batch_spec(config).items() if k != "image"}
-    return state.make_training(
-        functools.partial(init_params, config),
-        make_loss(config, empty),
-        optim.make_optimizer(config.optimizer, config.steps),
-        ema_decay=optim.make_ema_decay(config.ema),
-        accumulate=config.accumulate,
-    )
-
-
 def prepare(config: Config, found: Files) -> Files:
     """The name of the CLIP.
 
     Raises:
         ValueError: if it is not there, or not the one that the run began with.
     """
-    return embeddings.check_clip(found, embeddings.load_clip(config.clip).fingerprint)
+    return check_companion(CLIP_FILE, found, "CLIP", load_companion(CLIP, config.clip).fingerprint)
 
 
-def build(config: Config, found: Files) -> Experiment:
-    """The run.
+def open_embeddings(config: Config) -> Any:
+    """The embeddings of the data by the run's CLIP.
 
     Raises:
         ValueError: if the CLIP or the data cannot be read, or do not fit the net.
     """
-    cached = embeddings.open_embeddings(config.clip, config.data, config.cache)
-    embeddings.check_widths(config.net, config.context, cached)
-    empty = {name: value[None] for name, value in cached.empty.items()}
-    init, make_step = make_training(config, empty)
-    jax.eval_shape(init, jax.random.key(0))
+    source = load_companion(CLIP, config.clip).cached(config.data, config.cache)
+    source.check_widths(config.net, config.context)
+    return source
+
+
+def open_joined(family: Family, config: Config, files: Files) -> Source:
+    """The pictures of the data with their embeddings."""
+    cached = open_embeddings(config)
     images = open_matching(config.data, {"image": image_shape(config)}, 0)
-    source = embeddings.Joined((images, lambda example: {"image": example["image"]}), (cached, dict))
-    here = parallel.jit_plan()
+    return Joined((images, lambda example: {"image": example["image"]}), (cached, dict))
 
-    def preview(state, key):
-        shown = [cached[i] for i in range(min(config.sampling.batch, len(cached)))]
-        condition = {name: np.stack([example[name] for example in shown]) for name in told(config)}
-        drawn = Model(config, state.ema_params, 0, here, found).draw(condition, key, empty=empty)
-        return pictures.grid(drawn)
 
-    return Experiment(init, make_step, source, tuple(batch_spec(config)), preview)
+def preview(model: "Model", key: PRNGKey) -> np.ndarray:
+    """What a run draws of the first examples now."""
+    config, cached = model.config, open_embeddings(model.config)
+    shown = [cached[i] for i in range(min(config.sampling.batch, len(cached)))]
+    condition = {name: np.stack([example[name] for example in shown]) for name in condition_fields(config)}
+    empty = {name: value[None] for name, value in cached.empty.items()}
+    return sheets.grid(model.generate(condition, key, empty=empty))
 
 
 def make_draw(config: Config, kind: Sampling, task: Task) -> Callable[[Mapping, Mapping], Float[Array, "H W C"]]:
     """One picture of what `inputs` say, from fresh noise ("draw") or from the noise `x_T` ("redraw"); the noise that
     a picture `image` would come from ("invert"); or `image` [-1, 1] with what `mask` [H W 1] leaves free drawn anew
-    ("inpaint"). Its first argument is as `Model.given` makes it."""
+    ("inpaint"). Its first argument is as `Model.generate` makes it."""
     schedule, unet = make_schedule(config.process), config.net.unet
-    bind = make_net_bind(config.process, unet.learned_variance, functools.partial(apply_net, config))
-    names = (*told(config), "has_image", *(("has_text",) if config.net.null_text else ()))
+    bind = make_net_bind(config.process, unet.learned_variance, make_apply(config.net, _read))
+    names = (*condition_fields(config), "has_image", *(("has_text",) if config.net.null_text else ()))
 
-    def draw(given, inputs):
+    def draw(arguments, inputs):
         condition = {name: inputs[name][None] for name in names}
 
         def null(condition):
             nothing = {"has_image": jnp.zeros(1, bool)}
-            nothing |= {"has_text": jnp.zeros(1, bool)} if config.net.null_text else given["empty"]
+            nothing |= {"has_text": jnp.zeros(1, bool)} if config.net.null_text else arguments["empty"]
             return {**condition, **nothing}
 
         subject = Subject(schedule, config.process.timesteps, image_shape(config), bind, null)
-        strengths = Strengths(given["params"], given["guidance"], given["rescale"], given["interval"], given["eta"])
+        strengths = Strengths(
+            arguments["params"], arguments["guidance"], arguments["rescale"], arguments["interval"], arguments["eta"]
+        )
         denoise = guided(subject, kind, strengths, condition)
         if task == "invert":
             grid = make_grid(subject, kind)[::-1]
@@ -232,9 +211,9 @@ def make_draw(config: Config, kind: Sampling, task: Task) -> Callable[[Mapping, 
         if task == "inpaint":
             known, mask = inputs["image"][None], inputs["mask"][None]
             edit = functools.partial(inpaint, schedule=schedule, known=known, mask=mask, resamples=RESAMPLES)
-            return walk(subject, kind, given["eta"], denoise, inputs["key"], edit=edit)[0]
+            return walk(subject, kind, arguments["eta"], denoise, inputs["key"], edit=edit)[0]
         x_T = inputs["x_T"][None] if task == "redraw" else None
-        return walk(subject, kind, given["eta"], denoise, inputs["key"], x_T=x_T)[0]
+        return walk(subject, kind, arguments["eta"], denoise, inputs["key"], x_T=x_T)[0]
 
     return draw
 
@@ -245,17 +224,12 @@ def compiled_draw(config: Config, kind: Sampling, task: Task, plan: parallel.Pla
     return plan.compile_map(jax.vmap(make_draw(config, kind, task), (None, 0)))
 
 
-@dataclass(frozen=True)
-class Model:
-    """A trained decoder; `plan` says on which devices it runs."""
+class Model(Trained):
+    """A trained decoder."""
 
     config: Config
-    params: Params
-    step: int
-    plan: parallel.Plan
-    found: Files
 
-    def draw(
+    def generate(
         self,
         condition: Mapping[str, np.ndarray],
         key: PRNGKey,
@@ -264,7 +238,7 @@ class Model:
         sampling: Sampling | None = None,
         task: Task = "draw",
     ) -> Float[np.ndarray, "N H W C"]:
-        """A picture [-1, 1] for each row of the condition, as `make_draw` says; what is given beside the image
+        """A picture [-1, 1] for each row of the condition, as `make_draw` says; what there is beside the image
         embedding and the caption's fields depends on the task. `has_image` and `has_text` [N] hide one or the other;
         `empty` are the text fields of the empty caption, [1 ...].
 
@@ -280,14 +254,32 @@ class Model:
         batch = batch_for(num, chosen.batch, self.plan.devices)
         ones = np.ones(num, bool)
         inputs = {"has_image": ones, "has_text": ones, **condition}
-        given = {
+        arguments = {
             "params": self.params,
-            "empty": {name: empty[name] for name in told(self.config)[1:]},
+            "empty": {name: empty[name] for name in condition_fields(self.config)[1:]},
             "guidance": chosen.guidance,
             "rescale": chosen.rescale,
             "interval": chosen.interval,
             "eta": chosen.eta,
         }
         draw = compiled_draw(self.config, replace(chosen.kind(), batch=batch), task, self.plan)
-        drawn = draw_many(draw, given, key, inputs, num=num, batch=batch)
+        drawn = draw_many(draw, arguments, key, inputs, num=num, batch=batch)
         return drawn if task == "invert" else np.clip(drawn, -1, 1)
+
+
+FAMILY = Family(
+    name="decoder",
+    type_name="UnclipDecoder",
+    config=Config,
+    init_params=init_params,
+    batch_spec=batch_spec,
+    make_loss=make_loss,
+    open_source=open_joined,
+    prepare=prepare,
+    files=(CLIP_FILE,),
+    free=frozenset({"sampling", "clip", "cache"}),
+    preview=preview,
+    model=Model,
+    instead="draws from CLIP embeddings alone: draw with the unCLIP that `flaxgen compose` makes of it and the other "
+    "stages",
+)

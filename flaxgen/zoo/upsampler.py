@@ -4,7 +4,7 @@ condition."""
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,24 +12,27 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flaxgen import parallel
-from flaxgen.data import Data
-from flaxgen.diffusion import degrade, losses
+from flaxgen.data import Data, to_pixels
+from flaxgen.diffusion import degrade
 from flaxgen.diffusion.edit import inpaint
 from flaxgen.diffusion.samplers import sample
 from flaxgen.diffusion.tiles import tiled_bind
+from flaxgen.family import sheets
+from flaxgen.family.batches import read_batch
+from flaxgen.family.denoising import Objective, make_apply, make_denoising_loss, make_net_bind
+from flaxgen.family.drawing import batch_for, draw_many
+from flaxgen.family.family import Family
+from flaxgen.family.matching import real_examples
+from flaxgen.family.pictures import Pictures
+from flaxgen.family.process import Process, make_schedule
+from flaxgen.family.requests import Upscale
+from flaxgen.family.sampling import Sampling, Subject, make_grid, make_sampler, threshold, walk
+from flaxgen.family.trained import Files, Handler, Progress, Trained
 from flaxgen.nets.unet import UNet
-from flaxgen.train import optim, state
 from flaxgen.train.config import require
-from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.train.run import Run
-from flaxgen.types import Bind, Condition, Experiment, Loss, Params, PRNGKey
-from flaxgen.zoo import pictures
-from flaxgen.zoo.diffusion import Objective, Sampling
-from flaxgen.zoo.diffusion.drawing import Subject, draw_many, make_grid, make_sampler, threshold, walk
-from flaxgen.zoo.diffusion.model import batch_for
-from flaxgen.zoo.diffusion.training import make_denoising_loss, make_net_bind
-from flaxgen.zoo.matching import open_matching, real_examples
-from flaxgen.zoo.process import Process, make_schedule
+from flaxgen.train.optim import Optimizer
+from flaxgen.train.run import GradientRun
+from flaxgen.types import Bind, Loss, Params, PRNGKey
 
 SHOWN = 16
 DEGRADE: dict[str, Callable[[Float[Array, "h w C"], PRNGKey], Float[Array, "h w C"]]] = {
@@ -40,8 +43,8 @@ DEGRADE: dict[str, Callable[[Float[Array, "h w C"], PRNGKey], Float[Array, "h w 
 """What is done to the small pictures in training; with `blur` and `bsr` the net learns not to trust them too far."""
 
 
-@dataclass(frozen=True)
-class Config(Run):
+@dataclass(frozen=True, kw_only=True)
+class Config(GradientRun):
     """An upsampler's run. Its net sees pictures of `data` (crops of them, with `data.random_crop`) and their means over
     `factor` x `factor` pixels, degraded as `degrade` says and with noise of a level up to `noise_level` in t, which a
     net with `noise_level` is told; in drawing the level is `draw_noise_level`.
@@ -59,8 +62,6 @@ class Config(Run):
     process: Process = Process(schedule="cosine")
     objective: Objective = Objective()
     optimizer: Optimizer = Optimizer(name="adamw", learning_rate=1.2e-4)
-    ema: Ema = Ema()
-    accumulate: int = 1
     tile: int = 256
     overlap: int = 64
     last_step: bool = False
@@ -91,26 +92,10 @@ class Config(Run):
         )
 
 
-TYPES = {"Upsampler": Config} | {
-    kind.__name__: kind for kind in (Data, UNet, Process, Objective, Optimizer, Ema, Sampling)
-}
-"""All that may appear in such a config.json."""
-
-
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a batch as the loader gives it."""
     size = config.data.image_size or config.net.image_size
     return {"image": jax.ShapeDtypeStruct((config.batch_size, size, size, config.net.in_channels), jnp.uint8)}
-
-
-def apply_net(config: Config, params: Params, x, time, condition: Condition, dropout_key: PRNGKey | None) -> Array:
-    """The net's output; with a key it trains, and drops out."""
-    rngs = {} if dropout_key is None else {"dropout": dropout_key}
-    low_res, level = condition["low_res"], condition.get("level")
-    train = dropout_key is not None
-    return cast(
-        Array, config.net.apply({"params": params}, x, time, low_res=low_res, level=level, train=train, rngs=rngs)
-    )
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:
@@ -128,10 +113,10 @@ def init_params(config: Config, key: PRNGKey) -> Params:
     return {"net": init(first_key), "last": init(last_key)}
 
 
-def make_loss(config: Config) -> Loss:
+def make_loss(config: Config, files: Files) -> Loss:
     """The denoising loss of pictures, given what was made of them."""
     schedule = make_schedule(config.process)
-    read = losses.read_batch("image")
+    read = read_batch("image")
 
     def inputs(batch, key):
         x0, _ = read(batch, key)
@@ -142,45 +127,15 @@ def make_loss(config: Config) -> Loss:
         level = jax.random.uniform(level_key, maxval=config.noise_level)
         return x0, {"low_res": degrade.noise_augment(schedule, low, noise_key, level)[None], "level": level[None]}
 
-    apply = functools.partial(apply_net, config)
+    apply = make_apply(config.net)
     return make_denoising_loss(config.process, config.objective, config.net.learned_variance, apply, inputs)
 
 
-def make_training(config: Config):
-    """`init(key)` and `make_step(axis_name)` of the run.
-
-    Raises:
-        ValueError: if it would have to train a net for the last step.
-    """
-    require(not config.last_step, "last_step=True: the net of the last step is imported, and not trained here")
-    return state.make_training(
-        functools.partial(init_params, config),
-        make_loss(config),
-        optim.make_optimizer(config.optimizer, config.steps),
-        ema_decay=optim.make_ema_decay(config.ema),
-        accumulate=config.accumulate,
-    )
-
-
-def build(config: Config) -> Experiment:
-    """The run.
-
-    Raises:
-        ValueError: if the data cannot be read, or do not fit the net.
-    """
-    init, make_step = make_training(config)
-    spec = batch_spec(config)
-    jax.eval_shape(make_step(None), jax.eval_shape(init, jax.random.key(0)), spec, jax.random.key(0))
-    source = open_matching(config.data, {"image": spec["image"].shape[1:]}, 0)
-    here = parallel.jit_plan()
-
-    def preview(state, key):
-        real = real_examples(config.data, "image", SHOWN)
-        small = np.asarray(shrink(real / np.float32(127.5) - 1, config.factor))
-        drawn = Model(config, state.ema_params, 0, here).upsample(small, key)
-        return pictures.beside(pictures.grid(drawn), pictures.grid(real))
-
-    return Experiment(init, make_step, source, tuple(spec), preview)
+def preview(model: "Model", key: PRNGKey) -> np.ndarray:
+    """Enlarged pictures beside those that they were made smaller from."""
+    real = real_examples(model.config.data, "image", SHOWN)
+    small = np.asarray(shrink(real / np.float32(127.5) - 1, model.config.factor))
+    return sheets.beside(sheets.grid(model.upsample(small, key)), sheets.grid(real))
 
 
 def shrink(images: Float[Array, "N H W C"] | np.ndarray, factor: int) -> Float[Array, "N h w C"]:
@@ -193,7 +148,7 @@ def make_draw(config: Config, kind: Sampling, shape: tuple[int, int, int], keeps
     """The picture [H W C] of `shape` for `inputs`: its key and its small picture `low_res`, [-1, 1]; with `keeps` also
     a picture `image` of that shape, which stays where `mask` [H W 1] is 1."""
     process, schedule = config.process, make_schedule(config.process)
-    make_bind = make_net_bind(process, config.net.learned_variance, functools.partial(apply_net, config))
+    make_bind = make_net_bind(process, config.net.learned_variance, make_apply(config.net))
 
     def bind_params(params: Params) -> Bind:
         return tiled_bind(make_bind(params), tile=config.tile, overlap=config.overlap)
@@ -231,14 +186,10 @@ def compiled_draw(config: Config, kind: Sampling, shape: tuple[int, int, int], k
     return plan.compile_map(jax.vmap(make_draw(config, kind, shape, keeps), (None, 0)))
 
 
-@dataclass(frozen=True)
-class Model:
-    """A trained upsampler; `plan` says on which devices it runs."""
+class Model(Trained):
+    """A trained upsampler."""
 
     config: Config
-    params: Params
-    step: int
-    plan: parallel.Plan
 
     def upsample(
         self,
@@ -266,3 +217,26 @@ class Model:
         draw = compiled_draw(self.config, replace(chosen, batch=batch), shape, keep is not None, self.plan)
         inputs = {"low_res": np.asarray(images, np.float32), **(keep or {})}
         return np.clip(draw_many(draw, self.params, key, inputs, num=num, batch=batch), -1, 1)
+
+
+def draw_larger(model: Model, request: Upscale, progress: Progress) -> Pictures:
+    """A picture `factor` times as large."""
+    progress("sampling")
+    small = np.repeat(request.image.pixels[None] / np.float32(127.5) - 1, request.num, 0)
+    return Pictures(to_pixels(model.upsample(small, jax.random.key(request.seed))))
+
+
+FAMILY = Family(
+    name="upsampler",
+    config=Config,
+    init_params=init_params,
+    batch_spec=batch_spec,
+    make_loss=make_loss,
+    free=frozenset({"sampling"}),
+    is_trainable=lambda config: not config.last_step,
+    preview=preview,
+    model=Model,
+    requests={Upscale: Handler(draw_larger)},
+    instead="enlarges pictures (`flaxgen upscale`), and draws none of its own: draw with the unCLIP that `flaxgen "
+    "compose` makes of it and the other stages",
+)

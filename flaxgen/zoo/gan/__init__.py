@@ -1,30 +1,7 @@
 """Generators against discriminators: the game of 2014, DCGAN, WGAN-GP and StyleGAN2-ADA are configs of it."""
 
-from flaxgen.zoo.gan.config import (
-    TYPES,
-    Augmentation,
-    Config,
-    HalfLife,
-    Regularizers,
-    Sampling,
-    batch_spec,
-    draws_pictures,
-)
-from flaxgen.zoo.gan.model import Model, build
-from flaxgen.zoo.gan.training import init_params, make_training, parameters
+from flaxgen.zoo.gan.config import Augmentation, Config, HalfLife, Regularizers, Sampling
+from flaxgen.zoo.gan.family import FAMILY
+from flaxgen.zoo.gan.model import Model
 
-__all__ = [
-    "TYPES",
-    "Augmentation",
-    "Config",
-    "HalfLife",
-    "Model",
-    "Regularizers",
-    "Sampling",
-    "batch_spec",
-    "build",
-    "draws_pictures",
-    "init_params",
-    "make_training",
-    "parameters",
-]
+__all__ = ["FAMILY", "Augmentation", "Config", "HalfLife", "Model", "Regularizers", "Sampling"]

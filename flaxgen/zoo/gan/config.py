@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from flaxgen.data import Data
+from flaxgen.family.evaluation import Periodic, check_every
+from flaxgen.family.process import choose
 from flaxgen.gan.augment import PIPES, POLICIES
 from flaxgen.gan.losses import LOSSES
 from flaxgen.nets import dcgan, gan_mlp, stylegan2, stylegan2_discriminator
 from flaxgen.train.config import require
 from flaxgen.train.optim import Optimizer
 from flaxgen.train.run import Run
-from flaxgen.zoo.evaluation import Periodic, check_every
-from flaxgen.zoo.process import choose
 
 ADAM = Optimizer(learning_rate=2e-3, beta1=0.0, beta2=0.99, clip=0.0)
 """NVlabs' [Karras20b]: no momentum, no clipping."""
@@ -104,7 +104,7 @@ class Sampling:
         return replace(self, truncation=1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config(Run):
     """A run of a generator against a discriminator. A step reads `batch_size` examples, on `d_steps` equal parts of
     which the discriminator makes a step each; the generator makes one, with as many latents as a part has. Styles of
@@ -146,8 +146,7 @@ class Config(Run):
         return self.generator
 
 
-TYPES = {
-    "Gan": Config,
+TYPE_NAMES = {
     "StyleGAN2": stylegan2.Generator,
     "StyleGAN2Discriminator": stylegan2_discriminator.Discriminator,
     "DCGAN": dcgan.Generator,
@@ -155,8 +154,8 @@ TYPES = {
     "GanMLP": gan_mlp.Generator,
     "GanMLPDiscriminator": gan_mlp.Discriminator,
     "GanSampling": Sampling,
-} | {kind.__name__: kind for kind in (Data, Optimizer, Regularizers, HalfLife, Augmentation, Periodic)}
-"""All that may appear in such a config.json."""
+}
+"""What nested types are called in a config.json."""
 
 
 def _check_nets(config: Config) -> None:
@@ -166,7 +165,7 @@ def _check_nets(config: Config) -> None:
     require(
         generator.num_classes == discriminator.num_classes,
         f"generator.num_classes={generator.num_classes} and discriminator.num_classes={discriminator.num_classes}: "
-        "both are told the same label, set them alike",
+        "both read the same label, set them alike",
     )
     require(
         not (config.regularizers.lines and isinstance(discriminator, dcgan.Discriminator))
@@ -201,17 +200,19 @@ def _shape(net) -> tuple[int, ...]:
     return (net.image_size, net.image_size, net.channels)
 
 
-def batch_fields(config: Config) -> tuple[str, ...]:
-    """Which fields of an example are trained on: what is drawn first, then the label."""
-    data = "image" if draws_pictures(config) else "point"
-    return (data, "label") if config.generator.num_classes else (data,)
-
-
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of a batch as the loader gives it."""
-    shape = example_shape(config)
-    kinds = {"image": (shape, jnp.uint8), "point": (shape, jnp.float32), "label": ((), jnp.int32)}
-    return {
-        field: jax.ShapeDtypeStruct((config.batch_size, *kinds[field][0]), kinds[field][1])
-        for field in batch_fields(config)
-    }
+    """Shapes and dtypes of a batch as the loader gives it: what is drawn first, then the label."""
+    size = config.batch_size
+    field, dtype = ("image", jnp.uint8) if draws_pictures(config) else ("point", jnp.float32)
+    spec = {field: jax.ShapeDtypeStruct((size, *example_shape(config)), dtype)}
+    return spec | ({"label": jax.ShapeDtypeStruct((size,), jnp.int32)} if config.generator.num_classes else {})
+
+
+def check_sampling(config: Config, sampling: Sampling) -> None:
+    """Raises ValueError unless these settings can draw from such a model."""
+    styled = has_styles(config)
+    require(
+        styled or sampling.truncation == 1,
+        f"truncation={sampling.truncation} needs a generator with a w, such as StyleGAN2, and this one has none",
+    )
+    require(styled or sampling.noise == "constant", f"noise={sampling.noise} is of StyleGAN2, and this one has none")

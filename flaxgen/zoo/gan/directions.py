@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from flaxgen import parallel
+from flaxgen.family.drawing import batch_for, draw_many
 from flaxgen.nets import dcgan, gan_mlp
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
-from flaxgen.zoo.diffusion.drawing import draw_many
-from flaxgen.zoo.diffusion.model import batch_for
 from flaxgen.zoo.gan.config import Config, has_styles
 from flaxgen.zoo.gan.latents import MAPPED, Latents, check_draws_pictures, find_latents, layer_mask, synthesize
 from flaxgen.zoo.gan.model import Model

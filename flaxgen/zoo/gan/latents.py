@@ -11,13 +11,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from flaxgen import parallel
 from flaxgen.diffusion.interpolate import slerp
+from flaxgen.family import sheets
+from flaxgen.family.drawing import announced, batch_for, draw_many, finished, title
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
-from flaxgen.zoo import pictures
-from flaxgen.zoo.diffusion.drawing import announced, draw_many, finished
-from flaxgen.zoo.diffusion.model import batch_for
-from flaxgen.zoo.gan.config import Config, draws_pictures, example_shape, has_styles
-from flaxgen.zoo.gan.model import Model, check_sampling
+from flaxgen.zoo.gan.config import Config, check_sampling, draws_pictures, example_shape, has_styles
+from flaxgen.zoo.gan.model import Model
 from flaxgen.zoo.gan.training import make_latents
 
 MAPPED = 1024
@@ -49,8 +48,8 @@ def compiled_map(config: Config, plan: parallel.Plan):
     latents = make_latents(config)
     generator: Any = config.generator
 
-    def find(given, inputs):
-        variables, truncation, key = given
+    def find(arguments, inputs):
+        variables, truncation, key = arguments
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, inputs["number"])
         z = latents(jax.vmap(lambda key: jax.random.split(key)[0])(keys))
         if not has_styles(config):
@@ -71,8 +70,7 @@ def compiled_synthesize(config: Config, batch: int, plan: parallel.Plan):
             return generator.apply(variables, inputs["codes"], method="synthesize")
         return generator.apply(variables, inputs["codes"], inputs["condition"].get("label"))
 
-    shape = " x ".join(map(str, (batch, *example_shape(config))))
-    return announced(plan.compile_map(synthesize), f"{shape}, on {plan.devices} {jax.default_backend()} device(s)")
+    return announced(plan.compile_map(synthesize), title(plan, batch, example_shape(config)))
 
 
 def find_latents(
@@ -83,7 +81,7 @@ def find_latents(
     label: int | None = None,
     truncation: float | None = None,
 ) -> Latents:
-    """What `model.sample(key, ...)` makes the pictures of these numbers of; `label` and `truncation` are as there.
+    """What `model.generate(key, ...)` makes the pictures of these numbers of; `label` and `truncation` are as there.
 
     Raises:
         ValueError: if a value is out of range or not for this model.
@@ -102,8 +100,8 @@ def find_latents(
         labels = number % classes if label is None else np.full_like(number, label)
     inputs = {"number": number, "condition": {} if labels is None else {"label": labels}}
     batch = batch_for(len(number), MAPPED, model.plan.devices)
-    given = (model.params, np.float32(truncation), key)
-    found = draw_many(compiled_map(config, model.plan), given, key, inputs, num=len(number), batch=batch)
+    arguments = (model.params, np.float32(truncation), key)
+    found = draw_many(compiled_map(config, model.plan), arguments, key, inputs, num=len(number), batch=batch)
     if not has_styles(config):
         return Latents(found, labels)
     count, width = found.shape
@@ -225,7 +223,7 @@ def mixing_rows(model: Model, a: Latents, b: Latents, layers: range) -> Float[np
 
 def show_rows(rows: Float[np.ndarray, "R N H W C"]) -> UInt8[np.ndarray, "h w 3"]:
     """One picture of them."""
-    return pictures.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
+    return sheets.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
 
 
 def _draw_rows(model: Model, latents: Latents, rows: int) -> Float[np.ndarray, "R N H W C"]:

@@ -12,11 +12,11 @@ from flax import traverse_util
 from jaxtyping import Array, Float, UInt8
 
 from flaxgen import parallel
+from flaxgen.data import unit_range
 from flaxgen.data.transforms import center_crop, resize_short_side
-from flaxgen.diffusion.losses import unit_range
+from flaxgen.family.extractor import Extractor
 from flaxgen.train.config import require
 from flaxgen.types import Params, PRNGKey, Scalar
-from flaxgen.zoo.features import Extractor
 from flaxgen.zoo.gan.config import Config, example_shape, has_styles
 from flaxgen.zoo.gan.latents import Latents, check_draws_pictures, find_latents
 from flaxgen.zoo.gan.model import Model

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from flaxgen.diffusion.losses import unit_range
+from flaxgen.data import unit_range
+from flaxgen.family.trained import Files
 from flaxgen.gan.augment import PIPES, diff_augment, make_augment
 from flaxgen.gan.controller import update_controller
 from flaxgen.gan.losses import LOSSES
@@ -21,7 +22,7 @@ from flaxgen.train import optim
 from flaxgen.train.config import require
 from flaxgen.train.optim import Optimizer
 from flaxgen.types import Keys, Params, PRNGKey, TrainStep
-from flaxgen.zoo.gan.config import Augmentation, Config, Regularizers, batch_fields, example_shape, has_styles
+from flaxgen.zoo.gan.config import Augmentation, Config, Regularizers, batch_spec, example_shape, has_styles
 
 DCGAN = dcgan.Generator | dcgan.Discriminator
 W_DECAY = 0.995
@@ -48,7 +49,7 @@ def parameters(config: Config) -> Params:
     return {"generator": generator["params"], "discriminator": discriminator["params"]}
 
 
-def make_training(config: Config):
+def make_training(config: Config, files: Files):
     """`init(key)` and `make_step(axis_name)` of the run."""
     rules = make_rules(config)
 
@@ -136,11 +137,11 @@ def _augment(config: Augmentation, shape: tuple[int, ...]) -> Augment | None:
 def make_game(config: Config, axis_name: str | None) -> Game:
     """The nets as functions; the discriminator's statistics of a batch are those of all devices of `axis_name`."""
     generator, discriminator = (_spread(net, axis_name) for net in (config.generator, config.discriminator))
-    field, *told = batch_fields(config)
+    field, *conditions = batch_spec(config)
 
     def read(batch):
         examples = unit_range(batch[field]) if field == "image" else batch[field]
-        return examples, batch["label"] if told else None
+        return examples, batch["label"] if conditions else None
 
     game = Game(
         read=read,
@@ -160,8 +161,8 @@ def _spread(net: Any, axis_name: str | None) -> Any:
 
 def _apply(net: Any, variables: Variables, inputs: Array, label: Array | None) -> Any:
     """The net as in training, which leaves its buffers alone."""
-    told: dict[str, Any] = {"train": True} if isinstance(net, DCGAN) else {}
-    return net.apply(variables, inputs, label, **told)
+    mode: dict[str, Any] = {"train": True} if isinstance(net, DCGAN) else {}
+    return net.apply(variables, inputs, label, **mode)
 
 
 def _tracker(net: Any):

@@ -1,4 +1,4 @@
-"""What a prior's run is, as plain values, and the files that belong to a prior beside its weights."""
+"""What a prior's run is, as plain values, and the statistics of embeddings that belong to a prior beside its weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,26 +10,28 @@ import safetensors
 import safetensors.numpy
 
 from flaxgen.data import Data
+from flaxgen.family.companions import Cached, check_companion, load_companion
+from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
+from flaxgen.family.trained import Files
 from flaxgen.nets.ar_prior import ARPrior
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.tokens.quantise import fit_quantiser
 from flaxgen.train.config import require
-from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.train.run import Run
-from flaxgen.zoo import embeddings
-from flaxgen.zoo.diffusion import Objective, Sampling
-from flaxgen.zoo.files import Files
-from flaxgen.zoo.process import Process
+from flaxgen.train.optim import Optimizer
+from flaxgen.train.run import GradientRun
+from flaxgen.zoo.clip import FAMILY as CLIP
 
 STATISTICS = "statistics.safetensors"
-FILE_NAMES = (STATISTICS, embeddings.CLIP_FILE)
+CLIP_FILE = "clip.json"
 FITTED = 100_000
 """Embeddings that the statistics are taken of, at most."""
 TEXT = ("text_embedding", "text_hidden", "text_mask")
 
 
-@dataclass(frozen=True)
-class Config(Run):
+@dataclass(frozen=True, kw_only=True)
+class Config(GradientRun):
     """A prior's run, on the embeddings of `data` by the CLIP in the directory `clip`, kept in `cache` ("": there).
 
     A `DiffusionPrior` follows `process`, `objective` and `sampling`. An `ARPrior` draws its codes at `temperature` from
@@ -45,8 +47,6 @@ class Config(Run):
     process: Process = Process(schedule="cosine", prediction="x0")
     objective: Objective = Objective(condition_dropout=0.1)
     optimizer: Optimizer = Optimizer(name="adamw", learning_rate=1.1e-4, weight_decay=6.02e-2)
-    ema: Ema = Ema()
-    accumulate: int = 1
     sampling: Sampling = Sampling(sampler="ddpm", steps=25, grid="linspace", limit=10.0, guidance=4.0)
     candidates: int = 2
     temperature: float = 1.0
@@ -62,12 +62,6 @@ class Config(Run):
             f"objective.loss={self.objective.loss} with process.timesteps={self.process.timesteps}: a prior is trained "
             "in table time with objective.loss=mse",
         )
-
-
-TYPES = {"Prior": Config} | {
-    kind.__name__: kind for kind in (Data, DiffusionPrior, ARPrior, Process, Objective, Optimizer, Ema, Sampling)
-}
-"""All that may appear in such a config.json."""
 
 
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
@@ -87,16 +81,27 @@ def prepare(config: Config, found: Files) -> Files:
     Raises:
         ValueError: if the CLIP is not there, is not the one found, or does not fit the net.
     """
-    named = embeddings.check_clip(found, embeddings.load_clip(config.clip).fingerprint)
+    clip = load_companion(CLIP, config.clip)
+    named = check_companion(CLIP_FILE, found, "CLIP", clip.fingerprint)
     if STATISTICS in found:
         return {**found, **named}
-    source = embeddings.open_embeddings(config.clip, config.data, config.cache)
-    embeddings.check_widths(config.net, config.net.context, source)
+    source = open_embeddings(config)
     fitted = _fit(config, source) | {f"empty_{name}": source.empty[name] for name in TEXT}
     return {STATISTICS: safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in fitted.items()}), **named}
 
 
-def _fit(config: Config, source: embeddings.Embeddings) -> dict[str, np.ndarray]:
+def open_embeddings(config: Config) -> Cached:
+    """The embeddings of the data by the run's CLIP.
+
+    Raises:
+        ValueError: if the CLIP or the data cannot be read, or do not fit the net.
+    """
+    source = load_companion(CLIP, config.clip).cached(config.data, config.cache)
+    source.check_widths(config.net, config.net.context)
+    return source
+
+
+def _fit(config: Config, source: Cached) -> dict[str, np.ndarray]:
     """What turns embeddings into what the net works on: mean and deviation, or principal components and buckets."""
     image = source.first("image_embedding", FITTED)
     if isinstance(config.net, ARPrior):
@@ -132,7 +137,7 @@ def read_statistics(found: Files) -> dict[str, np.ndarray]:
 
 
 def empty_text(statistics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The text fields of the empty caption, with a batch axis of 1: what a prior is told when it is told nothing.
+    """The text fields of the empty caption, with a batch axis of 1: the condition that says nothing.
 
     Raises:
         ValueError: if it was imported without the CLIP that encodes it.

@@ -1,0 +1,191 @@
+"""What another model says of every example of a data set, computed once and kept on disk: CLIP embeddings of pictures and
+captions, latents, codes, states of text encoders.
+
+A cache has one folder for each SHARD examples, with a memory-mapped array a field. Every process makes its share of the
+shards; a run that was stopped resumes at the first missing one.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from flaxgen import parallel
+from flaxgen.data import Data, open_source
+from flaxgen.family.family import Family
+from flaxgen.family.trained import Files
+from flaxgen.train.config import require
+from flaxgen.types import Source
+
+SHARD = 4096
+EMPTY = "empty.npz"
+NOT_IDENTITY = ("threads", "prefetch", "label_field", "max_broken")
+"""Fields of `Data` that change nothing of what is computed."""
+Fields = Mapping[str, np.ndarray]
+
+
+class Encoder(NamedTuple):
+    """A model as a function of examples: `encode(examples)` gives each of `fields` for all of them, [N ...].
+
+    `fingerprint` tells it from others, `see(data)` is how it reads pictures, and `empty` what it says of the empty
+    caption, or {}. `needs` names fields of an example and what to do where they lack.
+    """
+
+    name: str
+    fingerprint: str
+    fields: tuple[str, ...]
+    encode: Callable[[Sequence[Mapping[str, Any]]], Fields]
+    see: Callable[[Data], Data] = lambda data: data
+    empty: Callable[[], Fields] = dict
+    needs: Mapping[str, str] = {}
+
+
+class Cached:
+    """The `length` examples of a cache, as a source of the encoder's fields; `empty` are those of the empty caption."""
+
+    def __init__(self, folder: Path, fields: tuple[str, ...], length: int):
+        self._shards = [
+            {name: np.load(folder / _name(i) / f"{name}.npy", mmap_mode="r") for name in fields}
+            for i in range(_count(length))
+        ]
+        self._fields, self._length = fields, length
+        with np.load(folder / EMPTY) as stored:
+            self.empty = dict(stored)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        shard, row = divmod(index, SHARD)
+        return {name: np.array(self._shards[shard][name][row]) for name in self._fields}
+
+    def first(self, field: str, num: int) -> np.ndarray:
+        """The field of the first `num` examples."""
+        parts = [shard[field] for shard in self._shards[: -(-num // SHARD)]]
+        return np.concatenate(parts)[:num]
+
+
+class Joined:
+    """The fields of several sources of one length side by side, each read by a function of its own."""
+
+    def __init__(self, *parts: tuple[Source, Callable[[Mapping[str, Any]], Mapping[str, Any]]]):
+        self._parts = parts
+        self.broken = getattr(parts[0][0], "broken", {})
+
+    def __len__(self) -> int:
+        return len(self._parts[0][0])
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        return {name: value for source, read in self._parts for name, value in read(source[index]).items()}
+
+
+@functools.lru_cache(maxsize=2)
+def load_companion(family: Family, path: str) -> Any:
+    """The model of that family that a stage is trained with.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    name = family.name
+    require(bool(path), f"{name} is not set: train a {name} first and name its run with --set {name}=DIR")
+    return family.load(path)
+
+
+def check_companion(encoder_file: str, files: Files, name: str, fingerprint: str) -> Files:
+    """The small file `encoder_file` of a stage, which has to name the companion of this fingerprint.
+
+    Raises:
+        ValueError: if the stage was trained with another one.
+    """
+    if encoder_file in files:
+        known = _read_fingerprint(encoder_file, files[encoder_file], name)
+        require(
+            known == fingerprint,
+            f"this stage was trained with the {name} {known}, this one is {fingerprint}: use the one it was trained "
+            "with",
+        )
+    return {encoder_file: (json.dumps({"fingerprint": fingerprint}) + "\n").encode()}
+
+
+def _read_fingerprint(file: str, content: bytes, name: str) -> str:
+    try:
+        known = json.loads(content)["fingerprint"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        known = None
+    if not isinstance(known, str):
+        raise ValueError(f"{file} is damaged: expected the fingerprint of a {name}")
+    return known
+
+
+def open_cache(encoder: Encoder, data: Data, root: Path) -> tuple[Path, tuple[str, ...], int]:
+    """Computes what the encoder says of all examples of `data`, as far as it is not in a folder below `root` yet; what
+    `Cached` is made of.
+
+    Raises:
+        ValueError: if the data lack a field that it needs.
+    """
+    seen = encoder.see(data)
+    folder = root / _key(encoder.fingerprint, seen)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = open_source(seen)
+    rows = [range(i * SHARD, min((i + 1) * SHARD, len(source))) for i in range(_count(len(source)))]
+    mine = range(parallel.process_index(), len(rows), parallel.process_count())
+    missing = [i for i in mine if not _is_whole(folder / _name(i), encoder.fields, len(rows[i]))]
+    with ThreadPoolExecutor(max(1, data.threads)) as readers:
+        for i in tqdm(missing, f"{encoder.name} embeddings", unit="shard", disable=not missing):
+            examples = list(readers.map(source.__getitem__, rows[i]))
+            for field, way_out in encoder.needs.items():
+                require(field in examples[0], f"data.source={data.source} has no {field}: {way_out}")
+            _write(folder / _name(i), encoder.fields, encoder.encode(examples))
+    if parallel.process_index() == 0 and not (folder / EMPTY).is_file():
+        partial = folder / f"{os.getpid()}.{EMPTY}"
+        np.savez(partial, allow_pickle=False, **encoder.empty())
+        os.replace(partial, folder / EMPTY)
+    parallel.agree(0)
+    lacking = [i for i in range(len(rows)) if not _is_whole(folder / _name(i), encoder.fields, len(rows[i]))]
+    require(not lacking, f"{folder} lacks {len(lacking)} of {len(rows)} shards: put it where all processes can read it")
+    return folder, encoder.fields, len(source)
+
+
+def _write(folder: Path, names: tuple[str, ...], fields: Fields) -> None:
+    """A shard whole or not at all; another run may be writing it too."""
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for name in names:
+        np.save(partial / f"{name}.npy", fields[name])
+    try:
+        os.replace(partial, folder)
+    except OSError:  # something is there
+        length = len(fields[names[0]])
+        shutil.rmtree(partial if _is_whole(folder, names, length) else folder)
+        if partial.is_dir():
+            os.replace(partial, folder)
+
+
+def _is_whole(folder: Path, names: tuple[str, ...], length: int) -> bool:
+    """Whether a shard is there, with so many examples; where data were added, the last one has too few."""
+    first = folder / f"{names[0]}.npy"
+    return first.is_file() and len(np.load(first, mmap_mode="r")) == length
+
+
+def _count(length: int) -> int:
+    return -(-length // SHARD)
+
+
+def _name(shard: int) -> str:
+    return f"{shard:06d}"
+
+
+def _key(fingerprint: str, data: Data) -> str:
+    """Names a cache by what its numbers follow from."""
+    identity = {k: v for k, v in vars(data).items() if k not in NOT_IDENTITY}
+    return hashlib.sha256(json.dumps([fingerprint, identity], sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,99 @@
+"""What every denoising model shares: the objective it is trained by, its net as a function, its denoiser."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from flax import linen as nn
+from jaxtyping import Array
+
+from flaxgen.diffusion import losses, weighting
+from flaxgen.diffusion.denoise import make_bind
+from flaxgen.family.process import Process, choose, make_prediction, make_schedule, make_time_input
+from flaxgen.train.config import require
+from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised: the weighted square error ("mse") or, in table time, "hybrid" (with a learned variance) or
+    "variational". `times` says which times are trained on. `condition_dropout` is the share of examples whose condition
+    is hidden, for classifier-free guidance; the last row of a net's label table then stands for "no label"."""
+
+    loss: Literal["mse", "hybrid", "variational"] = "mse"
+    weight: str = "simple"
+    times: str = "table"
+    condition_dropout: float = 0.0
+
+    def __post_init__(self):
+        choose("weight", self.weight, weighting.WEIGHTS)
+        choose("times", self.times, weighting.TIME_SAMPLING)
+        require(
+            0 <= self.condition_dropout < 1, f"condition_dropout={self.condition_dropout}: expected a share in [0, 1)"
+        )
+
+
+def check_objective(objective: Objective, process: Process, learned_variance: bool, net: str = "net") -> None:
+    """Raises ValueError unless the loss is for such a process and for a net with or without a learned variance."""
+    loss, times = objective.loss, objective.times
+    require(
+        loss == "variational" or learned_variance == (loss == "hybrid"),
+        f"objective.loss={loss} with {net}.learned_variance={learned_variance}: hybrid needs one, mse cannot train it",
+    )
+    require(
+        process.timesteps > 0 or (loss == "mse" and times != "table"),
+        f"objective.loss={loss} with objective.times={times} needs a table, and process.timesteps=0 is continuous: "
+        "set objective.loss=mse and objective.times=uniform, log_normal or logit_normal",
+    )
+
+
+def make_apply(net: nn.Module, read: Callable[[Condition], Mapping[str, Any]] = dict) -> losses.Apply:
+    """The net as a function (params, x, time, condition, dropout_key) -> output; with a key it trains, and drops out.
+
+    `read` makes of a condition the net's keywords.
+    """
+
+    def apply(params: Params, x, time, condition: Condition, dropout_key: PRNGKey | None) -> Array:
+        rngs = {} if dropout_key is None else {"dropout": dropout_key}
+        train = dropout_key is not None
+        return cast(Array, net.apply({"params": params}, x, time, **read(condition), train=train, rngs=rngs))
+
+    return apply
+
+
+def make_denoising_loss(
+    process: Process, objective: Objective, learned_variance: bool, apply: losses.Apply, inputs: losses.Inputs
+) -> Loss:
+    """The loss that process and objective name, of a net and of what it reads."""
+    schedule, prediction = make_schedule(process), make_prediction(process)
+    variance = "learned" if learned_variance else "large"
+    weights = {**weighting.WEIGHTS, "edm": weighting.edm(process.sigma_data)}
+    objectives = {
+        "mse": lambda: losses.weighted_mse(prediction, weights[objective.weight]),
+        "hybrid": lambda: losses.hybrid(schedule, prediction, process.timesteps),
+        "variational": lambda: losses.variational(schedule, prediction, process.timesteps, variance),
+    }
+    return losses.per_example(
+        losses.denoising_loss(
+            apply,
+            schedule,
+            prediction,
+            make_time_input(process),
+            sample_time=weighting.TIME_SAMPLING[objective.times](schedule, process.timesteps),
+            objective=objectives[objective.loss](),
+            inputs=inputs,
+        )
+    )
+
+
+def make_net_bind(process: Process, learned_variance: bool, apply: losses.Apply) -> Callable[[Params], Bind]:
+    """From parameters to a denoiser that waits for its condition."""
+    schedule, prediction, time_input = make_schedule(process), make_prediction(process), make_time_input(process)
+
+    def bind(params: Params) -> Bind:
+        def net(x, time, condition):
+            return apply(params, x, time, condition, None)
+
+        return make_bind(net, schedule, prediction, time_input, learned_variance=learned_variance)
+
+    return bind

@@ -1,0 +1,93 @@
+"""Drawing many examples by one compiled program: keys by number, equal batches, labels, what is said of compiling."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from flaxgen import parallel
+from flaxgen.train.config import require
+from flaxgen.types import Condition, PRNGKey
+
+
+def draw_many(
+    compiled: Callable, params: PyTree, key: PRNGKey, inputs: PyTree, *, num: int, batch: int, first: int = 0
+) -> Any:
+    """`compiled(params, {"key": ..., **inputs})` for `num` examples in equal batches, the last one filled up; leaves of
+    `inputs` and of the result have a leading axis of `num`. Their keys are those of the numbers from `first` on."""
+    count = -(-num // batch) * batch
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
+    filled = jax.tree.map(lambda x: jnp.concatenate([x, jnp.repeat(x[-1:], count - num, 0)]), dict(inputs))
+    rows = [slice(start, start + batch) for start in range(0, count, batch)]
+    parts = [compiled(params, jax.tree.map(lambda x: x[row], {"key": keys, **filled})) for row in rows]  # noqa: B023
+    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:num], *parts)
+
+
+def numbered(num: int | range) -> range:
+    """The numbers of the pictures to draw, the first `num` or those given.
+
+    Raises:
+        ValueError: if there are none, or they do not follow one after the other.
+    """
+    numbers = range(num) if isinstance(num, int) else num
+    require(len(numbers) >= 1 and numbers.step == 1, f"num={len(numbers)}: expected 1 or more, one after the other")
+    return numbers
+
+
+def batch_for(num: int, largest: int, devices: int) -> int:
+    """How many to draw at once: a power of two, so that few programs are compiled, and a multiple of the devices."""
+    size = min(2 ** (num - 1).bit_length(), largest)
+    return -(-size // devices) * devices
+
+
+def choose_labels(classes: int, label: int | None, numbers: range) -> Condition:
+    """The label for each of the pictures of these numbers, or all classes in turn; nothing where there are no classes.
+
+    Raises:
+        ValueError: if the label is not one of the classes.
+    """
+    require(label is None or classes > 0, f"label={label}: this model knows no classes")
+    if not classes:
+        return {}
+    require(label is None or 0 <= label < classes, f"label={label}: expected a class from 0 to {classes - 1}")
+    return {
+        "label": jnp.arange(numbers.start, numbers.stop) % classes if label is None else jnp.full(len(numbers), label)
+    }
+
+
+def finished(drawn: np.ndarray, pictures: bool) -> np.ndarray:
+    """What was drawn; pictures are clipped to [-1, 1].
+
+    Raises:
+        FloatingPointError: if it is not finite.
+    """
+    if not np.isfinite(drawn).all():
+        raise FloatingPointError("the samples are not finite: the model is broken, or is not what its config says")
+    return np.clip(drawn, -1, 1) if pictures else drawn
+
+
+def title(plan: parallel.Plan, batch: int, shape: tuple[int, ...], what: str = "") -> str:
+    """What is compiled, in words."""
+    size = " x ".join(map(str, (batch, *shape)))
+    return ", ".join(filter(None, (what, size, f"on {plan.devices} {jax.default_backend()} device(s)")))
+
+
+def announced(draw: Callable, title: str) -> Callable:
+    """Says what the first call compiles for, and how long it took."""
+    calls = iter([True])
+
+    def run(*arguments):
+        if not next(calls, False):
+            return draw(*arguments)
+        print(f"compiling {title} ...", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        result = jax.block_until_ready(draw(*arguments))
+        print(f"compiled and drew the first batch in {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+        return result
+
+    return run

@@ -1,0 +1,148 @@
+"""The verbs that several families share; a family adds fields of its own by inheriting."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from flaxgen.data import to_pixels
+from flaxgen.family.matching import SHOWN_POINTS, real_examples
+from flaxgen.family.pictures import Pictures
+from flaxgen.family.request import Request, option, picture, positional
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Request):
+    """Draw samples."""
+
+    verb: ClassVar[str] = "sample"
+    examples: ClassVar[tuple[str, ...]] = ("flaxgen sample runs/digits --num 64 --class 3 --out grid.png",)
+    out: ClassVar[str] = "samples.png"
+    model_first: ClassVar[bool] = True
+
+    num: int = option(64, "how many", least=1)
+    label: int | None = option(None, "the class to draw", least=0, default_text="all in turn", flag="class LABEL")
+    first: int = option(0, "number of the first: `--first 64` goes on after 64", least=0)
+    set: tuple[str, ...] = option((), "override, such as eta=0.5 (the model's `sampling` fields)", flag="set KEY=VALUE")
+    beside_data: bool = option(False, "put real examples beside the drawn ones")
+    data: str | None = option(None, "where these are", default_text="where they were in training", flag="data DIR")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.data is not None and not self.beside_data:
+            raise ValueError(f"data={self.data} says where the data of beside_data are: give both or none")
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the samples."""
+        return range(self.first, self.first + self.num)
+
+
+def sampled(model: Any, request: Sample, drawn: np.ndarray) -> Pictures:
+    """What was drawn, float in [-1, 1] or points, as pictures; with real ones beside them where that is asked for.
+
+    Raises:
+        ValueError, OSError: if there are no real ones.
+    """
+    are_points = drawn.ndim == 2
+    beside = _real(model, request, are_points) if request.beside_data else None
+    return Pictures(drawn if are_points else to_pixels(drawn), beside=beside)
+
+
+def _real(model: Any, request: Sample, are_points: bool) -> np.ndarray:
+    data = model.config.data if request.data is None else replace(model.config.data, path=request.data)
+    try:
+        if are_points:
+            return real_examples(data, "point", SHOWN_POINTS)
+        return real_examples(data, "image", request.num)
+    except (ValueError, OSError) as error:
+        reason = str(error).replace("--set data.path=DIR", "--data DIR")
+        raise ValueError(f"beside_data: {reason}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw(Request):
+    """Draw what captions say."""
+
+    verb: ClassVar[str] = "draw"
+    examples: ClassVar[tuple[str, ...]] = (
+        'flaxgen draw "a red circle above a blue square" --num 4 --seed 0 --out out.png',
+        'flaxgen draw "a red circle" "one big yellow triangle" --guidance 3 --candidates 4 --out sheet.png',
+    )
+
+    captions: tuple[str, ...] = positional("what to draw; several give a row each", metavar="caption")
+    num: int = option(4, "how many pictures of each caption", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vary(Request):
+    """Draw variations of a picture."""
+
+    verb: ClassVar[str] = "vary"
+    examples: ClassVar[tuple[str, ...]] = (
+        "flaxgen vary image.png --num 8 --out out.png",
+        "flaxgen vary image.png --invert --eta 0.5 --candidates 2 --out out.png",
+    )
+
+    image: Any = picture("the picture; its middle square is varied")
+    num: int = option(8, "how many", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blend(Request):
+    """Draw pictures between two."""
+
+    verb: ClassVar[str] = "blend"
+    examples: ClassVar[tuple[str, ...]] = ("flaxgen blend a.png b.png --num 7 --out out.png",)
+
+    a: Any = picture("the first picture")
+    b: Any = picture("the last picture")
+    num: int = option(7, "how many, both included; 1 is the one in the middle", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit(Request):
+    """Move a picture from one caption towards another."""
+
+    verb: ClassVar[str] = "edit"
+    examples: ClassVar[tuple[str, ...]] = (
+        'flaxgen edit image.png --from "a red circle" --to "a green square" --out out.png',
+    )
+
+    image: Any = picture("the picture; its middle square is edited")
+    caption_from: str = option("", "what it shows", flag="from CAPTION")
+    caption_to: str = option("", "what it should show", flag="to CAPTION")
+    num: int = option(7, "how many steps on the way; 1 is the last alone", least=1)
+    strength: float = option(0.5, "how far the last picture goes", above=0, most=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not (self.caption_from and self.caption_to):
+            raise ValueError("an edit needs two captions, --from what the picture shows and --to what it should show")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(Request):
+    """Draw anew what a mask marks."""
+
+    verb: ClassVar[str] = "inpaint"
+    examples: ClassVar[tuple[str, ...]] = (
+        'flaxgen inpaint image.png mask.png "a red circle above a green triangle" --out out.png',
+    )
+
+    image: Any = picture("the picture; its middle square is what stays")
+    mask: Any = picture("a picture of the same size, white where it is to be drawn anew", channels=1)
+    caption: str = positional("what the whole picture shall show")
+    num: int = option(4, "how many", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upscale(Request):
+    """Draw a picture larger."""
+
+    verb: ClassVar[str] = "upscale"
+    examples: ClassVar[tuple[str, ...]] = ("flaxgen upscale runs/upsampler small.png --out large.png",)
+    model_first: ClassVar[bool] = True
+
+    image: Any = picture("the small picture")
+    num: int = option(1, "how many", least=1)

@@ -1,0 +1,198 @@
+"""What every face of flaxgen calls: train, load, export, import, compose, describe."""
+
+import functools
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flaxgen
+from flaxgen import parallel
+from flaxgen.data import Order, batches, random_transform
+from flaxgen.family import directory, files
+from flaxgen.family.composite import Composite
+from flaxgen.family.describe import MeshShape
+from flaxgen.family.describe import describe as describe_path
+from flaxgen.family.family import Family
+from flaxgen.interchange import LAYOUTS
+from flaxgen.measure.periodic import make_evaluate
+from flaxgen.train import log, loop
+from flaxgen.types import State
+from flaxgen.weights import hub
+from flaxgen.zoo import FAMILIES
+
+PLUGINS = "flaxgen.families"
+"""The entry points by which installed packages name families of their own."""
+MODELS = Path(flaxgen.__file__).parent / "models"
+SHIPPED = "scenes"
+"""The model that is meant where none is named."""
+
+
+@functools.cache
+def families() -> tuple[Family | Composite, ...]:
+    """Those of flaxgen, and those that installed packages declare."""
+    return (*FAMILIES, *(entry.load() for entry in importlib.metadata.entry_points(group=PLUGINS)))
+
+
+def family_of(config: Any) -> Family:
+    """The family of a config."""
+    return directory.family_of(config, families())
+
+
+def read_experiment(path: Path) -> Any:
+    """The config that an experiment file's `get_config()` returns.
+
+    Raises:
+        ValueError: if the file is missing, or returns no config.
+    """
+    return directory.read_experiment(path, families())[0]
+
+
+def shipped() -> dict[str, Path]:
+    """The models that come with the package, by name."""
+    return {path.name: path for path in sorted(MODELS.iterdir()) if path.is_dir()} if MODELS.is_dir() else {}
+
+
+def find(model: str | Path | None = None) -> Path:
+    """The directory of a model: one that comes with the package by its name, or a run or model directory; by default
+    SHIPPED.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    named = shipped()
+    if model is None and SHIPPED not in named:
+        raise ValueError("this installation comes without a model: name one with --model DIR")
+    name = SHIPPED if model is None else str(model)
+    path = Path(name)
+    if path.is_dir() or name not in named:
+        return path
+    return named[name]
+
+
+def load(model: str | Path | None = None, plan: parallel.Plan | None = None) -> Any:
+    """The model in a run directory (the average of its newest good checkpoint), in a model directory, or that comes with
+    the package under a name; by default SHIPPED. A Hub id is a model in flaxgen's layout there.
+
+    `plan` says on which devices it runs; by default on one.
+
+    Raises:
+        ValueError: if there is no model, or a tensor is missing, unknown or of the wrong shape.
+        OSError: if a Hub id cannot be reached.
+    """
+    path = find(model)
+    if not path.is_dir() and "/" in str(model) and not Path(str(model)).parent.is_dir():
+        path = hub.resolve(str(model))
+    return directory.family_in(path, families()).load(path, plan)
+
+
+def train(
+    config: Any, workdir: str | Path, plan: parallel.Plan, *, profile: bool = False, wandb: str | None = None
+) -> State:
+    """Trains in `workdir`, or resumes the run that is there; returns the last state.
+
+    `profile` writes a trace of a few steps to `workdir/profile`; `wandb` is the Weights & Biases project that gets every
+    logged step.
+
+    Raises:
+        ValueError, OSError: if config, data, devices and `workdir` do not fit together; see also `train.loop.run`.
+    """
+    workdir, family = Path(workdir), family_of(config)
+    parallel.check_batch(config.batch_size, plan, getattr(config, "accumulate", 1))
+    prepared = directory.prepare(family, config, workdir)
+    experiment = family.build(config, prepared)
+    if config.start and not files.steps_saved(workdir):
+        experiment = directory.begin_with(family, config, experiment)
+    trackers = ()
+    if wandb is not None and parallel.process_index() == 0:
+        trackers = (log.wandb_tracker(wandb, workdir, family.encode(config)),)
+    directory.claim(workdir, family, config, prepared)
+    source, data = experiment.source, config.data
+    order = Order(config.seed, config.batch_size, parallel.process_index(), parallel.process_count())
+
+    def make_batches(step: int):
+        return batches(
+            source,
+            order,
+            start_step=step,
+            fields=experiment.batch_fields,
+            transform=random_transform(data),
+            threads=data.threads,
+            prefetch=data.prefetch,
+        )
+
+    def counters():
+        broken = getattr(source, "broken", {})
+        return {"skipped_images": len(broken)} if broken else {}
+
+    extras = loop.Extras(counters, trackers, profile)
+    if getattr(config, "evaluate_every", 0):
+        evaluate = make_evaluate(family, config, workdir, plan)
+        extras = extras._replace(evaluate_every=config.evaluate_every, evaluate=evaluate)
+    return loop.run(experiment, config, workdir, plan, make_batches, extras)
+
+
+def export(source: str | Path, target: str | Path, *, layout: str = "flaxgen") -> None:
+    """Writes a model directory from a run, or a model in another project's layout.
+
+    Raises:
+        ValueError: if the target is not empty, or the layout has no place for the model.
+    """
+    source, target = Path(source), Path(target)
+    known = dict.fromkeys(["flaxgen", *(one.name for one in LAYOUTS)])
+    if layout not in known:
+        raise ValueError(f"layout={layout!r} is not known: expected {', '.join(known)}")
+    family = directory.family_in(source, families())
+    if layout == "flaxgen":
+        if isinstance(family, Composite):
+            raise ValueError(f"{source} is of {family.name}, a model directory already: --layout writes another")
+        model = family.load(source)
+        family.write_model(target, model.config, model.params, model.step, model.files)
+        return
+    writers = [one for one in LAYOUTS if one.name == layout and one.write is not None]
+    for one in writers:
+        if one.family is family and one.write is not None:
+            one.write(family.load(source), target)
+            return
+    takes = ", ".join(one.family.name for one in writers)
+    raise ValueError(f"{source} is a {family.name} model: --layout {layout} is for {takes}")
+
+
+def import_model(
+    source: str, target: str | Path, *, revision: str | None = None, overrides: Sequence[str] = ()
+) -> None:
+    """Writes a model directory from another project's file, folder or Hub id, in one of LAYOUTS; `overrides`, such as
+    generator.clamp=0, give what a layout does not say.
+
+    Raises:
+        ValueError, OSError: if it cannot be read, is of no known layout, or the target is not empty.
+    """
+    place = Path(source)
+    if place.suffix and not place.is_dir() and any(layout.matches(place) for layout in LAYOUTS):
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} is for Hub ids, but {source} is a file")
+    else:
+        place = hub.resolve(source, revision)
+    for layout in LAYOUTS:
+        if layout.matches(place):
+            layout.read(place, Path(target), overrides)
+            return
+    looked = "; ".join(layout.looked_for for layout in LAYOUTS)
+    raise ValueError(f"{source} is of no layout that is known here, looked for: {looked}")
+
+
+def compose(target: str | Path, sources: Mapping[str, Path], *, dtype: str | None = None) -> None:
+    """Writes the model directory of a composite from runs or model directories by the names of its parts; `dtype` is what
+    weights are rounded to, such as "float16".
+
+    Raises:
+        ValueError: if the parts are those of no composite or do not belong together, or the directory is not empty.
+    """
+    known = [family for family in families() if isinstance(family, Composite)]
+    fitting = max(known, key=lambda composite: len(set(sources) & set(composite.parts)))
+    fitting.compose(Path(target), sources, dtype)
+
+
+def describe(path: str | Path, mesh: MeshShape | None = None) -> str:
+    """A run, a model or an experiment in words; see `family.describe`."""
+    return describe_path(find(path), families(), mesh)
