@@ -33,7 +33,8 @@ from flaxgen.data.toys import CLUSTER_STD, MEAN, STD
 from flaxgen.gan.losses import LOSSES
 from flaxgen.train import loop
 from flaxgen.types import State
-from flaxgen.zoo import gan, read_experiment
+from flaxgen.verbs import read_experiment
+from flaxgen.zoo import gan
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 LOOKS = {*range(10, 100, 10), *range(100, 1000, 50), *range(1000, 100_000, 200)}

@@ -26,12 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import flaxgen
-from flaxgen.data import Data, open_source
+from flaxgen.data import Data, open_source, to_pixels
 from flaxgen.metrics.picture import psnr
 from flaxgen.metrics.scene_oracle import accuracy, arrange, holds, read, relation, spread
 from flaxgen.scenes.captions import COLOURS, FALSE, OPPOSITE, SHAPES, parse
 from flaxgen.zoo import unclip, upsampler
-from flaxgen.zoo.pictures import to_pixels
 
 DATA_SEED = 1
 """Scenes of another seed than the models were trained on."""

@@ -7,9 +7,12 @@ The 1001st row of the label table is "no label". Not trained by us.
 """
 
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
+from flaxgen.zoo.diffusion import Config
 
 PUBLISHED = 296_000_000
 """Parameters [Dhariwal21, table 4]."""

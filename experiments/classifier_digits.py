@@ -5,10 +5,10 @@ flaxgen sample runs/digits --classifier runs/classifier --classifier-scale 2 --c
 """
 
 from flaxgen.data import Data
+from flaxgen.family.process import Process
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.classifier import Config
-from flaxgen.zoo.process import Process
 
 
 def get_config() -> Config:

@@ -7,9 +7,11 @@ Not trained to the end by us.
 """
 
 from flaxgen.data import Data
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Config, Process, Sampling
+from flaxgen.zoo.diffusion import Config
 
 PUBLISHED = 35_746_307
 """Parameters, counted from the paper's code and from diffusers' net of that shape; the paper says 35.7M."""

@@ -6,9 +6,11 @@ Started by us, not trained to the end.
 """
 
 from flaxgen.data import Data
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Config, Process, Sampling
+from flaxgen.zoo.diffusion import Config
 
 
 def get_config() -> Config:

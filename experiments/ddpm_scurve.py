@@ -7,9 +7,11 @@ Three minutes on two cores. Energy distance of 5,000 samples to held-out points 
 """
 
 from flaxgen.data import Data
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.mlp import MLP
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Config, Process, Sampling
+from flaxgen.zoo.diffusion import Config
 
 
 def get_config() -> Config:

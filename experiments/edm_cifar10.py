@@ -7,9 +7,12 @@ Differs from the paper's DDPM++ in the net (ADM blocks) and has no augmentation 
 """
 
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
+from flaxgen.zoo.diffusion import Config
 
 
 def get_config() -> Config:

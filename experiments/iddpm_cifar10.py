@@ -6,9 +6,12 @@ Published: FID 2.90; 2.94 bits/dim when trained on the variational bound instead
 """
 
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
+from flaxgen.zoo.diffusion import Config
 
 
 def get_config() -> Config:

@@ -196,3 +196,15 @@ def compose(target: str | Path, sources: Mapping[str, Path], *, dtype: str | Non
 def describe(path: str | Path, mesh: MeshShape | None = None) -> str:
     """A run, a model or an experiment in words; see `family.describe`."""
     return describe_path(find(path), families(), mesh)
+
+
+def read_config(path: str | Path) -> tuple[Any, int]:
+    """The config in a run or model directory, and the step its weights are of (0 for a run).
+
+    Raises:
+        ValueError: if there is none, or it is not one that this version knows.
+    """
+    family = directory.family_in(Path(path), families())
+    if isinstance(family, Composite):
+        raise ValueError(f"{path} is of {family.name}, which has a config for each of its parts")
+    return family.read_config(Path(path))

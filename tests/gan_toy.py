@@ -32,4 +32,4 @@ def make_model(name: str, plan: parallel.Plan) -> gan.Model:
     params = jax.jit(lambda: gan.init_params(config, jax.random.key(0)))()
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: np.asarray(x + 0.2 * rng.normal(size=x.shape), np.float32), params)
-    return gan.Model(config, params, 3, plan)
+    return gan.FAMILY.trained(config, params, 3, plan)

@@ -6,17 +6,21 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from saving import write_model
 
-from flaxgen import parallel, zoo
+from flaxgen import parallel
 from flaxgen.cli import main
 from flaxgen.data import Data
 from flaxgen.nets.classifier import NoisyClassifier
-from flaxgen.zoo import classifier, directory
+from flaxgen.zoo import classifier
 
 EXPERIMENT = """
 from flaxgen.data import Data
 from flaxgen.nets.unet import UNet
-from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
+from flaxgen.zoo.diffusion import Config
+from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 
 def get_config():
     return Config(
@@ -217,7 +221,7 @@ def test_a_classifier_draws_nothing(tmp_path, capsys):
     small = {"channels": 8, "multipliers": (1,), "depth": 1, "head_channels": 8, "norm_groups": 4}
     net = NoisyClassifier(num_classes=2, image_size=8, attention_resolutions=(), **small)
     config = classifier.Config(seed=0, steps=1, batch_size=4, data=Data(source="folder"), net=net)
-    directory.write_model(tmp_path / "model", config, classifier.init_params(config, jax.random.key(0)), 1)
+    write_model(tmp_path / "model", config, classifier.init_params(config, jax.random.key(0)), 1)
     assert main(["sample", str(tmp_path / "model"), "--out", str(tmp_path / "a.png")]) == 2
     assert "is a classifier: it draws nothing" in capsys.readouterr().err
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from flaxgen.cli import main
 from flaxgen.data import Data, open_source
-from flaxgen.zoo import pictures, unclip
+from flaxgen.family import sheets
+from flaxgen.zoo import unclip
 
 FOUR = ["--num", "4"]
 
@@ -66,7 +67,7 @@ def test_draw_writes_pictures_that_know_how_they_were_made(toy, tmp_path, capsys
     samples = np.load(tmp_path / "out.npz")["samples"]
     assert (samples.shape, samples.dtype) == ((4, 64, 64, 3), np.uint8)
     with Image.open(out) as grid:
-        np.testing.assert_array_equal(np.asarray(grid), pictures.grid(samples))
+        np.testing.assert_array_equal(np.asarray(grid), sheets.grid(samples))
 
 
 VERBS = {

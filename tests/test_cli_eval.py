@@ -9,15 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from saving import write_model
 
 from flaxgen import parallel
 from flaxgen.cli import main
 from flaxgen.data import Data
+from flaxgen.family.process import Process
+from flaxgen.measure import statistics
 from flaxgen.metrics import fid, moments
 from flaxgen.nets.mlp import MLP
 from flaxgen.nets.unet import UNet
-from flaxgen.zoo import diffusion, directory, statistics
-from flaxgen.zoo.process import Process
+from flaxgen.zoo import diffusion
 
 SAVE_ALWAYS = ["--set-metrics", "save_seconds=0", "kid_subsets=5"]
 
@@ -54,7 +56,7 @@ def places(tmp_path_factory):
     flat = diffusion.Config(**given, data=Data("moons"), net=MLP(features=2, width=8, depth=1))
     models = {"model": (config, params), "points": (flat, diffusion.init_params(flat, jax.random.key(0)))}
     for name, (of, weights) in models.items():
-        directory.write_model(root / name, of, weights, 3)
+        write_model(root / name, of, weights, 3)
         found[name] = root / name
     return {name: str(path) for name, path in found.items()}
 

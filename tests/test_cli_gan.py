@@ -5,14 +5,17 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from saving import write_model
 
 from flaxgen import parallel
 from flaxgen.cli import main
 from flaxgen.data import Data
 from flaxgen.data.tokenize import train_bpe
+from flaxgen.family import sheets
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
-from flaxgen.zoo import classifier, clip, directory, load, pictures
+from flaxgen.verbs import load
+from flaxgen.zoo import classifier, clip
 from flaxgen.zoo.gan import latents
 
 
@@ -22,13 +25,13 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for name in gan_toy.CONFIGS:
         model = gan_toy.make_model(name, parallel.make_plan("jit"))
-        directory.write_model(folder / name, model.config, model.params, model.step)
+        write_model(folder / name, model.config, model.params, model.step)
     net = NoisyClassifier(num_classes=3, image_size=8, in_channels=1, channels=8, multipliers=(1,), depth=1,
                           attention_resolutions=(), head_channels=8, norm_groups=4)  # fmt: skip
     config = classifier.Config(seed=0, steps=1, batch_size=4, data=Data("digits", image_size=8, channels=1), net=net)
     params = jax.jit(lambda: classifier.init_params(config, jax.random.key(0)))()
     rng = np.random.default_rng(0)
-    directory.write_model(
+    write_model(
         folder / "guide", config, jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype("f"), params), 1
     )
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -53,8 +56,8 @@ def test_interpolate_writes_a_film_between_samples(folder, tmp_path, capsys, onc
         film.seek(9)
         last = np.asarray(film.convert("RGB"), int)
     assert first.shape == (64, 64, 3)
-    assert np.abs(first - pictures.grid(samples[2:], gap=0)).mean() < 3  # a palette of 256 colours
-    assert (np.abs(last - pictures.grid(samples[:1], gap=0)).mean() < 3) == once
+    assert np.abs(first - sheets.grid(samples[2:], gap=0)).mean() < 3  # a palette of 256 colours
+    assert (np.abs(last - sheets.grid(samples[:1], gap=0)).mean() < 3) == once
 
 
 def test_interpolate_writes_sheets_and_arrays(folder, tmp_path):
@@ -65,7 +68,7 @@ def test_interpolate_writes_sheets_and_arrays(folder, tmp_path):
     assert main([*walk, "--out", str(tmp_path / "walk.png")]) == 0
     with Image.open(tmp_path / "walk.png") as sheet:
         assert sheet.text["between"] == "0 1"
-        np.testing.assert_array_equal(np.asarray(sheet), pictures.grid(drawn))
+        np.testing.assert_array_equal(np.asarray(sheet), sheets.grid(drawn))
 
 
 def test_project_writes_both_pictures_and_the_latent(folder, tmp_path, capsys):
@@ -82,7 +85,7 @@ def test_project_writes_both_pictures_and_the_latent(folder, tmp_path, capsys):
     drawn = latents.synthesize(load(folder / "style"), latents.Latents(code[None]))
     with Image.open(out) as shown:
         right = np.asarray(shown)[2:-2, 68:-2]
-        np.testing.assert_allclose(right.astype(int), pictures.grid(drawn, gap=0), atol=1)
+        np.testing.assert_allclose(right.astype(int), sheets.grid(drawn, gap=0), atol=1)
 
 
 def test_project_compares_by_a_classifier_of_its_own(folder, tmp_path):
@@ -100,7 +103,7 @@ def test_project_compares_by_a_clip(folder, tmp_path, capsys):
     config = clip.Config(seed=0, steps=1, batch_size=4, data=Data("folder"), net=net)
     params = jax.jit(lambda: clip.init_params(config, jax.random.key(0)))()
     found = {clip.TOKENIZER: tokenizer.to_json().encode()}
-    directory.write_model(tmp_path / "clip", config, params, 1, found)
+    write_model(tmp_path / "clip", config, params, 1, found)
     project = ["project", str(folder / "dcgan"), str(folder / "image.png"), "--steps", "20"]
     assert main([*project, "--features", f"clip:{tmp_path / 'clip'}", "--out", str(tmp_path / "found.png")]) == 0
     said = capsys.readouterr().out

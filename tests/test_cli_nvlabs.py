@@ -7,13 +7,14 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from saving import write_model
 
 from flaxgen import parallel
 from flaxgen.cli import main
+from flaxgen.interchange.nvlabs import DISCRIMINATOR, GENERATOR
 from flaxgen.nets.stylegan2_discriminator import Discriminator
+from flaxgen.verbs import load
 from flaxgen.weights import store, stylegan2
-from flaxgen.zoo import directory, load
-from flaxgen.zoo.gan.nvlabs import DISCRIMINATOR, GENERATOR
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nvlabs")
     for name in ("style", "dcgan"):
         model = gan_toy.make_model(name, parallel.make_plan("jit"))
-        directory.write_model(folder / name, model.config, model.params, model.step)
+        write_model(folder / name, model.config, model.params, model.step)
     assert main(["export", str(folder / "style"), str(folder / "theirs"), "--layout", "nvlabs"]) == 0
     store.write_file(folder / "other.safetensors", {"conv.weight": np.zeros(3, np.float32)})
     (folder / "network.pkl").write_bytes(b"\x80\x04.")

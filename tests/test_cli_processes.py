@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 EXPERIMENT = """
 from flaxgen.data import Data
 from flaxgen.nets.mlp import MLP
-from flaxgen.zoo.diffusion import Config, Process, Sampling
+from flaxgen.zoo.diffusion import Config
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 
 def get_config():
     return Config(

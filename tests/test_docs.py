@@ -7,12 +7,14 @@ import gan_toy
 import jax
 import jax.numpy as jnp
 import pytest
+from saving import write_model
 
 from flaxgen import parallel
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.unet import UNet
-from flaxgen.zoo import directory
-from flaxgen.zoo.diffusion import Config, Objective, Sampling, init_params
+from flaxgen.zoo.diffusion import Config, init_params
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,7 +36,7 @@ def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workspace")
     params = init_params(config, jax.random.key(0))
     noisy = jax.tree.map(lambda x: x + 0.02 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
-    directory.write_model(folder / "models" / "digits", config, noisy, 1)
+    write_model(folder / "models" / "digits", config, noisy, 1)
     return folder
 
 
@@ -66,7 +68,7 @@ def test_readme(workspace, monkeypatch):
 
 def test_gan(tmp_path, monkeypatch):
     model = gan_toy.make_model("style", parallel.make_plan("jit"))
-    directory.write_model(tmp_path / "models" / "stylegan2", model.config, model.params, model.step)
+    write_model(tmp_path / "models" / "stylegan2", model.config, model.params, model.step)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(compile(blocks("docs/gan.md"), "gan.md", "exec"), names)

@@ -8,8 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from flaxgen import verbs
 from flaxgen.train import checkpoint
-from flaxgen.zoo import directory
 
 ROOT = Path(__file__).parents[1] / "experiments"
 NAMES = sorted(str(path.relative_to(ROOT).with_suffix("")) for path in ROOT.rglob("*.py"))
@@ -24,7 +24,7 @@ def read(name):
 
 @functools.cache
 def params(config):
-    return directory.abstract_params(config)
+    return verbs.family_of(config).abstract_params(config)
 
 
 def count(config):
@@ -40,7 +40,7 @@ def test_the_experiments_are_there():
 def test_config(name):
     config, _ = read(name)
     assert all(hasattr(config, field) for field in RUN_FIELDS)
-    assert directory.decode(json.loads(json.dumps(directory.encode(config)))) == config
+    assert directory.decode(json.loads(json.dumps(verbs.family_of(config).encode(config)))) == config
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_config(name):
 )
 def test_train_step(name):
     config, _ = read(name)
-    family = directory.FAMILIES[type(config)]
-    init, make_train_step = family.make_training(config)
+    family = verbs.family_of(config)
+    init, make_train_step = family.training(config)
     state = jax.eval_shape(init, jax.random.key(0))
     after, metrics = jax.eval_shape(make_train_step(None), state, family.batch_spec(config), jax.random.key(0))
     assert checkpoint.leaf_specs(after) == checkpoint.leaf_specs(state)

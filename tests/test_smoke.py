@@ -12,12 +12,13 @@ import unclip_toy
 from PIL import Image
 
 import flaxgen
+from flaxgen import verbs
 from flaxgen.cli import main, make_parser
 from flaxgen.data import Data
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.nets.mlp import MLP
 from flaxgen.nets.unet import UNet
-from flaxgen.zoo import classifier, diffusion, directory
+from flaxgen.zoo import classifier, diffusion
 
 pytestmark = pytest.mark.smoke
 
@@ -55,8 +56,8 @@ def test_these_are_all_families():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_train_step(name):
     config = CONFIGS[name]
-    family = directory.FAMILIES[type(config)]
-    init, make_train_step = family.make_training(config)
+    family = verbs.family_of(config)
+    init, make_train_step = family.training(config)
     batch = {field: jnp.zeros(spec.shape, spec.dtype) for field, spec in family.batch_spec(config).items()}
 
     def run(key):

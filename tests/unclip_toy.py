@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
+from saving import write_model
 
-from flaxgen import parallel, zoo
+from flaxgen import parallel, verbs
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.ar_prior import ARPrior
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
 from flaxgen.nets.decoder import Decoder
@@ -18,8 +22,6 @@ from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Optimizer
 from flaxgen.zoo import clip, decoder, prior, unclip, upsampler
-from flaxgen.zoo.diffusion import Objective, Sampling
-from flaxgen.zoo.process import Process
 
 CONTEXT, DIM, WIDTH, SIZE, STEPS = 16, 8, 16, 16, 40
 RUN: Any = {"seed": 0, "steps": STEPS, "batch_size": 8, "log_every": 1, "preview_every": 0}
@@ -109,16 +111,16 @@ def train_stages(root: Path) -> Toy:
     toy = Toy({name: root / name for name in CONFIGS} | {"upsampler_2": root / "upsampler_1"}, root / "model")
     if not toy.model.exists():
         for name in TRAINED:
-            zoo.train(config_of(name, toy.runs), toy.runs[name], parallel.make_plan("jit"))
+            verbs.train(config_of(name, toy.runs), toy.runs[name], parallel.make_plan("jit"))
         unclip.compose(toy.model, toy.runs)
     return toy
 
 
 def with_another_clip(toy: Toy, directory: Path) -> Path:
     """Writes a CLIP of other weights to the directory."""
-    model = zoo.load(toy.runs["clip"])
+    model = verbs.load(toy.runs["clip"])
     params = {**model.params, "logit_scale": model.params["logit_scale"] + 1}
-    zoo.directory.write_model(directory, model.config, params, model.step, model.found)
+    write_model(directory, model.config, params, model.step, model.files)
     return directory
 
 

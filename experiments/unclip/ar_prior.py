@@ -14,9 +14,10 @@ of ViT-L/14's 768, with no sharpness-aware minimisation behind them, the same nu
 """
 
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.ar_prior import ARPrior
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Objective, Sampling
 from flaxgen.zoo.prior import Config
 
 PUBLISHED = 1_000_000_000

@@ -11,13 +11,14 @@ to the time's, the caption's is CLIP's. The guidance is that of the published FI
 """
 
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.clip import TextTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.decoder import Config
-from flaxgen.zoo.diffusion import Objective, Sampling
-from flaxgen.zoo.process import Process
 
 PUBLISHED = 3_500_000_000
 """Parameters [Ramesh22, table 3]."""

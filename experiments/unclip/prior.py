@@ -15,11 +15,12 @@ guiding the prior made pictures worse (sec. 5.5).
 """
 
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Objective, Sampling
 from flaxgen.zoo.prior import Config
-from flaxgen.zoo.process import Process
 
 PUBLISHED = 1_000_000_000
 """Parameters [Ramesh22, table 3], to one digit."""

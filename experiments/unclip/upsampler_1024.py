@@ -9,10 +9,10 @@ degraded by blur, resizing, noise and JPEG, and drawn from at the whole size at 
 """
 
 from flaxgen.data import Data
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Sampling
-from flaxgen.zoo.process import Process
 from flaxgen.zoo.upsampler import Config
 
 PUBLISHED = 300_000_000

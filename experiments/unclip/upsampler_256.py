@@ -9,10 +9,10 @@ it has none.
 """
 
 from flaxgen.data import Data
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Sampling
-from flaxgen.zoo.process import Process
 from flaxgen.zoo.upsampler import Config
 
 PUBLISHED = 700_000_000

@@ -1,9 +1,10 @@
 """The autoregressive prior of the unCLIP that comes with flaxgen: CLIP image embeddings as 24 codes."""
 
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.ar_prior import ARPrior
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Objective, Sampling
 from flaxgen.zoo.prior import Config
 
 

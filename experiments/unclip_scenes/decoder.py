@@ -1,13 +1,14 @@
 """The 32 px decoder of the unCLIP that comes with flaxgen."""
 
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.clip import TextTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.decoder import Config
-from flaxgen.zoo.diffusion import Objective, Sampling
-from flaxgen.zoo.process import Process
 
 
 def get_config() -> Config:

@@ -1,9 +1,10 @@
 """The diffusion prior of the unCLIP that comes with flaxgen: from captions of scenes to CLIP image embeddings."""
 
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Objective, Sampling
 from flaxgen.zoo.prior import Config
 
 

@@ -1,10 +1,11 @@
 """The upsampler from 64 to 128 px of the unCLIP that comes with flaxgen."""
 
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.diffusion import Objective, Sampling
-from flaxgen.zoo.process import Process
 from flaxgen.zoo.upsampler import Config
 
 

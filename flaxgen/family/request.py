@@ -26,9 +26,9 @@ class Spec(NamedTuple):
     """What a field of a request is: `default_text` says what None stands for, `metavar` what the value is called."""
 
     help: str
-    least: float | None = None
-    most: float | None = None
-    above: float | None = None
+    least: float | int | None = None
+    most: float | int | None = None
+    above: float | int | None = None
     choices: tuple[str, ...] = ()
     default_text: str = ""
     metavar: str = ""
@@ -51,7 +51,8 @@ class RequestError(ValueError):
 
 
 def option(
-    default: Any, help: str, *, least: float | None = None, most: float | None = None, above: float | None = None,
+    default: Any, help: str, *, least: float | int | None = None, most: float | int | None = None,
+    above: float | int | None = None,
     choices: tuple[str, ...] = (), default_text: str = "", flag: str = "",
 ) -> Any:  # fmt: skip
     """A field with a default. On the command line it is a flag of its name, or `flag`: a name, or with a blank between a
@@ -188,7 +189,7 @@ def _check_range(name: str, value: Any, spec: Spec) -> None:
         raise RequestError(name, value, "one or more")
 
 
-def _inside(value: float, spec: Spec) -> bool:
+def _inside(value: float | int, spec: Spec) -> bool:
     return (
         math.isfinite(value)
         and (spec.least is None or value >= spec.least)

@@ -13,7 +13,7 @@ from flaxgen.types import Denoised
 T, STD = 20, 0.5
 SCHEDULE = schedules.cosine(T)
 WEIGHTS = {"simple": weighting.simple, "min_snr": weighting.min_snr()}
-POINTS = losses.read_batch("points")
+POINTS = read_batch("points")
 
 
 def best_output(prediction, schedule=SCHEDULE, std=STD, timesteps=T):
@@ -233,20 +233,20 @@ BATCH = {
     "tokens": jnp.ones((1, 4, 2)),
     "mask": jnp.ones((1, 4), bool),
 }
-NO_LABEL = losses.Drop(0.3, {"label": jnp.array([10])})
-NO_TEXT = losses.Drop(0.6, {"tokens": jnp.zeros((1, 4, 2)), "mask": jnp.zeros((1, 4), bool)})
+NO_LABEL = Drop(0.3, {"label": jnp.array([10])})
+NO_TEXT = Drop(0.6, {"tokens": jnp.zeros((1, 4, 2)), "mask": jnp.zeros((1, 4), bool)})
 
 
 def test_pixels_become_the_unit_range_and_points_stay():
-    x0, told = losses.read_batch()(BATCH, jax.random.key(0))
+    x0, told = read_batch()(BATCH, jax.random.key(0))
     np.testing.assert_allclose(x0[0, 0, 0], [-1, -0.6, 1], atol=1e-6)
     assert told == {}
     points = jnp.array([[-3.5, 200.0]], jnp.float16)
-    np.testing.assert_array_equal(losses.unit_range(points), points.astype(jnp.float32))
+    np.testing.assert_array_equal(unit_range(points), points.astype(jnp.float32))
 
 
 def test_drops_replace_whole_groups_as_often_as_asked_and_apart():
-    inputs = losses.read_batch("image", ("label", "tokens", "mask"), (NO_LABEL, NO_TEXT))
+    inputs = read_batch("image", ("label", "tokens", "mask"), (NO_LABEL, NO_TEXT))
     _, told = jax.jit(jax.vmap(lambda key: inputs(BATCH, key)))(keys(4096))
     assert told["label"].dtype == BATCH["label"].dtype
     assert told["mask"].dtype == bool
@@ -263,7 +263,7 @@ def test_drops_never_and_always():
     @jax.jit
     def labels(keys):
         never, always = (
-            losses.read_batch("image", ("label",), (losses.Drop(probability, NO_LABEL.null),))
+            read_batch("image", ("label",), (Drop(probability, NO_LABEL.null),))
             for probability in (0.0, 1.0)
         )
         return jax.vmap(lambda key: [inputs(BATCH, key)[1]["label"] for inputs in (never, always)])(keys)
@@ -280,7 +280,7 @@ def test_the_net_is_told_the_condition_and_nothing_more():
         told.update(condition, x=x, key=dropout_key)
         return jnp.zeros_like(x)
 
-    loss = make_loss(apply, EPS, losses.weighted_mse(EPS, weighting.simple), losses.read_batch("image", ("label",)))
+    loss = make_loss(apply, EPS, losses.weighted_mse(EPS, weighting.simple), read_batch("image", ("label",)))
     _, metrics = jax.eval_shape(loss, 0.0, BATCH, jax.random.key(0))
     assert set(told) == {"label", "x", "key"}
     assert told["x"].shape == (1, 1, 1, 3)
@@ -298,8 +298,8 @@ def shapes_of(loss, params):
         (lambda: losses.hybrid(SCHEDULE, EPS, 0), "timesteps=0 must be at least 1 for the variational bound"),
         (lambda: losses.variational(SCHEDULE, EPS, -1, "small"), "timesteps=-1 must be at least 1"),
         (lambda: weighting.table_time(0), "timesteps=0 has no table to draw times from"),
-        (lambda: losses.read_batch(drops=(losses.Drop(1.5, {}),)), "probability=1.5 must be between 0 and 1"),
-        (lambda: losses.read_batch("image", ("text",), (NO_LABEL,)), r"\['label'\] drops no field .*\['text'\]"),
+        (lambda: read_batch(drops=(Drop(1.5, {}),)), "probability=1.5 must be between 0 and 1"),
+        (lambda: read_batch("image", ("text",), (NO_LABEL,)), r"\['label'\] drops no field .*\['text'\]"),
         (
             lambda: make_loss(two_parts, EPS, losses.weighted_mse(EPS, weighting.simple))(
                 PARAMS, {"points": jnp.ones((1, 2))}, jax.random.key(0)
@@ -339,7 +339,7 @@ def test_classification_loss_of_the_best_classifier_is_its_expectation():
             SCHEDULE,
             table_index(T),
             sample_time=lambda key: jnp.float32(t),
-            inputs=losses.read_batch("points", ("label",)),
+            inputs=read_batch("points", ("label",)),
         )
     )
     label = jnp.arange(16384) % 2

@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
+from saving import write_model
 
 from flaxgen import parallel
 from flaxgen.data import Data
 from flaxgen.data.tokenize import train_bpe
+from flaxgen.family.evaluation import Evaluation
+from flaxgen.measure.evaluate import evaluate
+from flaxgen.measure.features import make_extractor
+from flaxgen.measure.picture_sets import of_draw
 from flaxgen.weights.clip import import_clip
-from flaxgen.zoo import clip, directory
-from flaxgen.zoo.evaluate import evaluate
-from flaxgen.zoo.evaluation import Evaluation
-from flaxgen.zoo.features import make_extractor
-from flaxgen.zoo.picture_sets import of_draw
+from flaxgen.zoo import clip
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -64,7 +65,7 @@ def test_clip_score_is_theirs(theirs, name, tmp_path):
     model.save_pretrained(tmp_path / "theirs")
     net, params = import_clip(tmp_path / "theirs")
     config = clip.Config(seed=0, steps=1, batch_size=4, data=Data("folder"), net=net)
-    directory.write_model(tmp_path / "ours", config, params, 1, {clip.TOKENIZER: tokenizer.to_json().encode()})
+    write_model(tmp_path / "ours", config, params, 1, {clip.TOKENIZER: tokenizer.to_json().encode()})
     images = np.random.default_rng(0).integers(0, 256, (len(CAPTIONS), SIZE, SIZE, 3), dtype=np.uint8)
 
     def draw(numbers):

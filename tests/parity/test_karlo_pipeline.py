@@ -17,8 +17,7 @@ import pytest
 import flaxgen
 from flaxgen import cli
 from flaxgen.diffusion import times
-from flaxgen.zoo import embeddings
-from flaxgen.zoo.karlo import import_pipeline
+from flaxgen.interchange.karlo.reading import import_pipeline
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flaxgen import zoo
+from flaxgen import verbs
 from flaxgen.diffusion import samplers, schedules, times
-from flaxgen.zoo import interchange
+from flaxgen.interchange import diffusers
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -62,13 +62,13 @@ def unet():
 def test_pipeline_round_trip(unet, name, tmp_path):
     scheduler = diffusers.DDPMScheduler(**SCHEDULERS[name])
     diffusers.DDPMPipeline(unet, scheduler).save_pretrained(tmp_path / "theirs")
-    zoo.import_model(str(tmp_path / "theirs"), tmp_path / "model")
-    model = zoo.load(tmp_path / "model")
+    verbs.import_model(str(tmp_path / "theirs"), tmp_path / "model")
+    model = verbs.load(tmp_path / "model")
     timesteps = model.config.process.timesteps
     alphas = alphas_of(model.schedule, timesteps)
     np.testing.assert_allclose(alphas**2, scheduler.alphas_cumprod.numpy(), rtol=2e-4, atol=1e-7)
 
-    zoo.export(tmp_path / "model", tmp_path / "ours", layout="diffusers")
+    verbs.export(tmp_path / "model", tmp_path / "ours", layout="diffusers")
     back = diffusers.DDPMPipeline.from_pretrained(tmp_path / "ours")
     for key, value in unet.state_dict().items():
         assert torch.equal(back.unet.state_dict()[key], value), key
@@ -81,8 +81,8 @@ def test_the_same_noise_becomes_the_same_picture(unet, tmp_path):
     """DDIM, 10 steps, clipped, from one x_T, by their pipeline's parts and by ours."""
     theirs = diffusers.DDIMScheduler(timestep_spacing="trailing")
     diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "theirs")
-    zoo.import_model(str(tmp_path / "theirs"), tmp_path / "model")
-    model = zoo.load(tmp_path / "model")
+    verbs.import_model(str(tmp_path / "theirs"), tmp_path / "model")
+    model = verbs.load(tmp_path / "model")
     x_T = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
     x = torch.from_numpy(x_T.transpose(0, 3, 1, 2).copy())
     theirs.set_timesteps(10)
@@ -97,10 +97,10 @@ def test_the_same_noise_becomes_the_same_picture(unet, tmp_path):
 
 @THEIR_WARNING
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize("name", interchange.KINDS)
+@pytest.mark.parametrize("name", diffusers.KINDS)
 def test_the_grid_is_that_of_the_scheduler_where_it_is_called_so(name, spacing, capsys):
     theirs = getattr(diffusers, name)(timestep_spacing=spacing, **PLAIN.get(name, {}))
-    sampling = interchange.sampling_of({"_class_name": name, **theirs.config}, False)
+    sampling = diffusers.sampling_of({"_class_name": name, **theirs.config}, False)
     theirs.set_timesteps(12)
     visited = sorted(set(np.asarray(theirs.timesteps).tolist()), reverse=True)
     ours = times.TIME_GRIDS[spacing](schedules.linear(1000), 12, 1000)[:-1] * 1000 - 1
@@ -110,16 +110,16 @@ def test_the_grid_is_that_of_the_scheduler_where_it_is_called_so(name, spacing, 
 
 
 @THEIR_WARNING
-@pytest.mark.parametrize("name", interchange.KINDS)
+@pytest.mark.parametrize("name", diffusers.KINDS)
 def test_what_a_config_leaves_out(name):
     """An empty config means to us what it means to diffusers."""
     theirs = getattr(diffusers, name)()
-    kind = interchange.KINDS[name]
+    kind = diffusers.KINDS[name]
     for key, value in {**interchange.DEFAULTS, **kind.defaults}.items():
         if key in theirs.config and key != "variance_type":
             assert theirs.config[key] == value, key
     assert ("clip_sample" in theirs.config) or kind.defaults["clip_sample"] is False
-    process = interchange.process_of({"_class_name": name})
+    process = diffusers.process_of({"_class_name": name})
     alphas = alphas_of(zoo.process.make_schedule(process), 1000)
     np.testing.assert_allclose(alphas**2, theirs.alphas_cumprod.numpy(), rtol=2e-4)
 
@@ -128,4 +128,4 @@ def test_thresholding_up_to_1_clips():
     scheduler = diffusers.DDPMScheduler(thresholding=True)
     x0 = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 4, 4)) * 3)
     assert torch.equal(scheduler._threshold_sample(x0), x0.clamp(-1, 1))
-    assert interchange.sampling_of({"_class_name": "DDPMScheduler", **scheduler.config}, False).threshold == "clip"
+    assert diffusers.sampling_of({"_class_name": "DDPMScheduler", **scheduler.config}, False).threshold == "clip"

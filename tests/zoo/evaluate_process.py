@@ -8,13 +8,13 @@ import jax
 
 from flaxgen import parallel
 from flaxgen.data import Data
+from flaxgen.family.evaluation import Evaluation
+from flaxgen.family.process import Process
+from flaxgen.measure.evaluate import evaluate
+from flaxgen.measure.features import make_extractor
+from flaxgen.measure.picture_sets import of_data, of_model
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import diffusion
-from flaxgen.zoo.evaluate import evaluate
-from flaxgen.zoo.evaluation import Evaluation
-from flaxgen.zoo.features import make_extractor
-from flaxgen.zoo.picture_sets import of_data, of_model
-from flaxgen.zoo.process import Process
 
 out, port, count, number, folder = Path(sys.argv[1]), *sys.argv[2:6]
 stop_after = int(sys.argv[6]) if len(sys.argv) > 6 else None
@@ -29,7 +29,7 @@ config = diffusion.Config(
     process=Process(schedule="cosine", timesteps=8), sampling=diffusion.Sampling(steps=2, batch=8),
 )  # fmt: skip
 params = jax.tree.map(lambda x: x + 0.1, jax.jit(lambda: diffusion.init_params(config, jax.random.key(0)))())
-drawn = of_model(diffusion.Model(config, params, 1, plan), seed=0)
+drawn = of_model(diffusion.FAMILY.trained(config, params, 1, plan), seed=0)
 
 
 def read(first, batch):

@@ -5,14 +5,16 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from saving import write_model
 
-from flaxgen import zoo
+from flaxgen import verbs
 from flaxgen.data import Data
+from flaxgen.family.describe import LARGEST, MeshShape
+from flaxgen.family.process import Process
 from flaxgen.nets.mlp import MLP
 from flaxgen.nets.unet import UNet
-from flaxgen.zoo import directory, unclip, upsampler
-from flaxgen.zoo.describe import LARGEST, MeshShape
-from flaxgen.zoo.diffusion import Config, Process
+from flaxgen.zoo import unclip, upsampler
+from flaxgen.zoo.diffusion import Config
 from flaxgen.zoo.unclip import stages
 
 CONFIG = Config(
@@ -37,7 +39,7 @@ def get_config():
 
 def init(config):
     """Parameters without their numbers, which nothing here depends on."""
-    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), directory.abstract_params(config))
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), verbs.family_of(config).abstract_params(config))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def params():
 def model(params, tmp_path_factory):
     """A model directory, whose weights are then lost."""
     path = tmp_path_factory.mktemp("models") / "moons"
-    directory.write_model(path, CONFIG, params, 4)
+    write_model(path, CONFIG, params, 4)
     (path / "model.safetensors").write_bytes(b"lost")
     return path
 
@@ -65,7 +67,7 @@ def total(params):
 
 
 def test_parameters_are_counted_and_the_config_is_shown(model, params):
-    lines = zoo.describe(model).splitlines()
+    lines = verbs.describe(model).splitlines()
     assert lines[0] == f"{model}: diffusion with a MLP, at step 4 of 4"
     assert any(line.startswith(f"parameters  {total(params):,} (") for line in lines)
     largest = max(params, key=lambda name: total(params[name]))
@@ -76,31 +78,31 @@ def test_parameters_are_counted_and_the_config_is_shown(model, params):
 
 def test_how_far_a_run_is(tmp_path, params):
     directory.claim(tmp_path, CONFIG, {})
-    assert "nothing saved yet" in zoo.describe(tmp_path)
+    assert "nothing saved yet" in verbs.describe(tmp_path)
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-    assert "at step 3 of 4" in zoo.describe(tmp_path)
-    directory.write_model(tmp_path / "model", CONFIG, params, 0)
-    assert "with a MLP, imported\n" in zoo.describe(tmp_path / "model")
+    assert "at step 3 of 4" in verbs.describe(tmp_path)
+    write_model(tmp_path / "model", CONFIG, params, 0)
+    assert "with a MLP, imported\n" in verbs.describe(tmp_path / "model")
 
 
 def test_an_experiment_beside_what_is_published_of_it(tmp_path, params):
-    plain = zoo.describe(experiment(tmp_path))
+    plain = verbs.describe(experiment(tmp_path))
     assert "diffusion with a MLP, for 4,000 steps" in plain
     assert f"parameters  {total(params):,}" in plain
     assert "published" not in plain
-    beside = zoo.describe(experiment(tmp_path, f"PUBLISHED = {total(params) * 2}"))
+    beside = verbs.describe(experiment(tmp_path, f"PUBLISHED = {total(params) * 2}"))
     assert f"published   {total(params) * 2:,} (here -50.0%)" in beside
 
 
 @pytest.mark.parametrize("value", ["'1B'", "0", "-3", "3.5e9"])
 def test_what_is_published_has_to_be_a_count(tmp_path, value):
     with pytest.raises(ValueError, match=r"PUBLISHED=.*, expected a count of parameters"):
-        zoo.describe(experiment(tmp_path, f"PUBLISHED = {value}"))
+        verbs.describe(experiment(tmp_path, f"PUBLISHED = {value}"))
 
 
 def test_a_mesh_of_one_device_holds_the_whole_state(model, params):
     """Parameters, their average and both moments of Adam, in float32."""
-    lines = zoo.describe(model, MeshShape(data=1, fsdp=1)).splitlines()
+    lines = verbs.describe(model, MeshShape(data=1, fsdp=1)).splitlines()
     size = 4 * total(params)
     for name, bytes_held in (("params", size), ("ema_params", size), ("opt_state", 2 * size + 8)):
         assert f"  {bytes_held / 2**10:>9,.1f} KiB  {name}" in lines
@@ -109,17 +111,17 @@ def test_a_mesh_of_one_device_holds_the_whole_state(model, params):
 
 def test_a_larger_fsdp_holds_less_and_a_larger_data_as_much(model):
     def per_device(mesh):
-        return next(line for line in zoo.describe(model, mesh).splitlines() if line.startswith("per device"))
+        return next(line for line in verbs.describe(model, mesh).splitlines() if line.startswith("per device"))
 
     assert per_device(MeshShape(data=1024, fsdp=1)) == per_device(MeshShape(data=1, fsdp=1))
     assert per_device(MeshShape(data=1, fsdp=32)) != per_device(MeshShape(data=1, fsdp=1))
-    assert "a batch of 8, which they do not divide" in zoo.describe(model, MeshShape(data=3, fsdp=1))
+    assert "a batch of 8, which they do not divide" in verbs.describe(model, MeshShape(data=3, fsdp=1))
 
 
 @pytest.mark.parametrize("mesh", [MeshShape(0, 1), MeshShape(1, 0)])
 def test_a_mesh_without_devices(model, mesh):
     with pytest.raises(ValueError, match="expected 1 or more of both"):
-        zoo.describe(model, mesh)
+        verbs.describe(model, mesh)
 
 
 @pytest.fixture
@@ -128,14 +130,14 @@ def composite(tmp_path):
     for name, config in zip(
         stages.UPSAMPLERS, (UPSAMPLER, dataclasses.replace(UPSAMPLER, last_step=True)), strict=True
     ):
-        directory.write_model(tmp_path / name, config, init(config), 3)
+        write_model(tmp_path / name, config, init(config), 3)
         (tmp_path / name / "model.safetensors").write_bytes(b"lost")
     stages.write_index(tmp_path, stages.UPSAMPLERS)
     return tmp_path
 
 
 def test_a_composite_lists_its_stages_and_what_is_not_there(composite):
-    lines, size = zoo.describe(composite).splitlines(), total(init(UPSAMPLER))
+    lines, size = verbs.describe(composite).splitlines(), total(init(UPSAMPLER))
     assert lines[0].startswith(f"{composite}: unclip, ")
     assert f"  {size:>13,}  upsampler_1: UNet, step 3" in lines
     assert f"  {2 * size:>13,}  upsampler_2: UNet, step 3" in lines
@@ -144,8 +146,8 @@ def test_a_composite_lists_its_stages_and_what_is_not_there(composite):
 
 
 def test_a_composite_on_a_mesh_leaves_out_what_is_only_imported(composite):
-    lines = zoo.describe(composite, MeshShape(data=1, fsdp=2)).splitlines()
+    lines = verbs.describe(composite, MeshShape(data=1, fsdp=2)).splitlines()
     first, second = (next(line for line in lines if name in line) for name in stages.UPSAMPLERS)
     assert first.endswith(" of training state per device")
     assert "per device" not in second
-    assert "per device  is not trained here" in zoo.describe(composite / "upsampler_2", MeshShape())
+    assert "per device  is not trained here" in verbs.describe(composite / "upsampler_2", MeshShape())

@@ -8,10 +8,14 @@ import pytest
 
 from flaxgen import parallel
 from flaxgen.data import Data
+from flaxgen.family import matching
+from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.nets.unet import UNet
-from flaxgen.zoo import classifier, diffusion, matching, pictures
-from flaxgen.zoo.diffusion import Config, Model, Objective, Process, Sampling
+from flaxgen.zoo import classifier, diffusion
+from flaxgen.zoo.diffusion import Config, Model
 
 NET = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
            attention_resolutions=(), num_classes=11)  # fmt: skip
@@ -51,7 +55,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def guide():
-    return classifier.Model(
+    return classifier.FAMILY.trained(
         GUIDE, noisy(classifier.init_params(GUIDE, jax.random.key(1))), 0, parallel.make_plan("jit")
     )
 
@@ -150,4 +154,4 @@ def test_unknown_labels_are_checked_as_they_are_read():
 
 def test_pixels_are_rounded_and_clipped():
     values = np.array([-5.0, 5.0, 0.4 / 127.5 - 1, 0.6 / 127.5 - 1, 0.0])
-    np.testing.assert_array_equal(pictures.to_pixels(values), [0, 255, 0, 1, 128])
+    np.testing.assert_array_equal(to_pixels(values), [0, 255, 0, 1, 128])

@@ -10,7 +10,7 @@ import unclip_toy
 from flaxgen import parallel
 from flaxgen.data import open_source
 from flaxgen.nets.clip import TextTower
-from flaxgen.zoo import embeddings, unclip
+from flaxgen.zoo import unclip
 
 DATA = dataclasses.replace(unclip_toy.DATA, size=40)
 

@@ -9,11 +9,11 @@ from PIL import Image
 
 from flaxgen import parallel
 from flaxgen.data import Data, DataError
+from flaxgen.family.evaluation import Evaluation
+from flaxgen.measure.evaluate import evaluate
+from flaxgen.measure.features import Extractor, make_extractor
+from flaxgen.measure.picture_sets import of_data, of_draw
 from flaxgen.metrics import fid, mmd, moments, prdc
-from flaxgen.zoo.evaluate import evaluate
-from flaxgen.zoo.evaluation import Evaluation
-from flaxgen.zoo.features import Extractor, make_extractor
-from flaxgen.zoo.picture_sets import of_data, of_draw
 
 PIXELS = make_extractor("pixels")
 JIT = parallel.make_plan("jit")

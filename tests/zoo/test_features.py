@@ -4,23 +4,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from saving import write_model
 
-from flaxgen import parallel
-from flaxgen.data import Data
+from flaxgen import parallel, verbs
+from flaxgen.data import Data, to_pixels
 from flaxgen.data.tokenize import train_bpe
+from flaxgen.family.evaluation import Evaluation
+from flaxgen.family.process import Process
+from flaxgen.measure.evaluate import evaluate
+from flaxgen.measure.features import fingerprint, make_extractor
+from flaxgen.measure.picture_sets import of_data, of_draw, of_model, of_unclip
 from flaxgen.metrics import fid, mmd, moments
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
 from flaxgen.nets.inception import Inception
 from flaxgen.nets.unet import UNet
 from flaxgen.weights import inception
-from flaxgen.zoo import classifier, clip, diffusion, directory, unclip
-from flaxgen.zoo.evaluate import evaluate
-from flaxgen.zoo.evaluation import Evaluation
-from flaxgen.zoo.features import fingerprint, make_extractor
-from flaxgen.zoo.picture_sets import of_data, of_draw, of_model, of_unclip
-from flaxgen.zoo.pictures import to_pixels
-from flaxgen.zoo.process import Process
+from flaxgen.zoo import classifier, clip, diffusion, unclip
 
 JIT = parallel.make_plan("jit")
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), dtype=np.uint8)
@@ -47,7 +47,7 @@ def guide(tmp_path_factory):
     config = classifier.Config(seed=0, steps=1, batch_size=4, data=Data("digits", image_size=8, channels=1), net=net)
     path = tmp_path_factory.mktemp("guide") / "model"
     params = jax.jit(lambda: classifier.init_params(config, jax.random.key(0)))()
-    directory.write_model(path, config, noisy(params), 1)
+    write_model(path, config, noisy(params), 1)
     return path
 
 
@@ -60,7 +60,7 @@ def seen(tmp_path_factory):
     config = clip.Config(seed=0, steps=1, batch_size=4, data=Data("folder"), net=net, encode_batch=12)
     path = tmp_path_factory.mktemp("clip") / "model"
     params = jax.jit(lambda: clip.init_params(config, jax.random.key(0)))()
-    directory.write_model(path, config, noisy(params), 1, {clip.TOKENIZER: tokenizer.to_json().encode()})
+    write_model(path, config, noisy(params), 1, {clip.TOKENIZER: tokenizer.to_json().encode()})
     return path
 
 
@@ -75,7 +75,7 @@ def test_a_classifier_gives_features_and_classes(guide):
     assert found["features"].shape == (12, 8)
     assert found["logits"].shape == (12, 10)
     assert np.std(found["features"], axis=0).min() > 1e-4
-    net = directory.load(guide).config.net
+    net = verbs.load(guide).config.net
     x = jnp.float32(np.sqrt(1 - 1e-4)) * (jnp.asarray(IMAGES, jnp.float32) / 127.5 - 1)  # of the first of 1000 times
     logits = jax.jit(net.apply)({"params": extractor.params}, x, jnp.zeros(12))
     np.testing.assert_allclose(found["logits"], logits, atol=1e-4)
@@ -109,7 +109,7 @@ def test_a_model_is_drawn_from_by_number():
         process=Process(schedule="cosine", timesteps=8), sampling=diffusion.Sampling(steps=2, batch=4),
     )  # fmt: skip
     params = noisy(jax.jit(lambda: diffusion.init_params(config, jax.random.key(0)))())
-    model = diffusion.Model(config, params, 3, JIT)
+    model = diffusion.FAMILY.trained(config, params, 3, JIT)
     pictures = of_model(model, seed=5)
     assert pictures.about["step"] == 3
     stream = pictures.read(4, 4)

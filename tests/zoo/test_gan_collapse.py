@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from flaxgen import parallel, zoo
+from flaxgen import parallel, verbs
 from flaxgen.data.toys import CLUSTER_STD
 from flaxgen.zoo.gan import Regularizers
 
@@ -21,7 +21,7 @@ SAMPLES = 4000
 def play(r1, workdir):
     """Wasserstein's game with momentum and a discriminator ten times as fast: how many of the eight modes have 1% of
     the samples, or more, within three deviations, and the last ten `diversity` and `spread` of the log."""
-    config = zoo.read_experiment(EXPERIMENT)
+    config = verbs.read_experiment(EXPERIMENT)
     slow, fast = (
         dataclasses.replace(config.generator_optimizer, beta1=0.5, learning_rate=rate) for rate in (1e-3, 1e-2)
     )
@@ -35,7 +35,7 @@ def play(r1, workdir):
         discriminator_optimizer=fast,
         regularizers=Regularizers(r1=r1),
     )
-    state = zoo.train(config, workdir, parallel.make_plan("jit"))
+    state = verbs.train(config, workdir, parallel.make_plan("jit"))
     z = jax.random.normal(jax.random.key(1), (SAMPLES, config.generator.latent_dim))
     points = np.asarray(jax.jit(config.generator.apply)(state.generator.variables, z))
     distances = np.linalg.norm(points[:, None] - CENTRES[None], axis=-1)

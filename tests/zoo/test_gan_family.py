@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import flaxgen
-from flaxgen import parallel, zoo
+from flaxgen import parallel, verbs
 from flaxgen.cli import main
 from flaxgen.data import Data
 from flaxgen.nets import dcgan, gan_mlp
@@ -17,7 +17,6 @@ from flaxgen.nets.stylegan2 import Generator
 from flaxgen.nets.stylegan2_discriminator import Discriminator
 from flaxgen.train import checkpoint
 from flaxgen.train.optim import Optimizer
-from flaxgen.zoo import directory
 from flaxgen.zoo.gan import Augmentation, Config, HalfLife, Regularizers, Sampling
 
 STYLE = Config(
@@ -78,7 +77,7 @@ DCGAN = Config(
 def run(tmp_path_factory):
     """A tiny StyleGAN2-ADA after four steps."""
     workdir = tmp_path_factory.mktemp("runs") / "style"
-    zoo.train(STYLE, workdir, parallel.make_plan("jit"))
+    verbs.train(STYLE, workdir, parallel.make_plan("jit"))
     return workdir
 
 
@@ -92,7 +91,7 @@ def saved(workdir):
 
 
 def test_a_run_leaves_what_every_run_leaves(run):
-    assert directory.read_config(run)[0] == STYLE
+    assert verbs.read_config(run)[0] == STYLE
     assert (run / "previews" / "step-000004.png").is_file()
     first, *_, last = logged(run)
     assert {
@@ -115,7 +114,7 @@ def test_a_run_leaves_what_every_run_leaves(run):
 
 def test_points_are_drawn_and_plotted(tmp_path):
     """Two steps of WGAN-GP, each with two of the critic; a line has histograms for pictures."""
-    zoo.train(POINTS, tmp_path / "run", parallel.make_plan("jit"))
+    verbs.train(POINTS, tmp_path / "run", parallel.make_plan("jit"))
     assert (tmp_path / "run" / "previews" / "step-000002.png").is_file()
     assert logged(tmp_path / "run")[-1]["penalty"] > 0
     model = flaxgen.load(tmp_path / "run")
@@ -127,7 +126,7 @@ def test_points_are_drawn_and_plotted(tmp_path):
 def test_a_dcgan_keeps_its_statistics_and_its_kernels_directions():
     """Both are buffers that no gradient moves; the averaged generator has the statistics of the last step. A direction
     of one entry, that of a kernel with one output, is a sign and stays."""
-    init, make_step = directory.FAMILIES[Config].make_training(DCGAN)
+    init, make_step = directory.FAMILIES[Config].training(DCGAN)
     before = init(jax.random.key(0))
     images = np.random.default_rng(0).integers(0, 255, (8, 16, 16, 1), dtype=np.uint8)
     after, _ = jax.jit(make_step(None))(before, {"image": images}, jax.random.key(1))
@@ -144,7 +143,7 @@ def test_a_dcgan_keeps_its_statistics_and_its_kernels_directions():
 @pytest.mark.slow  # compiles the step twice more
 def test_a_resumed_run_is_the_run_bit_for_bit(run, tmp_path):
     for steps in (2, 4):
-        zoo.train(dataclasses.replace(STYLE, steps=steps), tmp_path / "run", parallel.make_plan("jit"))
+        verbs.train(dataclasses.replace(STYLE, steps=steps), tmp_path / "run", parallel.make_plan("jit"))
     jax.tree.map(np.testing.assert_array_equal, saved(tmp_path / "run"), saved(run))
 
 
@@ -152,7 +151,7 @@ def test_a_resumed_run_is_the_run_bit_for_bit(run, tmp_path):
 @pytest.mark.parametrize("plan", ["pmap", "mesh"])
 def test_many_devices_give_the_run_of_one(run, tmp_path, plan):
     """Four steps with both regularisers, minibatch deviations, mixed styles, noise and augmentation."""
-    zoo.train(STYLE, tmp_path / "run", parallel.make_plan(plan))
+    verbs.train(STYLE, tmp_path / "run", parallel.make_plan(plan))
     (_, ours), (_, theirs) = saved(tmp_path / "run"), saved(run)
 
     def error(a, b):
@@ -164,7 +163,7 @@ def test_many_devices_give_the_run_of_one(run, tmp_path, plan):
 
 
 def test_models_draw_what_their_run_draws(run, tmp_path):
-    zoo.export(run, tmp_path / "model")
+    verbs.export(run, tmp_path / "model")
     from_run, from_model = flaxgen.load(run), flaxgen.load(tmp_path / "model")
     a, b = (model.sample(jax.random.key(1), num=12) for model in (from_run, from_model))
     assert a.shape == (12, 8, 8, 1)
@@ -271,7 +270,7 @@ def test_values_out_of_range(kind, values, message):
 )
 def test_runs_that_cannot_begin_are_one_line(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message) as error:
-        zoo.train(dataclasses.replace(STYLE, **changes), tmp_path / "run", parallel.make_plan("jit"))
+        verbs.train(dataclasses.replace(STYLE, **changes), tmp_path / "run", parallel.make_plan("jit"))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -281,4 +280,4 @@ def test_labels_that_are_missing_for_a_conditional_game_are_one_line(tmp_path):
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "pictures" / "0.png")
     data = Data(source="folder", path=str(tmp_path / "pictures"), image_size=8, channels=1, threads=0)
     with pytest.raises(ValueError, match=r"data\.source=folder has no label, only image"):
-        zoo.train(dataclasses.replace(STYLE, data=data), tmp_path / "run", parallel.make_plan("jit"))
+        verbs.train(dataclasses.replace(STYLE, data=data), tmp_path / "run", parallel.make_plan("jit"))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from flaxgen import parallel
-from flaxgen.zoo.features import Extractor, make_extractor
+from flaxgen.data import to_pixels
+from flaxgen.family.sheets import grid
+from flaxgen.measure.features import Extractor, make_extractor
 from flaxgen.zoo.gan import directions, latents, projection
-from flaxgen.zoo.pictures import grid, to_pixels
 
 JIT = parallel.make_plan("jit")
 LABEL = {"style": None, "dcgan": None, "mlp": 2}

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from flaxgen.family.process import Process, make_schedule
+from flaxgen.interchange import diffusers
 from flaxgen.nets.unet import UNet
 from flaxgen.weights import unet2d
-from flaxgen.zoo import interchange
-from flaxgen.zoo.process import Process, make_schedule
 
 TINY = UNet(image_size=4, channels=4, multipliers=(1,), depth=1, attention_resolutions=(), norm_groups=2, middle="none")
 INDEX = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
@@ -44,7 +44,7 @@ def replace(path, **values):
 
 def refusal(folder):
     with pytest.raises(ValueError, match="expected") as caught:
-        interchange.import_diffusers(str(folder))
+        diffusers.import_diffusers(str(folder))
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -52,7 +52,7 @@ def refusal(folder):
 
 @pytest.mark.smoke
 def test_a_plain_pipeline_comes_in_without_a_word(plain, capsys):
-    config, params = interchange.import_diffusers(str(plain))
+    config, params = diffusers.import_diffusers(str(plain))
     assert config.process == Process()
     assert (config.sampling.grid, config.sampling.threshold) == ("leading", "clip")
     jax.tree.map(np.testing.assert_array_equal, params, random_params(TINY))
@@ -61,7 +61,7 @@ def test_a_plain_pipeline_comes_in_without_a_word(plain, capsys):
 
 def test_no_scheduler_is_said(folder, capsys):
     shutil.rmtree(folder / "scheduler")
-    config, _ = interchange.import_diffusers(str(folder))
+    config, _ = diffusers.import_diffusers(str(folder))
     said = capsys.readouterr().err
     assert config.process == Process()
     assert "no scheduler_config.json" in said
@@ -117,9 +117,9 @@ def test_pipelines_that_are_refused(folder, index):
 
 
 def test_parts_that_are_not_there_do_not_matter(folder):
-    before = interchange.import_diffusers(str(folder))[0]
+    before = diffusers.import_diffusers(str(folder))[0]
     replace(folder / "model_index.json", _class_name="PNDMPipeline", safety_checker=[None, None])
-    assert interchange.import_diffusers(str(folder))[0] == before
+    assert diffusers.import_diffusers(str(folder))[0] == before
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_learned_variance_comes_in(folder):
     shutil.rmtree(folder / "unet")
     unet2d.export_unet2d(net, random_params(net), folder / "unet")
     replace(folder / "scheduler" / "scheduler_config.json", variance_type="learned_range")
-    config, _ = interchange.import_diffusers(str(folder))
+    config, _ = diffusers.import_diffusers(str(folder))
     assert (config.sampling.variance, config.objective.loss) == ("learned", "hybrid")
 
 
@@ -157,13 +157,13 @@ def test_a_learned_variance_comes_in(folder):
     ids=str,
 )
 def test_thresholds(values, threshold):
-    assert interchange.sampling_of({"_class_name": "DDPMScheduler", **values}, False).threshold == threshold
+    assert diffusers.sampling_of({"_class_name": "DDPMScheduler", **values}, False).threshold == threshold
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_a_grid_that_is_known_is_taken(spacing, capsys):
     scheduler = {"_class_name": "DDIMScheduler", "timestep_spacing": spacing, "steps_offset": 0}
-    assert interchange.sampling_of(scheduler, False).grid == spacing
+    assert diffusers.sampling_of(scheduler, False).grid == spacing
     assert capsys.readouterr().err == ""
 
 
@@ -178,7 +178,7 @@ def test_a_grid_that_is_known_is_taken(spacing, capsys):
     ids=str,
 )
 def test_a_grid_that_is_not_known_is_said(values, named, capsys):
-    assert interchange.sampling_of(values, False).grid == "trailing"
+    assert diffusers.sampling_of(values, False).grid == "trailing"
     said = capsys.readouterr().err
     assert named in said
     assert said.count("\n") == 1

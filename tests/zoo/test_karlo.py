@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flaxgen import parallel, zoo
+from flaxgen import parallel, verbs
 from flaxgen.data import Data
 from flaxgen.data.tokenize import train_bpe
+from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
+from flaxgen.interchange import karlo
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.nets.unet import UNet
-from flaxgen.zoo import clip, decoder, embeddings, karlo, prior, upsampler
-from flaxgen.zoo.diffusion import Objective, Sampling
+from flaxgen.zoo import clip, decoder, prior, upsampler
 from flaxgen.zoo.prior.config import STATISTICS
-from flaxgen.zoo.process import Process
 from flaxgen.zoo.unclip import Stages
 
 CONTEXT, DIM = 8, 16
@@ -83,16 +85,16 @@ def stages():
     """An unCLIP as Karlo's, but for sizes and the kind of its tokenizer."""
     tokenizer = train_bpe(["a red circle", "a blue square"], 300, CONTEXT)
     params = {name: random_params(name) for name in CONFIGS}
-    model = clip.Model(CONFIGS["clip"], params["clip"], 0, HERE, {clip.TOKENIZER: tokenizer.to_json().encode()})
+    model = clip.FAMILY.trained(CONFIGS["clip"], params["clip"], 0, HERE, {clip.TOKENIZER: tokenizer.to_json().encode()})
     named = embeddings.check_clip({}, model.fingerprint)
     empty = {f"empty_{k}": v for k, v in embeddings.empty_text(model).items() if k != "text_ids"}
     fitted = {"mean": np.linspace(-1, 1, DIM, dtype=np.float32), "std": np.linspace(1, 2, DIM, dtype=np.float32)}
     statistics = {STATISTICS: safetensors.numpy.save(fitted | empty)}
     return Stages(
         clip=model,
-        prior=prior.Model(CONFIGS["prior"], params["prior"], 0, HERE, statistics | named),
-        decoder=decoder.Model(CONFIGS["decoder"], params["decoder"], 0, HERE, named),
-        upsampler_1=upsampler.Model(CONFIGS["upsampler_1"], params["upsampler_1"], 0, HERE),
+        prior=prior.FAMILY.trained(CONFIGS["prior"], params["prior"], 0, HERE, statistics | named),
+        decoder=decoder.FAMILY.trained(CONFIGS["decoder"], params["decoder"], 0, HERE, named),
+        upsampler_1=upsampler.FAMILY.trained(CONFIGS["upsampler_1"], params["upsampler_1"], 0, HERE),
     )
 
 
@@ -114,8 +116,8 @@ def change(path, **values):
 
 
 def test_what_goes_out_comes_back(stages, written, tmp_path):
-    zoo.import_model(str(written), tmp_path / "model")
-    model = zoo.load(tmp_path / "model")
+    verbs.import_model(str(written), tmp_path / "model")
+    model = verbs.load(tmp_path / "model")
     for name in CONFIGS:
         there, back = getattr(stages, name), getattr(model.stages, name)
         assert replace(back.config, data=there.config.data) == there.config
@@ -130,7 +132,7 @@ def test_what_goes_out_comes_back(stages, written, tmp_path):
     with pytest.raises(ValueError, match="no vision tower"):
         model.vary(np.zeros((16, 16, 3), np.uint8), seed=0, num=1)
     with pytest.raises(ValueError, match="is an unCLIP"):
-        zoo.export(tmp_path / "model", tmp_path / "again")
+        verbs.export(tmp_path / "model", tmp_path / "again")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_schedulers_that_are_refused(folder, tmp_path, part, values):
     key, value = next(iter(values.items()))
     said = f"a {value}" if key == "_class_name" else key
     with pytest.raises(ValueError, match=f"{part}.*{said}"):
-        zoo.import_model(str(folder), tmp_path / "model")
+        verbs.import_model(str(folder), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -179,7 +181,7 @@ def test_folders_that_are_refused(folder, tmp_path, spoil, named):
     """The last fails behind the other stages: they do not stay."""
     spoil(folder)
     with pytest.raises(ValueError, match=re.escape(named)):
-        zoo.import_model(str(folder), tmp_path / "model")
+        verbs.import_model(str(folder), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -230,8 +232,8 @@ def test_a_vision_tower_comes_and_goes_beside_a_text_pipeline(stages, tmp_path):
     both = stages._replace(clip=replace(stages.clip, config=config, params=params))
     karlo.export_pipeline(both, tmp_path / "folder")
     assert "image_encoder" not in json.loads((tmp_path / "folder" / "model_index.json").read_text())
-    zoo.import_model(str(tmp_path / "folder"), tmp_path / "model")
-    back = zoo.load(tmp_path / "model").stages.clip
+    verbs.import_model(str(tmp_path / "folder"), tmp_path / "model")
+    back = verbs.load(tmp_path / "model").stages.clip
     assert back.config.net == net
     for name in ("vision", "image_projection", "text", "text_projection"):
         jax.tree.map(np.testing.assert_array_equal, back.params[name], params[name])
@@ -239,8 +241,8 @@ def test_a_vision_tower_comes_and_goes_beside_a_text_pipeline(stages, tmp_path):
 
 def test_a_prior_alone(stages, written, tmp_path):
     """Its weights and statistics come; what it needs of a CLIP it asks for."""
-    zoo.import_model(str(written / "prior"), tmp_path / "prior")
-    model = zoo.load(tmp_path / "prior")
+    verbs.import_model(str(written / "prior"), tmp_path / "prior")
+    model = verbs.load(tmp_path / "prior")
     jax.tree.map(np.testing.assert_array_equal, model.params, stages.prior.params)
     text = embeddings.text_fields(stages.clip, ["a red circle"])
     with pytest.raises(ValueError, match="imported alone"):

@@ -6,14 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from flaxgen import parallel, zoo
+from flaxgen import parallel, verbs
 from flaxgen.cli import main
 from flaxgen.data import Data
+from flaxgen.family.evaluation import Periodic
+from flaxgen.family.process import Process
 from flaxgen.nets.mlp import MLP
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import diffusion
-from flaxgen.zoo.evaluation import Periodic
-from flaxgen.zoo.process import Process
 
 NET = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
            attention_resolutions=())  # fmt: skip
@@ -33,7 +33,7 @@ def logged(workdir):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "whole"
-    zoo.train(CONFIG, workdir, parallel.make_plan("jit"))
+    verbs.train(CONFIG, workdir, parallel.make_plan("jit"))
     return workdir
 
 
@@ -60,14 +60,14 @@ def test_they_are_those_of_the_command(whole, tmp_path):
 @pytest.mark.slow
 def test_a_resumed_run_logs_the_same(whole, tmp_path):
     for steps in (2, 4):
-        zoo.train(dataclasses.replace(CONFIG, steps=steps), tmp_path / "parts", parallel.make_plan("jit"))
+        verbs.train(dataclasses.replace(CONFIG, steps=steps), tmp_path / "parts", parallel.make_plan("jit"))
     assert logged(tmp_path / "parts") == logged(whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mesh", "pmap"])
 def test_eight_devices_are_one(name, whole, tmp_path):
-    zoo.train(CONFIG, tmp_path / "run", parallel.make_plan(name))
+    verbs.train(CONFIG, tmp_path / "run", parallel.make_plan(name))
     found, expected = logged(tmp_path / "run"), logged(whole)
     np.testing.assert_allclose(found[2]["eval/fid"], expected[2]["eval/fid"], rtol=1e-3)  # after two steps of Adam
 
@@ -100,5 +100,5 @@ def test_settings_out_of_range(changes, message):
 def test_features_that_are_not_there_stop_the_run_before_it_begins(tmp_path):
     config = dataclasses.replace(CONFIG, evaluation=Periodic(features=f"inception:{tmp_path}/none"))
     with pytest.raises(FileNotFoundError, match="download"):
-        zoo.train(config, tmp_path / "run", parallel.make_plan("jit"))
+        verbs.train(config, tmp_path / "run", parallel.make_plan("jit"))
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -6,9 +6,10 @@ import pytest
 
 import flaxgen
 from flaxgen.data import Data, open_source
+from flaxgen.family import files
 from flaxgen.metrics.scene_oracle import accuracy, arrange, read, relation
 from flaxgen.scenes.captions import RELATIONS, parse
-from flaxgen.zoo import files, unclip
+from flaxgen.zoo import unclip
 
 MOST_BYTES = 25_000_000
 

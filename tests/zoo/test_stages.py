@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 import unclip_toy
+from saving import write_model
 
-from flaxgen import parallel, zoo
+from flaxgen import parallel, verbs
 from flaxgen.data import Order, batch_at, random_transform
 from flaxgen.train.optim import Optimizer
-from flaxgen.zoo import directory, unclip
+from flaxgen.zoo import unclip
 
 STAGES = unclip_toy.TRAINED
 PLANS = {"pmap": parallel.pmap_plan, "mesh": lambda: parallel.mesh_plan(data=4, fsdp=2)}
@@ -24,7 +25,7 @@ def name(request):
 
 def test_a_config_is_its_json(name):
     config = unclip_toy.CONFIGS[name]
-    assert directory.decode(json.loads(json.dumps(directory.encode(config)))) == config
+    assert directory.decode(json.loads(json.dumps(verbs.family_of(config).encode(config)))) == config
 
 
 def test_it_learns(name, toy):
@@ -36,24 +37,24 @@ def test_it_learns(name, toy):
 
 def test_a_run_goes_on_with_the_files_it_has(name, toy):
     run, config = toy.runs[name], unclip_toy.config_of(name, toy.runs)
-    names = directory.FAMILIES[type(config)].file_names
+    names = verbs.family_of(config).file_names
     before = {file: (run / file).read_bytes() for file in names}
     prepared = directory.prepare(config, run)
     assert prepared == before
     directory.claim(run, dataclasses.replace(config, steps=config.steps + 1), prepared)
-    assert directory.read_config(run)[0].steps == config.steps + 1
+    assert verbs.read_config(run)[0].steps == config.steps + 1
     directory.claim(run, config, prepared)
 
 
 def test_an_exported_stage_is_the_run(name, toy, tmp_path):
-    zoo.export(toy.runs[name], tmp_path / "model")
-    run, model = zoo.load(toy.runs[name]), zoo.load(tmp_path / "model")
+    verbs.export(toy.runs[name], tmp_path / "model")
+    run, model = verbs.load(toy.runs[name]), verbs.load(tmp_path / "model")
     assert model.config == run.config
     assert model.step == unclip_toy.STEPS
     jax.tree.map(np.testing.assert_array_equal, model.params, run.params)
     assert getattr(model, "found", {}) == getattr(run, "found", {})
     with pytest.raises(ValueError, match="--layout diffusers is for diffusion models"):
-        zoo.export(tmp_path / "model", tmp_path / "diffusers", layout="diffusers")
+        verbs.export(tmp_path / "model", tmp_path / "diffusers", layout="diffusers")
     assert not (tmp_path / "diffusers").exists()
 
 
@@ -61,7 +62,7 @@ def test_half_precision_halves_the_files_and_keeps_the_fingerprint(toy, tmp_path
     unclip.compose(tmp_path / "half", toy.runs, "float16")
     sizes = [(root / "clip" / "model.safetensors").stat().st_size for root in (tmp_path / "half", toy.model)]
     assert sizes[0] < 0.7 * sizes[1]
-    half, whole = zoo.load(tmp_path / "half").stages, zoo.load(toy.model).stages
+    half, whole = verbs.load(tmp_path / "half").stages, verbs.load(toy.model).stages
     assert half.clip.fingerprint == whole.clip.fingerprint
     for ours, theirs in zip(half, whole, strict=True):
         jax.tree.map(
@@ -72,9 +73,9 @@ def test_half_precision_halves_the_files_and_keeps_the_fingerprint(toy, tmp_path
 def test_a_composite_says_nothing_of_where_its_stages_lay(toy, tmp_path):
     parts = {name: tmp_path / "parts" / name for name in ("clip", "decoder")}
     for name, part in parts.items():
-        model = zoo.load(toy.runs[name])
+        model = verbs.load(toy.runs[name])
         config = dataclasses.replace(model.config, start=str(tmp_path / "older"))
-        directory.write_model(part, config, model.params, model.step, model.found)
+        write_model(part, config, model.params, model.step, model.files)
     unclip.compose(tmp_path / "model", parts)
     for name in parts:
         assert str(tmp_path) in (parts[name] / "config.json").read_text()
@@ -87,7 +88,7 @@ def experiment_of(name, toy):
     """The stage's run on its data, by plain gradients: Adam makes steps of rounding where there is no gradient."""
     config = unclip_toy.config_of(name, toy.runs)
     config = dataclasses.replace(config, optimizer=Optimizer(name="sgd", learning_rate=0.1))
-    experiment = directory.FAMILIES[type(config)].build(config, directory.prepare(config, toy.runs[name]))
+    experiment = verbs.family_of(config).build(config, directory.prepare(config, toy.runs[name]))
     transform = random_transform(config.data)
     return experiment, [
         batch_at(experiment.source, Order(0, 8, 0, 1), i, fields=experiment.batch_fields, transform=transform)
@@ -127,7 +128,7 @@ def test_many_devices_train_as_one(name, toy, monkeypatch):
 def test_a_resumed_run_is_the_whole_run(name, toy, tmp_path):
     config = dataclasses.replace(unclip_toy.config_of(name, toy.runs), steps=3, checkpoint_every=2)
     plan = parallel.make_plan("jit")
-    whole = zoo.train(config, tmp_path / "whole", plan)
-    zoo.train(dataclasses.replace(config, steps=2), tmp_path / "parts", plan)
-    parts = zoo.train(config, tmp_path / "parts", plan)
+    whole = verbs.train(config, tmp_path / "whole", plan)
+    verbs.train(dataclasses.replace(config, steps=2), tmp_path / "parts", plan)
+    parts = verbs.train(config, tmp_path / "parts", plan)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(parts), jax.device_get(whole))

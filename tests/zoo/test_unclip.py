@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import unclip_toy
 
-from flaxgen import parallel, zoo
+from flaxgen import parallel, verbs
 from flaxgen.data import open_source
 from flaxgen.zoo import unclip
 from flaxgen.zoo.unclip import Settings
@@ -28,7 +28,7 @@ jax.monitoring.register_event_duration_secs_listener(
 
 @pytest.fixture(scope="module")
 def model(toy):
-    return zoo.load(toy.model)
+    return verbs.load(toy.model)
 
 
 def base_of(model):
@@ -249,7 +249,7 @@ def test_many_devices_draw_the_same_pictures(model, toy, images, plan):
     a, b = images
     mask = np.zeros((64, 64), bool)
     mask[10:37, 5:30] = True
-    many = zoo.load(toy.model, parallel.make_plan(plan))
+    many = verbs.load(toy.model, parallel.make_plan(plan))
     for verb in (
         lambda m: m.draw([CAPTION, OTHER], seed=0, num=2),
         lambda m: m.draw([CAPTION], seed=0, num=4, through="autoregressive"),
@@ -329,7 +329,7 @@ def copy(toy, tmp_path):
 
 def test_a_directory_without_an_upsampler_says_so(copy, capfd):
     shutil.rmtree(copy / "upsampler_1")
-    model = zoo.load(copy)
+    model = verbs.load(copy)
     assert capfd.readouterr().err == (
         f"warning: {copy} lacks the stage 'upsampler_1': pictures are drawn at the size before it\n"
     )
@@ -352,11 +352,11 @@ def test_an_index_that_is_wrong(copy, stages, message):
     index = copy / "model_index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), "stages": stages}))
     with pytest.raises(ValueError, match=message):
-        zoo.load(copy)
+        verbs.load(copy)
 
 
 def test_a_stage_of_another_clip(copy, toy):
     shutil.rmtree(copy / "clip")
     unclip_toy.with_another_clip(toy, copy / "clip")
     with pytest.raises(ValueError, match=r"prior: this stage was trained with the CLIP \w+, this one is \w+"):
-        zoo.load(copy)
+        verbs.load(copy)

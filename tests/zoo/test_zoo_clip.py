@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import unclip_toy
 
-from flaxgen import parallel, zoo
+from flaxgen import parallel, verbs
 from flaxgen.data import DataError, open_source
 from flaxgen.data.tokenize import Tokenizer
-from flaxgen.zoo import clip, directory
+from flaxgen.zoo import clip
 
 CONFIG = unclip_toy.CLIP_CONFIG
 
 
 @pytest.fixture(scope="module")
 def model(toy):
-    return zoo.load(toy.runs["clip"])
+    return verbs.load(toy.runs["clip"])
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_embeddings_have_the_length_of_a_gaussian_and_follow_their_input_alone(m
 @pytest.mark.parametrize("name", [pytest.param("pmap", marks=pytest.mark.slow), "mesh"])
 def test_many_devices_embed_alike(model, pairs, toy, name):
     images, captions = pairs
-    many = zoo.load(toy.runs["clip"], parallel.make_plan(name))
+    many = verbs.load(toy.runs["clip"], parallel.make_plan(name))
     np.testing.assert_allclose(many.encode_image(images[:5]), model.encode_image(images[:5]), atol=1e-5)
     np.testing.assert_allclose(many.similarity(images, captions), model.similarity(images, captions), atol=1e-5)
 
@@ -136,6 +136,6 @@ def test_a_clip_without_a_tokenizer_embeds_pictures_only(model, pairs):
 
 
 def test_fingerprints_tell_weights_apart(model, toy, tmp_path):
-    assert zoo.load(toy.runs["clip"]).fingerprint == model.fingerprint
-    other = zoo.load(unclip_toy.with_another_clip(toy, tmp_path / "clip"))
+    assert verbs.load(toy.runs["clip"]).fingerprint == model.fingerprint
+    other = verbs.load(unclip_toy.with_another_clip(toy, tmp_path / "clip"))
     assert other.fingerprint != model.fingerprint

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import unclip_toy
 
-from flaxgen import zoo
+from flaxgen import verbs
+from flaxgen.family.denoising import Objective
 from flaxgen.nets.clip import TextTower
-from flaxgen.zoo import decoder, directory, embeddings
+from flaxgen.zoo import decoder
 from flaxgen.zoo.decoder import compiled_draw
-from flaxgen.zoo.diffusion import Objective
 
 KEY = jax.random.key(0)
 CONFIG = unclip_toy.DECODER_CONFIG
@@ -25,7 +25,7 @@ def cached(toy):
 
 @pytest.fixture(scope="module")
 def model(toy):
-    return zoo.load(toy.runs["decoder"])
+    return verbs.load(toy.runs["decoder"])
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ VARIANTS = {
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_variants_train_and_draw(config):
     """By their shapes alone."""
-    init, make_step = decoder.make_training(config)
+    init, make_step = decoder.training(config)
     spec = decoder.batch_spec(config)
     state, metrics = jax.eval_shape(make_step(None), jax.eval_shape(init, KEY), spec, KEY)
     assert metrics["loss"].shape == ()

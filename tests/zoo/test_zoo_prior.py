@@ -9,13 +9,12 @@ import pytest
 import safetensors.numpy
 import unclip_toy
 
-from flaxgen import parallel, zoo
+from flaxgen import parallel, verbs
+from flaxgen.family.sampling import Sampling
 from flaxgen.tokens import quantise
-from flaxgen.zoo import directory, embeddings, prior
-from flaxgen.zoo.diffusion import Sampling
+from flaxgen.zoo import prior
 from flaxgen.zoo.prior.config import STATISTICS, read_statistics
-from flaxgen.zoo.prior.model import compiled_draw
-from flaxgen.zoo.prior.training import make_loss, make_quantiser
+from flaxgen.zoo.prior.model import compiled_draw, make_loss, make_quantiser
 
 KEY = jax.random.key(0)
 KINDS = ("prior", "ar_prior")
@@ -33,7 +32,7 @@ def text(cached):
 
 @pytest.fixture(scope="module")
 def models(toy):
-    return {kind: zoo.load(toy.runs[kind]) for kind in KINDS}
+    return {kind: verbs.load(toy.runs[kind]) for kind in KINDS}
 
 
 def test_statistics_are_those_of_the_data(models, cached):
@@ -90,7 +89,7 @@ def test_an_embedding_follows_its_caption_and_number_alone(models, text, kind):
 
 def test_drawn_codes_are_centres_of_buckets(models, text):
     model = models["ar_prior"]
-    fitted = make_quantiser(read_statistics(model.found))
+    fitted = make_quantiser(read_statistics(model.files))
     drawn = model.draw(text, KEY)
     buckets = model.config.net.buckets
     again = quantise.decode(fitted, quantise.encode(fitted, jnp.asarray(drawn), buckets), buckets)

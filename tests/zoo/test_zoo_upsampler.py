@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import unclip_toy
 
-from flaxgen import zoo
+from flaxgen import verbs
 from flaxgen.zoo import upsampler
 
 KEY = jax.random.key(0)
@@ -16,7 +16,7 @@ CONFIG = unclip_toy.UPSAMPLER_CONFIG
 
 @pytest.fixture(scope="module")
 def model(toy):
-    return zoo.load(toy.runs["upsampler_1"])
+    return verbs.load(toy.runs["upsampler_1"])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_every_degradation_trains(degrade, noise_level):
     """By its shapes alone; the degradations themselves are tested where they are."""
     net = dataclasses.replace(CONFIG.net, noise_level=noise_level > 0)
     config = dataclasses.replace(CONFIG, net=net, degrade=degrade, noise_level=noise_level)
-    init, make_step = upsampler.make_training(config)
+    init, make_step = upsampler.training(config)
     _, metrics = jax.eval_shape(make_step(None), jax.eval_shape(init, KEY), upsampler.batch_spec(config), KEY)
     assert metrics["loss"].shape == ()
 
@@ -101,4 +101,4 @@ def test_what_a_config_refuses(change, message):
 
 def test_the_last_step_is_not_trained():
     with pytest.raises(ValueError, match="imported, and not trained here"):
-        upsampler.make_training(dataclasses.replace(CONFIG, last_step=True))
+        upsampler.training(dataclasses.replace(CONFIG, last_step=True))
