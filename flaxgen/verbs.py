@@ -71,8 +71,8 @@ def find(model: str | Path | None = None) -> Path:
 
 
 def load(model: str | Path | None = None, plan: parallel.Plan | None = None) -> Any:
-    """The model in a run directory (the average of its newest good checkpoint), in a model directory, or that comes with
-    the package under a name; by default SHIPPED. A Hub id is a model in flaxgen's layout there.
+    """The model in a run directory (the average of its newest good checkpoint), in a model directory, or that comes
+    with the package under a name; by default SHIPPED. A Hub id is a model in flaxgen's layout there.
 
     `plan` says on which devices it runs; by default on one.
 
@@ -91,8 +91,8 @@ def train(
 ) -> State:
     """Trains in `workdir`, or resumes the run that is there; returns the last state.
 
-    `profile` writes a trace of a few steps to `workdir/profile`; `wandb` is the Weights & Biases project that gets every
-    logged step.
+    `profile` writes a trace of a few steps to `workdir/profile`; `wandb` is the Weights & Biases project that gets
+    every logged step.
 
     Raises:
         ValueError, OSError: if config, data, devices and `workdir` do not fit together; see also `train.loop.run`.
@@ -182,8 +182,8 @@ def import_model(
 
 
 def compose(target: str | Path, sources: Mapping[str, Path], *, dtype: str | None = None) -> None:
-    """Writes the model directory of a composite from runs or model directories by the names of its parts; `dtype` is what
-    weights are rounded to, such as "float16".
+    """Writes the model directory of a composite from runs or model directories by the names of its parts; `dtype` is
+    what weights are rounded to, such as "float16".
 
     Raises:
         ValueError: if the parts are those of no composite or do not belong together, or the directory is not empty.

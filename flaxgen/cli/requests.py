@@ -1,4 +1,5 @@
-"""Commands made from what models can be asked: sample, draw, vary, blend, edit, inpaint ... and `again`, `show`, `models`."""
+"""Commands made from what models can be asked: sample, draw, vary, blend, edit, inpaint ... and `again`, `show`,
+`models`."""
 
 import argparse
 import inspect

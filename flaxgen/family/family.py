@@ -46,8 +46,9 @@ class Family:
     `prepare(config, found)` makes the small `files` that a new run needs, or takes those of an older one. `classes` is
     how many classes of the data the net knows, 0 for none; `check` refuses a config whose parts do not fit together;
     `free` are fields that may change between two commands of a run; `preview(model, key)` draws one picture of a run.
-    `extract(model)` are its features of pictures. `parameters(config)` are those that `info` counts, where they are not those of a model. In a config.json the config
-    is of type `type_name`, and nested types are called as their classes, or as in `type_names`.
+    `extract(model)` are its features of pictures. `parameters(config)` are those that `info` counts, where they are not
+    those of a model. In a config.json the config is of type `type_name`, and nested types are called as their classes,
+    or as in `type_names`.
     """
 
     name: str

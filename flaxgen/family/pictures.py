@@ -106,9 +106,9 @@ class Pictures:
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Writes them, each with what it was made by; returns where the first of them is.
 
-        A name without suffix, or a folder, gets a file a picture. `.png`, `.jpg` and `.webp` are the picture itself where
-        there is one, and else a sheet, with a folder of that name beside it; `.gif` is a film; `.npz` the arrays as
-        `samples`. What is there already is left alone, and the name gets a number, unless `force`.
+        A name without suffix, or a folder, gets a file a picture. `.png`, `.jpg` and `.webp` are the picture itself
+        where there is one, and else a sheet, with a folder of that name beside it; `.gif` is a film; `.npz` the arrays
+        as `samples`. What is there already is left alone, and the name gets a number, unless `force`.
 
         Raises:
             ValueError: for another suffix.

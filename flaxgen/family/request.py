@@ -1,8 +1,9 @@
 """Requests as values: what is asked of a model, checked before anything is loaded.
 
-A request is a frozen dataclass whose fields are made by `option`, `positional` and `picture`: each has a type, a default,
-a range and one line of help. From that one declaration follow the flags of the command line, the keyword arguments and
-the help of the Python method, every check, and what is written into a picture so that it can be drawn again.
+A request is a frozen dataclass whose fields are made by `option`, `positional` and `picture`: each has a type, a
+default, a range and one line of help. From that one declaration follow the flags of the command line, the keyword
+arguments and the help of the Python method, every check, and what is written into a picture so that it can be drawn
+again.
 """
 
 import dataclasses
@@ -55,8 +56,8 @@ def option(
     above: float | int | None = None,
     choices: tuple[str, ...] = (), default_text: str = "", flag: str = "",
 ) -> Any:  # fmt: skip
-    """A field with a default. On the command line it is a flag of its name, or `flag`: a name, or with a blank between a
-    name and what the value is called, such as "class LABEL"."""
+    """A field with a default. On the command line it is a flag of its name, or `flag`: a name, or with a blank between
+    a name and what the value is called, such as "class LABEL"."""
     name, _, metavar = flag.partition(" ")
     spec = Spec(help, least, most, above, choices, default_text, metavar, name)
     return dataclasses.field(default=default, metadata={SPEC: spec})

@@ -34,8 +34,8 @@ from flaxgen.zoo.classifier import FAMILY as CLASSIFIER
 
 @dataclass(frozen=True, kw_only=True)
 class Config(GradientRun):
-    """A diffusion run. Every `evaluate_every` steps (0: never), and after the last, the averaged weights are measured as
-    `evaluation` says."""
+    """A diffusion run. Every `evaluate_every` steps (0: never), and after the last, the averaged weights are measured
+    as `evaluation` says."""
 
     data: Data
     net: UNet | MLP = UNet()
@@ -168,8 +168,8 @@ def check_guide(config: Config, guide: Any) -> None:
 
 @functools.lru_cache(maxsize=16)
 def compiled_draw(config: Config, kind: Sampling, guide: Any, plan: parallel.Plan):
-    """One drawing program, kept for the next call; what may change without compiling again is in `Strengths`. `guide` is
-    the config of a classifier, or None."""
+    """One drawing program, kept for the next call; what may change without compiling again is in `Strengths`. `guide`
+    is the config of a classifier, or None."""
     draw = make_draw(make_subject(config), kind, None if guide is None else CLASSIFIER.model.make_log_prob(guide))
     title = drawing.title(plan, kind.batch, example_shape(config), f"{kind.sampler}, {kind.steps} steps")
     return drawing.announced(plan.compile_map(draw), title)
@@ -203,8 +203,8 @@ class Model(Trained):
         sampling: Sampling | None = None,
         guide: tuple[Any, float] | None = None,
     ) -> Float[np.ndarray, "N ..."]:
-        """`num` examples, float32 [num H W C] in [-1, 1] or points, or those of a range of numbers; example i depends on
-        the key and on i alone.
+        """`num` examples, float32 [num H W C] in [-1, 1] or points, or those of a range of numbers; example i depends
+        on the key and on i alone.
 
         `label` is the class to draw; None takes all in turn. `guide` is a noisy classifier and the scale of its
         gradient [Dhariwal21]. `sampling` is by default the config's.
