@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from flaxgen.types import Params
 from flaxgen.weights.layouts import CONV, CONV_1D, LINEAR, SAME, Layout
 from flaxgen.weights.rules import Rule, regex_of
-from flaxgen.weights.store import leaves_of
+from flaxgen.weights.tree import leaves_of
 
 LEAVES: Mapping[str, str] = {"kernel": "weight", "bias": "bias", "scale": "weight", "embedding": "weight"}
 """What torch calls the parameters of a linear layer or a convolution, of a norm, and of an embedding."""

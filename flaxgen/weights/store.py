@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import jax
 import ml_dtypes
 import numpy as np
 
 from flaxgen.types import Params
 from flaxgen.weights.header import DTYPES, MAX_HEADER, NAMES, Entry, parse, unique
 from flaxgen.weights.lazy import Lazy, Tensors
+from flaxgen.weights.tree import flatten, leaves_of, unflatten
 
 Stamp = tuple[int, int, int]
 """Inode, size and time of the last change: a file of the same stamp is the one whose header has been read."""
@@ -167,6 +167,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file as diffusers and transformers do, with sorted keys."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
 def write_file(path: Path, tensors: Tensors) -> None:
     """Writes one safetensors file, tensor by tensor and byte for byte as the reference implementation would: dtypes are
     kept, the widest come first. A failure leaves what was there before.
@@ -202,44 +207,6 @@ def _described(name: str, value: np.ndarray) -> tuple[str, tuple[int, ...]]:
     if value.dtype not in NAMES:
         raise ValueError(f"tensor {name!r} has dtype {value.dtype}, safetensors knows {', '.join(DTYPES)}")
     return NAMES[value.dtype], value.shape
-
-
-def flatten(params: Params) -> dict[str, np.ndarray]:
-    """A tree of nested dicts as one dict, the keys on the way joined by "/"."""
-    return {path: np.asarray(leaf) for path, leaf in leaves_of(params).items()}
-
-
-def leaves_of(params: Params) -> dict[str, Any]:
-    """As `flatten`, with the leaves as they are (arrays or ShapeDtypeStructs)."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {"/".join(_key(entry) for entry in path): leaf for path, leaf in leaves}
-
-
-def _key(entry: Any) -> str:
-    key = getattr(entry, "key", None)
-    if not isinstance(key, str) or "/" in key:
-        raise ValueError(f"parameters have to be nested dicts with names without '/', found {entry}")
-    return key
-
-
-def unflatten(flat: Tensors) -> dict[str, Any]:
-    """The inverse of `flatten`.
-
-    Raises:
-        ValueError: if a name is both a leaf and the way to another.
-    """
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *way, last = name.split("/")
-        node = tree
-        for key in way:
-            node = node.setdefault(key, {})
-            if not isinstance(node, dict):
-                raise ValueError(f"tensor {name!r} lies below another tensor")
-        if last in node:
-            raise ValueError(f"tensor {name!r} lies above another tensor")
-        node[last] = value
-    return tree
 
 
 def check_names(found: Iterable[str], expected: Iterable[str], where: str) -> None:
