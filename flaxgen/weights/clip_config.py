@@ -18,16 +18,15 @@ ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": 
 PARTS = ("text_config", "vision_config", "text_config_dict", "vision_config_dict")
 IGNORED = frozenset(
     """
-    add_cross_attention architectures bad_words_ids
-    begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
-    diversity_penalty do_sample dropout dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
-    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id id2label
-    initializer_factor initializer_range is_decoder is_encoder_decoder label2id length_penalty max_length min_length
-    model_type no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions
-    output_hidden_states output_scores pad_token_id prefix problem_type remove_invalid_values repetition_penalty
-    return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss
-    tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers_version
-    typical_p use_bfloat16 use_return_dict
+    add_cross_attention architectures bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
+    cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dropout dtype early_stopping
+    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id
+    forced_eos_token_id id2label initializer_factor initializer_range is_decoder is_encoder_decoder label2id
+    length_penalty max_length min_length model_type no_repeat_ngram_size num_beam_groups num_beams
+    num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix problem_type
+    remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens
+    task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k
+    top_p torch_dtype torchscript transformers_version typical_p use_bfloat16 use_return_dict
     """.split()  # noqa: SIM905
 )
 """Keys that transformers writes into every config; none changes what a CLIP computes."""
@@ -86,11 +85,7 @@ PIXELS = Table(
     "CLIPImageProcessor",
     (
         Field("do_rescale", True, only(True)),
-        Field(
-            "rescale_factor",
-            1 / 255,
-            Kind("1/255", lambda value: NUMBER.accepts(value) and abs(value * 255 - 1) < 1e-6),
-        ),
+        Field("rescale_factor", 1 / 255, BYTES),
         Field("do_normalize", True, FLAG, "normalised"),
         Field("image_mean", MEAN, several(NUMBER, 3), "mean"),
         Field("image_std", STD, several(POSITIVE, 3), "std"),

@@ -6,7 +6,6 @@ of our fields it is. A table reads such a config and writes it.
     PRIOR.write({"depth": 3}) == {"_class_name": "PriorTransformer", "num_layers": 3, "dropout": 0.0}
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -27,8 +26,10 @@ class Kind(NamedTuple):
     to_theirs: Convert = _same
 
 
-COUNT = Kind("a whole number from 1 up", lambda value: type(value) is int and value > 0)
-NUMBER = Kind("a number", lambda value: type(value) in (int, float) and math.isfinite(value), float)
+LARGEST = 1e300
+"""Beyond it a whole number, which JSON lets be of any length, is no float."""
+COUNT = Kind("a whole number from 1 to 2147483647", lambda value: type(value) is int and 0 < value < 2**31)
+NUMBER = Kind("a number", lambda value: type(value) in (int, float) and abs(value) < LARGEST, float)
 POSITIVE = Kind("a number above 0", lambda value: NUMBER.accepts(value) and value > 0, float)
 FLAG = Kind("true or false", lambda value: type(value) is bool)
 TEXT = Kind("a string", lambda value: type(value) is str)

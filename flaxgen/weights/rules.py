@@ -190,11 +190,10 @@ class _Table:
 def _plan(table: _Table, names: Iterable[str], what: str) -> dict[str, _Step]:
     """How each array of the other side is made."""
     steps: dict[str, _Step] = {}
-    given = list(names)
-    known = set(given)
-    for name in given:
+    known = dict.fromkeys(names)
+    for name in known:
         rule, places = table.find(name)
-        sources, targets = (tuple(side.format(**places) for side in names) for names in table.sides(rule))
+        sources, targets = (tuple(template.format(**places) for template in side) for side in table.sides(rule))
         if missing := [source for source in sources if source not in known]:
             raise ValueError(f"{what} {missing[0]!r} is missing: with {name!r} it makes {' and '.join(targets)}")
         for part, target in enumerate(targets if name == sources[0] else ()):

@@ -134,7 +134,7 @@ def changed(changes):
         ),
         ({"vision_config": 3}, "vision_config is not an object"),
         ({"text_config_dict": [1]}, "text_config_dict is not an object"),
-        ({"projection_dim": "768"}, "projection_dim='768' is not supported, only a whole number from 1 up"),
+        ({"projection_dim": "768"}, "projection_dim='768' is not supported, only a whole number from 1 to 2147483647"),
         ({"projection_dim": 0}, "projection_dim=0 is not supported"),
         ({"logit_scale_init_value": None}, "logit_scale_init_value=None"),
         ({"text_config_dict.num_hidden_layers": True}, r"text_config\.num_hidden_layers=True"),

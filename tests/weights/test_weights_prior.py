@@ -107,7 +107,7 @@ def test_configs_come_back():
     [
         ({"_class_name": "UNet2DModel"}, "of a UNet2DModel, expected a PriorTransformer"),
         ({"sample_size": 3}, "PriorTransformer has no 'sample_size'"),
-        ({"num_layers": 0}, "num_layers=0 is not supported, only a whole number from 1 up"),
+        ({"num_layers": 0}, "num_layers=0 is not supported, only a whole number from 1 to 2147483647"),
         ({"num_attention_heads": "32"}, "num_attention_heads='32'"),
         ({"embedding_dim": None}, "embedding_dim=None"),
         ({"num_embeddings": True}, "num_embeddings=True"),
