@@ -60,7 +60,7 @@ def test_every_command_of_the_page(package):
     assert list((package / "runs" / "vae" / "previews").iterdir())
     again = run(package, "again", "digits/003.png", "--out", "again.png")
     assert again.returncode == 0, again.stderr
-    assert (package / "again" / "003.png").read_bytes()
+    assert (package / "again.png").read_bytes() == (package / "digits" / "003.png").read_bytes()
     python = "import flaxgen; print(flaxgen.load('models/vae')); print(flaxgen.load('models/vae').sample(num=2))"
     done = subprocess.run([sys.executable, "-c", python], cwd=package, capture_output=True, text=True, check=False,
                           env={**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{Path(__file__).parents[1]}"})  # fmt: skip
