@@ -17,10 +17,11 @@ from jaxtyping import Array
 
 from flaxgen import parallel
 from flaxgen.train.checkpoint import Checkpoints
-from flaxgen.train.log import Clock, RunLog, Tracker, rewind, scalars
+from flaxgen.train.clock import Clock, is_preview_due
+from flaxgen.train.log import RunLog, Tracker, rewind, scalars
 from flaxgen.train.run import Run
 from flaxgen.train.stop import stop_requests
-from flaxgen.types import Experiment, Metrics, PRNGKey, State, TrainStep
+from flaxgen.types import Batch, Experiment, Metrics, PRNGKey, State, TrainStep
 
 MakeBatches = Callable[[int], Iterator[Mapping[str, np.ndarray]]]
 """Of the steps already done, to the batches of the steps after: this process's share of each, without end."""
@@ -135,15 +136,20 @@ class _Training(NamedTuple):
         train_step = self.plan.compile_step(self.experiment.make_train_step)
         key, clock = _keys(self.settings.seed).train, Clock(self.settings.batch_size)
         dispatched, signum = collections.deque(), 0
+        if start == 0:
+            self._draw(start, state, clock)
         with _profile(self.log.workdir / "profile", start + 3, self.extras.profile) as profile:
             for step in range(start + 1, self.settings.steps + 1):
                 profile(step)
                 batch = self.plan.place_batch(clock.next(batches))
-                step_now = train_step if step > start + 1 else self._told(train_step, clock)
-                state, metrics = step_now(state, batch, key)
-                dispatched.append(metrics)
+                if step == start + 1:
+                    state, metrics = self._first_step(train_step, state, batch, clock)
+                else:
+                    state, metrics = train_step(state, batch, key)
+                    self.log.advance()
+                    dispatched.append(metrics)
                 if len(dispatched) > AHEAD:
-                    jax.block_until_ready(dispatched.popleft())
+                    self._finished(step - AHEAD, dispatched.popleft(), clock)
                 signum = stop_after(step)
                 self._after(step, state, metrics, clock, bool(signum))
                 if signum:
@@ -154,36 +160,42 @@ class _Training(NamedTuple):
             raise SystemExit(128 + signum)
         return self.plan.single(state)
 
-    def _told(self, train_step: TrainStep, clock: Clock) -> TrainStep:
-        """The first step, which compiles: says so and takes the time, which would spoil the first rates."""
+    def _first_step(self, train_step: TrainStep, state: State, batch: Batch, clock: Clock) -> tuple[State, Metrics]:
+        """The first step, which compiles: says so and takes the time, which would spoil rates and estimates."""
+        devices = f"{self.plan.devices} {jax.devices()[0].device_kind}"
+        self.log.say(f"compiling the train step: {self.plan.name} on {devices}, batch {self.settings.batch_size}")
+        began = perf_counter()
+        state, metrics = jax.block_until_ready(train_step(state, batch, _keys(self.settings.seed).train))
+        self.log.say(f"compiled, and took the first step, in {perf_counter() - began:.1f} s")
+        self.log.start_measuring()
+        clock.measure()
+        if self.settings.log_every > 1:
+            clock.restart()
+        return state, metrics
 
-        def first_step(state, batch, key):
-            devices = f"{self.plan.devices} {jax.devices()[0].device_kind}"
-            self.log.say(f"compiling the train step: {self.plan.name} on {devices}, batch {self.settings.batch_size}")
-            began = perf_counter()
-            state, metrics = jax.block_until_ready(train_step(state, batch, key))
-            self.log.say(f"compiled, and took the first step, in {perf_counter() - began:.1f} s")
-            if self.settings.log_every > 1:
-                clock.restart()
-            return state, metrics
-
-        return first_step
+    def _finished(self, step: int, metrics: Metrics, clock: Clock) -> None:
+        """Waits for the step that makes these."""
+        jax.block_until_ready(metrics)
+        if line := clock.forecast(self.settings.steps - step):
+            self.log.say(line)
 
     def _after(self, step: int, state: State, metrics: Metrics, clock: Clock, stopping: bool) -> None:
         settings, last = self.settings, step == self.settings.steps
-        self.log.advance()
         evaluates = self.extras.evaluates(step, settings.steps)
-        if last or evaluates or step % settings.log_every == 0:
+        logs = last or evaluates or step % settings.log_every == 0
+        if logs:
             self.checkpoints.check()
             numbers = {**_finite(step, metrics), **clock.rates(), **self.extras.counters()}
             if evaluates and not stopping:
-                numbers |= self.extras.evaluate(self.plan.single(state))
-                clock.restart()
+                with clock.pause():
+                    numbers |= self.extras.evaluate(self.plan.single(state))
             self.log.write(step, numbers)
+        if clock.is_first_line_due(logs):
+            self.log.show(step, _finite(step, metrics))
         if last or stopping or step % settings.checkpoint_every == 0:
             self._save(step, state, metrics)
-        if settings.preview_every and not stopping and (last or step % settings.preview_every == 0):
-            self._draw(step, state)
+        if not stopping and (last or is_preview_due(step, settings.preview_every)):
+            self._draw(step, state, clock)
 
     def _save(self, step: int, state: State, metrics: Metrics) -> None:
         """Never saves what cannot be gone on from."""
@@ -194,12 +206,14 @@ class _Training(NamedTuple):
                 raise FloatingPointError(f"{name} is nan after step {step}; {_ADVICE}")
         self.checkpoints.save(step, single)
 
-    def _draw(self, step: int, state: State) -> None:
-        if self.experiment.preview is None:
+    def _draw(self, step: int, state: State, clock: Clock) -> None:
+        if self.experiment.preview is None or not self.settings.preview_every:
             return
-        whole = parallel.local(self.plan.single(state))
-        if parallel.process_index() == 0:
-            self.log.picture(step, self.experiment.preview(whole, _keys(self.settings.seed).preview))
+        jax.block_until_ready(state)  # the steps before are not part of the pause
+        with clock.pause():
+            whole = parallel.local(self.plan.single(state))
+            if parallel.process_index() == 0:
+                self.log.picture(step, self.experiment.preview(whole, _keys(self.settings.seed).preview))
 
 
 _ADVICE = "nothing newer than the last checkpoint is kept: lower the learning rate, or clip the gradients"

@@ -8,9 +8,10 @@ class Run:
     """How long a run is and what it leaves behind; the configs of the families inherit from it.
 
     `batch_size` is over all devices and hosts. A run logs, draws and saves every so many steps, and at its last;
-    `preview_every=0` draws nothing. The newest `keep_checkpoints` checkpoints stay. With `start`, a run or model
-    directory of the same net, the run begins with its weights and the small files that belong to them (a tokenizer,
-    statistics): to go on with other data, or to tune what was imported.
+    `preview_every=0` draws nothing, else the first pictures come early (`train.clock.is_preview_due`). The newest
+    `keep_checkpoints` checkpoints stay. With `start`, a run or model directory of the same net, the run begins with its
+    weights and the small files that belong to them (a tokenizer, statistics): to train on other data, or to tune what
+    was imported.
 
     Raises:
         ValueError: if a number is out of range.

@@ -101,6 +101,30 @@ def test_a_signal_saves_the_step_it_came_in(tmp_path, whole, signals, code, capf
     assert logged(tmp_path) == logged(whole[1])
 
 
+def test_the_answer_to_a_signal_is_said_once(tmp_path, capfd):
+    with pytest.raises(SystemExit):
+        run(toy(40), tmp_path, make_batches=signalling(toy(40), 7, signal.SIGTERM, signal.SIGTERM))
+    said = capfd.readouterr().err
+    assert said.count("stopping after this step") == 1
+    assert "SIGTERM: stopping after this step; Ctrl-C once more ends at once" in said
+
+
+def test_figures_are_shown_before_the_first_line_of_a_slow_run(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("flaxgen.train.clock.FIRST_LINE", 0.0)
+    run(toy(10, log_every=10), tmp_path)
+    said = capfd.readouterr().err
+    assert said.count("step 1: loss ") == 1
+    assert "step 2: loss" not in said
+    assert [step for step, *_ in logged(tmp_path)] == [10]
+
+
+def test_a_run_of_days_says_so(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("flaxgen.train.clock.MEASURED", (3, 0.0))
+    monkeypatch.setattr("flaxgen.train.clock.DAY", 1e-9)
+    run(toy(10), tmp_path)
+    assert capfd.readouterr().err.count("days here: 6 steps of") == 1
+
+
 def test_a_second_interrupt_does_not_wait(tmp_path):
     config = toy(40)
     with pytest.raises(KeyboardInterrupt):
@@ -154,11 +178,8 @@ def test_previews_counters_and_trackers(tmp_path, capfd):
     told = []
     extras = loop.Extras(lambda: {"skipped": 2.0}, (lambda step, metrics: told.append((step, metrics)),))
     run(toy(12, preview_every=5), tmp_path, extras=extras)
-    assert sorted(path.name for path in (tmp_path / "previews").iterdir()) == [
-        "step-000005.png",
-        "step-000010.png",
-        "step-000012.png",
-    ]
+    drawn = sorted(path.name for path in (tmp_path / "previews").iterdir())
+    assert drawn == [f"step-{step:06d}.png" for step in (0, 1, 5, 10, 12)]
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["skipped"]) for row in rows] == [(5, 2.0), (10, 2.0), (12, 2.0)]
     assert all(row["images_per_second"] > 0 and 0 <= row["input_wait"] <= 1 for row in rows)
