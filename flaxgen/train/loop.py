@@ -34,13 +34,15 @@ PROFILED = 5
 class Extras(NamedTuple):
     """`counters` is asked for more numbers at every logged step (skipped images); `trackers` are told of every logged
     step; `profile` writes a trace of a few steps to `workdir/profile`. Every `evaluate_every` steps (0: never), and
-    after the last, `evaluate` is asked for figures of the state, which are logged; every process asks it."""
+    after the last, `evaluate` is asked for figures of the state, which are logged; every process asks it.
+    `fingerprint` is that of the config (`train.config.fingerprint`): checkpoints of other configs are not taken."""
 
     counters: Callable[[], Mapping[str, float]] = dict
     trackers: tuple[Tracker, ...] = ()
     profile: bool = False
     evaluate_every: int = 0
     evaluate: Callable[[State], Mapping[str, float]] = lambda state: {}
+    fingerprint: str = ""
 
     def evaluates(self, step: int, steps: int) -> bool:
         """Whether it is asked after `step` of `steps`."""
@@ -77,7 +79,7 @@ def run(
     parallel.check_batch(settings.batch_size, plan)
     workdir = Path(workdir)
     with (
-        Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints) as checkpoints,
+        Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints, config=extras.fingerprint) as checkpoints,
         stop_requests() as stop_after,
     ):
         step, state = _begin(experiment, plan, checkpoints, _keys(settings.seed).init)

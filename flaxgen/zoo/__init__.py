@@ -7,6 +7,7 @@ from typing import Any
 from flaxgen import parallel
 from flaxgen.data import Order, batches, random_transform
 from flaxgen.train import log, loop
+from flaxgen.train.config import fingerprint
 from flaxgen.types import State
 from flaxgen.weights import hub
 from flaxgen.zoo import diffusion, directory, files, gan, interchange, karlo, unclip
@@ -60,7 +61,7 @@ def train(
         broken = getattr(source, "broken", {})
         return {"skipped_images": len(broken)} if broken else {}
 
-    extras = loop.Extras(counters, trackers, profile)
+    extras = loop.Extras(counters, trackers, profile, fingerprint=fingerprint(config, directory.FREE))
     if getattr(config, "evaluate_every", 0):
         evaluate = make_evaluate(config, workdir, plan)
         extras = extras._replace(evaluate_every=config.evaluate_every, evaluate=evaluate)

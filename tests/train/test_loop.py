@@ -11,7 +11,8 @@ from toy_run import Toy, toy_batches, toy_experiment
 
 from flaxgen import parallel
 from flaxgen.train import loop
-from flaxgen.train.checkpoint import find_fault, newest_good, steps_in
+from flaxgen.train.checkpoint import newest_good, steps_in
+from flaxgen.train.manifest import find_fault
 from flaxgen.train.run import Run
 
 PLANS = {
