@@ -18,6 +18,7 @@ from jaxtyping import Array
 from flaxgen import parallel
 from flaxgen.train.checkpoint import Checkpoints
 from flaxgen.train.clock import Clock, is_preview_due
+from flaxgen.train.lock import locked
 from flaxgen.train.log import RunLog, Tracker, rewind, scalars
 from flaxgen.train.run import Run
 from flaxgen.train.stop import stop_requests
@@ -70,8 +71,8 @@ def run(
     On the same devices a resumed run is bit for bit the run that was never interrupted.
 
     Raises:
-        ValueError: if the devices do not divide the batch, the run is past `settings.steps`, or there are checkpoints
-            and none can be loaded.
+        ValueError: if the devices do not divide the batch, another run trains in `workdir`, the run is past
+            `settings.steps`, or there are checkpoints and none can be loaded.
         FloatingPointError: if the loss or the state is not a number; the last good checkpoint stays.
         OSError: if the disk is full; the last good checkpoint stays.
         SystemExit: 128 + the signal's number, after SIGTERM or SIGINT and a checkpoint of the step then reached.
@@ -79,6 +80,7 @@ def run(
     parallel.check_batch(settings.batch_size, plan)
     workdir = Path(workdir)
     with (
+        locked(workdir),
         Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints, config=extras.fingerprint) as checkpoints,
         stop_requests() as stop_after,
     ):

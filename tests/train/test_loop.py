@@ -126,6 +126,25 @@ def test_a_run_of_days_says_so(tmp_path, capfd, monkeypatch):
     assert capfd.readouterr().err.count("days here: 6 steps of") == 1
 
 
+def test_a_second_run_in_the_directory_is_refused_and_the_first_loses_nothing(tmp_path, whole):
+    """The second begins while the first is saving."""
+    config, refused = toy(40), []
+
+    def batches(start):
+        for at, batch in enumerate(toy_batches(config)(start), start + 1):
+            if at == 11:
+                (tmp_path / "checkpoints" / "saving-99").mkdir()
+                with pytest.raises(ValueError, match="is being trained in by process") as error:
+                    run(config, tmp_path)
+                refused.append(error)
+                assert (tmp_path / "checkpoints" / "saving-99").exists(), "the first one's unfinished checkpoint"
+            yield batch
+
+    assert_bit_equal(run(config, tmp_path, make_batches=batches), whole[0])
+    assert len(refused) == 1
+    assert not (tmp_path / "lock").exists()
+
+
 def test_a_second_interrupt_does_not_wait(tmp_path):
     config = toy(40)
     with pytest.raises(KeyboardInterrupt):
