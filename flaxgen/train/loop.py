@@ -18,6 +18,7 @@ from jaxtyping import Array
 from flaxgen import parallel
 from flaxgen.train.checkpoint import Checkpoints
 from flaxgen.train.clock import Clock, is_preview_due
+from flaxgen.train.divergence import ADVICE, Divergence, watched
 from flaxgen.train.lock import locked
 from flaxgen.train.log import RunLog, Tracker, rewind, scalars
 from flaxgen.train.run import Run
@@ -73,7 +74,8 @@ def run(
     Raises:
         ValueError: if the devices do not divide the batch, another run trains in `workdir`, the run is past
             `settings.steps`, or there are checkpoints and none can be loaded.
-        FloatingPointError: if the loss or the state is not a number; the last good checkpoint stays.
+        FloatingPointError: if the loss or the state is not a number, or the run has diverged; the last good checkpoint
+            stays.
         OSError: if the disk is full; the last good checkpoint stays.
         SystemExit: 128 + the signal's number, after SIGTERM or SIGINT and a checkpoint of the step then reached.
     """
@@ -94,7 +96,8 @@ def run(
         with RunLog(workdir, step, settings.steps, extras.trackers) as log:
             if step:
                 log.say(f"resumed after step {step}")
-            training = _Training(experiment, settings, plan, checkpoints, log, extras)
+            divergence = Divergence(settings.diverged_ratio, settings.diverged_steps)
+            training = _Training(experiment, settings, plan, checkpoints, log, extras, divergence)
             with contextlib.closing(_closable(make_batches(step))) as batches:
                 return training.run(step, state, batches, stop_after)
 
@@ -135,6 +138,7 @@ class _Training(NamedTuple):
     checkpoints: Checkpoints
     log: RunLog
     extras: Extras
+    divergence: Divergence
 
     def run(self, start: int, state: State, batches: Iterator, stop_after: Callable[[int], int]) -> State:
         train_step = self.plan.compile_step(self.experiment.make_train_step)
@@ -148,6 +152,7 @@ class _Training(NamedTuple):
                 batch = self.plan.place_batch(clock.next(batches))
                 if step == start + 1:
                     state, metrics = self._first_step(train_step, state, batch, clock)
+                    self.divergence.note(step, scalars(watched(metrics)))
                 else:
                     state, metrics = train_step(state, batch, key)
                     self.log.advance()
@@ -179,7 +184,7 @@ class _Training(NamedTuple):
 
     def _finished(self, step: int, metrics: Metrics, clock: Clock) -> None:
         """Waits for the step that makes these."""
-        jax.block_until_ready(metrics)
+        self.divergence.note(step, scalars(watched(metrics)))
         if line := clock.forecast(self.settings.steps - step):
             self.log.say(line)
 
@@ -196,7 +201,8 @@ class _Training(NamedTuple):
             self.log.write(step, numbers)
         if clock.is_first_line_due(logs):
             self.log.show(step, _finite(step, metrics))
-        if last or stopping or step % settings.checkpoint_every == 0:
+        due = step % settings.checkpoint_every == 0 and not self.divergence.is_suspect(_finite(step, metrics))
+        if last or stopping or due:
             self._save(step, state, metrics)
         if not stopping and (last or is_preview_due(step, settings.preview_every)):
             self._draw(step, state, clock)
@@ -207,7 +213,7 @@ class _Training(NamedTuple):
         single = self.plan.single(state)
         for name, bad in jax.device_get(_nans(single)).items():
             if bad:
-                raise FloatingPointError(f"{name} is nan after step {step}; {_ADVICE}")
+                raise FloatingPointError(f"{name} is nan after step {step}; {ADVICE}")
         self.checkpoints.save(step, single)
 
     def _draw(self, step: int, state: State, clock: Clock) -> None:
@@ -220,9 +226,6 @@ class _Training(NamedTuple):
                 self.log.picture(step, self.experiment.preview(whole, _keys(self.settings.seed).preview))
 
 
-_ADVICE = "nothing newer than the last checkpoint is kept: lower the learning rate, or clip the gradients"
-
-
 def _finite(step: int, metrics: Metrics) -> dict[str, float]:
     """The metrics as numbers; waits for the step.
 
@@ -230,9 +233,9 @@ def _finite(step: int, metrics: Metrics) -> dict[str, float]:
         FloatingPointError: if a loss or the norm of the gradients is nan or infinite.
     """
     numbers = scalars(metrics)
-    for name, value in numbers.items():
-        if ("loss" in name or name == "grad_norm") and not math.isfinite(value):
-            raise FloatingPointError(f"{name} is {value} at step {step}; {_ADVICE}")
+    for name, value in watched(numbers).items():
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{name} is {value} at step {step}; {ADVICE}")
     return numbers
 
 

@@ -22,7 +22,7 @@ __all__ = ["FAMILIES", "KNOWN", "TORN", "claim", "load", "new_directory", "read_
 
 FREE = {"steps", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints", "sampling", "data.path",
         "data.threads", "data.prefetch", "data.max_broken", "clip", "cache", "start", "evaluate_every",
-        "evaluation"}  # fmt: skip
+        "evaluation", "diverged_ratio", "diverged_steps"}  # fmt: skip
 """What may change between two commands of one run."""
 
 

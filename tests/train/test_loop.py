@@ -164,6 +164,26 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(tmp_path, log
     assert all(step < nan_at for step, *_ in logged(tmp_path))
 
 
+def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(tmp_path):
+    """From step 13 on; what is saved every 5 steps is not, once the loss is 1e12 times what it was."""
+    config = toy(100, checkpoint_every=5, diverged_steps=20)
+
+    def batches(start):
+        for at, batch in enumerate(toy_batches(config)(start), start + 1):
+            yield {"x": batch["x"] * (1e6 if at > 12 else 1)}
+
+    with pytest.raises(FloatingPointError, match=r"loss is .*e\+\d\d at step 32, and has been more than 1000 times"):
+        run(config, tmp_path, make_batches=batches)
+    assert steps_in(tmp_path / "checkpoints") == [5, 10]
+    assert find_fault(tmp_path / "checkpoints" / "10") is None
+
+
+def test_a_wrong_learning_rate_is_found_out(tmp_path):
+    with pytest.raises(FloatingPointError, match="at step 51, and has been more than 1000 times its running value"):
+        run(toy(400, rate=1e4, log_every=100, checkpoint_every=100), tmp_path)
+    assert steps_in(tmp_path / "checkpoints") == []
+
+
 def test_a_state_that_is_no_number_is_not_saved_though_the_loss_was_one(tmp_path):
     config = toy(40)
     experiment = toy_experiment(config)
@@ -259,7 +279,14 @@ def test_a_batch_that_the_devices_do_not_divide(tmp_path):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"steps": 0}, {"batch_size": -8}, {"log_every": 0}, {"seed": -1}, {"keep_checkpoints": True}],
+    [
+        {"steps": 0},
+        {"batch_size": -8},
+        {"log_every": 0},
+        {"seed": -1},
+        {"keep_checkpoints": True},
+        {"diverged_steps": -1},
+    ],
 )
 def test_settings_out_of_range_are_named(fields):
     (name,) = fields
