@@ -35,11 +35,14 @@ def make_training(
     *,
     ema_decay: Callable[[jax.Array], jax.Array],
     accumulate: int = 1,
+    after_update: Callable[[Params], Params] | None = None,
 ) -> tuple[Callable[[PRNGKey], TrainState], Callable[[str | None], TrainStep]]:
     """`init(key)` and `make_step(axis_name)` of a run that follows the gradient of one loss."""
 
     def make_step(axis_name: str | None) -> TrainStep:
-        return make_train_step(loss, tx, ema_decay=ema_decay, accumulate=accumulate, axis_name=axis_name)
+        return make_train_step(
+            loss, tx, ema_decay=ema_decay, accumulate=accumulate, axis_name=axis_name, after_update=after_update
+        )
 
     return make_init(init_params, tx), make_step
 
@@ -51,11 +54,13 @@ def make_train_step(
     ema_decay: Callable[[jax.Array], jax.Array],
     accumulate: int = 1,
     axis_name: str | None = None,
+    after_update: Callable[[Params], Params] | None = None,
 ) -> TrainStep:
     """One optimizer step on one device; `axis_name` names the devices to average over.
 
     `ema_decay` maps the step to the decay in [0, 1). `accumulate` splits the batch into that many equal parts, whose
-    gradients are averaged before the update: same numbers, less memory.
+    gradients are averaged before the update: same numbers, less memory. `after_update` brings the parameters back to
+    where they may be, before they are averaged: a clamp inside the loss would leave what is beyond it no gradient.
     """
 
     def train_step(state: TrainState, batch: Batch, key: PRNGKey):
@@ -65,6 +70,7 @@ def make_train_step(
         grads, metrics = parallel.mean_over(axis_name, (grads, metrics))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        params = params if after_update is None else after_update(params)
         ema = optax.incremental_update(params, state.ema_params, 1 - ema_decay(state.step))
         metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, ema, opt_state), metrics
