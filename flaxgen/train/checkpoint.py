@@ -3,7 +3,8 @@
 Orbax writes the arrays but keeps no sums of them. A step is therefore written as `saving-STEP`, gets a manifest with
 the sha256 of every file and the number of the step, is brought to disk, and only then takes the name `STEP`, by one
 rename. So whatever bears a number is complete, and what differs from its manifest was damaged or renamed later.
-`restore` and `read` verify, name what is bad, and take the newest step that is good.
+`restore` and `read` verify, name what is bad, and take the newest step that is good. Frozen weights are the same at
+every step: they are written once, as `frozen-HASH`, which the manifests of the steps name.
 """
 
 import concurrent.futures
@@ -19,8 +20,8 @@ import jax
 import orbax.checkpoint.experimental.v1 as ocp
 
 from flaxgen import parallel
-from flaxgen.train.manifest import check_specs, find_fault, leaf_specs, sync, write_manifest
-from flaxgen.types import State
+from flaxgen.train.manifest import FROZEN, check_specs, find_fault, leaf_specs, read_manifest, sync, write_manifest
+from flaxgen.types import Held, Params, State
 
 SAVING = "saving-"
 DAMAGED = ".damaged"
@@ -41,6 +42,7 @@ class Checkpoints:
         self.newest: int | None = None
         self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: concurrent.futures.Future | None = None
+        self._frozen = ""
         logging.getLogger("absl").addFilter(_told_by_us)
         if parallel.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -68,11 +70,14 @@ class Checkpoints:
         if step == self.newest:
             return
         self.wait()
+        moving, frozen = _split(state)
         try:
-            response = ocp.save_async(str(self.directory / f"{SAVING}{step}"), state)
+            if jax.tree.leaves(frozen) and not self._frozen:
+                self._save_frozen(frozen)
+            response = ocp.save_async(str(self.directory / f"{SAVING}{step}"), moving)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._failure(step, error) from error
-        self._writing = self._executor.submit(self._finish, step, response, leaf_specs(state))
+        self._writing = self._executor.submit(self._finish, step, response, leaf_specs(moving))
         self.newest = step
 
     def wait(self) -> None:
@@ -100,10 +105,30 @@ class Checkpoints:
         if step == NONE_GOOD:
             raise ValueError(f"{self.directory}: no checkpoint can be loaded; move the directory away to start anew")
         path = self.directory / str(step)
-        check_specs(path, leaf_specs(abstract))
-        state = ocp.load(str(path), abstract)
+        moving, frozen = _split(abstract)
+        check_specs(path, leaf_specs(moving))
+        self._frozen = read_manifest(path).frozen
+        if bool(self._frozen) != bool(jax.tree.leaves(frozen)):
+            has, wants = ("frozen weights" if some else "none" for some in (self._frozen, jax.tree.leaves(frozen)))
+            raise ValueError(f"{path} has {has}, the experiment has {wants}: was its config changed?")
+        loaded: Any = ocp.load(str(path), moving)
+        if self._frozen:
+            check_specs(self.directory / self._frozen, leaf_specs({FROZEN: frozen}))
+            frozen = ocp.load(str(self.directory / self._frozen), {FROZEN: frozen})[FROZEN]
         self.newest = step
-        return step, state
+        return step, _join(abstract, loaded, frozen)
+
+    def _save_frozen(self, frozen: Params) -> None:
+        """Writes them, as all steps to come will need them."""
+        saving = self.directory / f"{SAVING}{FROZEN}"
+        ocp.save(str(saving), {FROZEN: frozen})
+        self._frozen = FROZEN
+        if parallel.process_index() == 0:
+            for unused in self.directory.glob(f"{FROZEN}-*"):
+                _remove(unused)
+            self._frozen = write_manifest(saving, leaf_specs({FROZEN: frozen}))
+            saving.rename(self.directory / self._frozen)
+            sync(self.directory)
 
     def _choose(self) -> int:
         """The newest good step, as process 0 sees it; says no by number, so that all processes hear of it."""
@@ -127,7 +152,7 @@ class Checkpoints:
             response.result()
             if parallel.process_index() == 0:
                 saving = self.directory / f"{SAVING}{step}"
-                write_manifest(saving, step, specs, self.config)
+                write_manifest(saving, specs, step=step, config=self.config, frozen=self._frozen)
                 saving.rename(self.directory / str(step))
                 sync(self.directory)
                 for old in steps_in(self.directory)[: -self.keep]:
@@ -154,7 +179,8 @@ class Checkpoints:
 def read(directory: Path, names: tuple[str, ...]) -> tuple[int, dict[str, Any]]:
     """The newest good step, and those fields of its state as nested dicts of arrays on one device.
 
-    For looking at a run without its optimizer; changes nothing on disk.
+    For looking at a run without its optimizer; changes nothing on disk. `held` has `statistics` and `frozen`, as far as
+    there are any.
 
     Raises:
         FileNotFoundError: if nothing was saved.
@@ -165,17 +191,46 @@ def read(directory: Path, names: tuple[str, ...]) -> tuple[int, dict[str, Any]]:
     if step is None:
         raise FileNotFoundError(f"{directory}: no checkpoint has been saved here")
     path = directory / str(step)
+    loaded, fields = _read_fields(path, set(names))
+    if "held" in names:
+        name = read_manifest(path).frozen
+        frozen = _read_fields(directory / name, {FROZEN})[0] if name else {}
+        loaded["held"] = {**loaded.get("held", {}), **frozen}
+    if missing := [name for name in names if name not in loaded]:
+        raise ValueError(f"{path} has no {missing[0]!r}; it has {', '.join(fields)}")
+    return step, loaded
+
+
+def _read_fields(path: Path, names: set[str]) -> tuple[dict[str, Any], list[str]]:
+    """Those fields that are in a checkpoint, on one device, and the names of all."""
     saved = ocp.metadata(str(path)).metadata
-    if missing := [name for name in names if name not in saved]:
-        raise ValueError(f"{path} has no {missing[0]!r}; it has {', '.join(saved)}")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def wanted(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
 
     abstract = {k: jax.tree.map(wanted if k in names else lambda _: ocp.PLACEHOLDER, v) for k, v in saved.items()}
-    loaded: Any = ocp.load(str(path), abstract)
-    return step, {name: loaded[name] for name in names}
+    loaded: Any = ocp.load(str(path), abstract) if names & saved.keys() else {}
+    return {name: loaded[name] for name in names & saved.keys()}, list(saved)
+
+
+def _split(state: State) -> tuple[State, Params]:
+    """What is saved at every step, and what once. A field without arrays is not saved: version 0.1.0 had none such."""
+    held = getattr(state, "held", None)
+    if not isinstance(held, Held):
+        return state, ()
+    moving = {**state._asdict(), "held": {"statistics": held.statistics}}
+    if not jax.tree.leaves(held.statistics):
+        del moving["held"]
+    return moving, held.frozen
+
+
+def _join(like: State, moving: Any, frozen: Params) -> State:
+    """The inverse of `_split`."""
+    if not isinstance(getattr(like, "held", None), Held):
+        return moving
+    statistics = moving["held"]["statistics"] if "held" in moving else like.held.statistics
+    return like._replace(**{**moving, "held": Held(statistics, frozen)})
 
 
 def steps_in(directory: Path) -> list[int]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,27 +13,34 @@ import jax.numpy as jnp
 import flaxgen
 
 MANIFEST = "manifest.json"
+FROZEN = "frozen"
 
 
 class Content(NamedTuple):
     """Of a manifest: size and sha256 of every file, dtype and shape of every array, the step, the fingerprint of the
-    run's config ("": not known) and flaxgen's version. Those of version 0.1.0 lack the last three."""
+    run's config ("": not known), flaxgen's version, and the directory of the frozen weights ("": there are none). Those
+    of version 0.1.0 lack all but the first two."""
 
     files: dict[str, list]
     leaves: dict[str, str]
     step: int | None = None
     config: str = ""
     flaxgen: str = ""
+    frozen: str = ""
 
 
-def write_manifest(path: Path, step: int, leaves: dict[str, str], config: str) -> None:
-    """Describes what lies in `path`, and returns when all of it would outlive a power cut."""
+def write_manifest(
+    path: Path, leaves: dict[str, str], *, step: int | None = None, config: str = "", frozen: str = ""
+) -> str:
+    """Describes what lies in `path`, and returns when all of it would outlive a power cut: the name for it if it is
+    frozen weights, by a hash of the content."""
     files = sorted(file for file in path.rglob("*") if file.is_file())
     sums = {file.relative_to(path).as_posix(): [file.stat().st_size, _sha256(file)] for file in files}
-    content = Content(sums, leaves, step, config, flaxgen.__version__)._asdict()
+    content = Content(sums, leaves, step, config, flaxgen.__version__, frozen)._asdict()
     (path / MANIFEST).write_text(json.dumps({"sha256": _content_sum(content), "content": content}, indent=1))
     for entry in [*path.rglob("*"), path]:
         sync(entry)
+    return _frozen_name(content)
 
 
 def sync(path: Path) -> None:
@@ -56,6 +64,7 @@ def read_manifest(path: Path) -> Content:
         good = _content_sum(content) == manifest["sha256"]
         found = Content(**{name: content[name] for name in Content._fields if name in content})
         good = good and isinstance(found.leaves, dict) and all(map(_is_sum, found.files.values()))
+        good = good and re.fullmatch(f"|{FROZEN}-[0-9a-f]{{16}}", found.frozen) is not None
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path / MANIFEST} is damaged") from error
     if not good:
@@ -84,7 +93,15 @@ def find_fault(path: Path, config: str = "") -> str | None:
     if config and manifest.config not in ("", config) and manifest.flaxgen == flaxgen.__version__:
         return "it was saved by a run of another config"
     faults = (_find_file_fault(path, name, *described) for name, described in manifest.files.items())
-    return next((fault for fault in faults if fault), None)
+    fault = next((fault for fault in faults if fault), None)
+    return fault or (_find_frozen_fault(path.parent / manifest.frozen) if manifest.frozen else None)
+
+
+def _find_frozen_fault(path: Path) -> str | None:
+    fault = find_fault(path)
+    if fault is None and _frozen_name(json.loads((path / MANIFEST).read_bytes())["content"]) != path.name:
+        fault = "the directory was renamed"
+    return fault and f"its frozen weights in {path.name} cannot be used: {fault}"
 
 
 def _find_file_fault(path: Path, name: str, size: int, digest: str) -> str | None:
@@ -123,6 +140,10 @@ def check_specs(path: Path, wanted: dict[str, str]) -> None:
         has, wants = saved.get(name, "no such array"), wanted.get(name, "no such array")
         if has != wants:
             raise ValueError(f"{path}: {name} is {has}, the experiment has {wants}: was its config changed?")
+
+
+def _frozen_name(content: Any) -> str:
+    return f"{FROZEN}-{_content_sum(content)[:16]}"
 
 
 def _is_sum(described: Any) -> bool:
