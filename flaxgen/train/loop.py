@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from flaxgen.train.lock import locked
 from flaxgen.train.log import RunLog, Tracker, rewind, scalars
 from flaxgen.train.run import Run
 from flaxgen.train.stop import stop_requests
-from flaxgen.types import Batch, Experiment, Metrics, PRNGKey, State, TrainStep
+from flaxgen.types import Experiment, Metrics, PRNGKey, State, TrainStep
 
 MakeBatches = Callable[[int], Iterator[Mapping[str, np.ndarray]]]
 """Of the steps already done, to the batches of the steps after: this process's share of each, without end."""
@@ -169,7 +169,7 @@ class _Training(NamedTuple):
             raise SystemExit(128 + signum)
         return self.plan.single(state)
 
-    def _first_step(self, train_step: TrainStep, state: State, batch: Batch, clock: Clock) -> tuple[State, Metrics]:
+    def _first_step(self, train_step: TrainStep, state: State, batch: Any, clock: Clock) -> tuple[State, Metrics]:
         """The first step, which compiles: says so and takes the time, which would spoil rates and estimates."""
         devices = f"{self.plan.devices} {jax.devices()[0].device_kind}"
         self.log.say(f"compiling the train step: {self.plan.name} on {devices}, batch {self.settings.batch_size}")

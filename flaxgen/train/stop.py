@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from flaxgen import parallel
 
@@ -51,7 +51,7 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
 
 
 @contextlib.contextmanager
-def _answered(handled: list[int]) -> Iterator[None]:
+def _answered(handled: Sequence[int]) -> Iterator[None]:
     """Inside, a thread answers these signals.
 
     Python runs its handlers between two bytecodes of the main thread, which a compilation can keep away for minutes;
@@ -73,7 +73,7 @@ def _answered(handled: list[int]) -> Iterator[None]:
         ours.close()
 
 
-def _answer(numbers: socket.socket, handled: list[int], left: threading.Event) -> None:
+def _answer(numbers: socket.socket, handled: Sequence[int], left: threading.Event) -> None:
     """Says what each signal does; ends the process if a second SIGINT finds the main thread out of reach."""
     seen: list[int] = []
     while content := numbers.recv(64):

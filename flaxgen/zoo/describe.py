@@ -100,7 +100,8 @@ def _held(config: Any, fsdp: int) -> dict[str, int] | None:
         return None
     init, _ = directory.FAMILIES[type(config)].make_training(config)
     state = jax.eval_shape(init, jax.random.key(0))
-    return {name: parallel.bytes_per_device(part, fsdp) for name, part in state._asdict().items()}
+    parts = {name: part for name, part in state._asdict().items() if jax.tree.leaves(part)}
+    return {name: parallel.bytes_per_device(part, fsdp) for name, part in parts.items()}
 
 
 def _composite(path: Path, mesh: MeshShape | None) -> list[str]:

@@ -1,18 +1,24 @@
 """What a state holds beside parameters is saved with it: statistics every time, frozen weights once."""
 
+import itertools
 import shutil
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
+from codebook import BATCH, TARGETS, codebook_training
 from saved import DAMAGES, abstract_of, assert_bit_equal
 
+from flaxgen import parallel
+from flaxgen.train import loop
 from flaxgen.train.checkpoint import Checkpoints, read, steps_in
 from flaxgen.train.manifest import read_manifest
+from flaxgen.train.run import Run
 from flaxgen.train.state import init_state
-from flaxgen.types import Held
+from flaxgen.types import Experiment, Held
 
 
 def holding(step, frozen=2.0):
@@ -102,3 +108,23 @@ def test_a_state_of_version_0_1_0_is_loaded(tmp_path):
     restored = Checkpoints(tmp_path, keep=1).restore(abstract_of(state))
     assert restored is not None
     assert_bit_equal(restored[1], state)
+
+
+PLANS = {"jit": parallel.jit_plan, "pmap": parallel.pmap_plan, "mesh": lambda: parallel.mesh_plan(data=4, fsdp=2)}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_run_with_statistics_and_frozen_weights_resumes_bit_for_bit(tmp_path, plan):
+    def train(workdir, steps):
+        def batches(start):
+            for step in itertools.count(start):
+                yield {"x": np.roll(TARGETS, step, 1) + np.float32(step)}
+
+        settings = Run(seed=0, steps=steps, batch_size=BATCH, log_every=2, checkpoint_every=4, preview_every=0)
+        experiment = Experiment(*codebook_training(accumulate=1), source=[{}], batch_fields=("x",))
+        return loop.run(experiment, settings, tmp_path / workdir, PLANS[plan](), batches)
+
+    whole = train("whole", 9)
+    train("parts", 5)
+    assert_bit_equal(train("parts", 9), whole)
+    assert len(list((tmp_path / "parts" / "checkpoints").glob("frozen-*"))) == 1

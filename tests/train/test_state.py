@@ -5,14 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from codebook import CODES, TARGETS, WIDTH, codebook_training, no_decay
 
 from flaxgen import parallel
 from flaxgen.train.state import init_state, make_train_step, make_training
 from flaxgen.types import Held, Seen
-
-
-def no_decay(step):
-    return jnp.float32(0.0)
 
 
 def test_parameters_are_brought_back_after_the_update_and_before_they_are_averaged():
@@ -37,7 +34,6 @@ def test_parameters_are_brought_back_after_the_update_and_before_they_are_averag
     np.testing.assert_allclose(seen, [4.6, 4.6, 4.1], rtol=1e-6)
 
 
-CODES, WIDTH, BATCH = 3, 2, 16
 PLANS = {
     "jit": (parallel.jit_plan, 1),
     "in parts": (parallel.jit_plan, 4),
@@ -45,37 +41,6 @@ PLANS = {
     "pmap in parts": (lambda: parallel.pmap_plan(4), 2),
     "mesh": (lambda: parallel.mesh_plan(data=4, fsdp=2), 1),
 }
-TARGETS = np.random.default_rng(0).normal(size=(BATCH, WIDTH)).astype(np.float32)
-
-
-def codebook_training(accumulate):
-    """Codes that follow the sums of the vectors nearest to them, through a net's frozen map."""
-
-    def loss(params, batch, keys, held):
-        z = batch["x"] @ held.frozen["map"] + params["shift"][None]
-        codes = held.statistics["sums"] / held.statistics["counts"][:, None]
-        nearest = jnp.argmin(jnp.sum((z[:, None] - codes[None]) ** 2, -1), 1)
-        onehot = jax.nn.one_hot(nearest, CODES)
-        value = jnp.mean((z - codes[nearest]) ** 2)
-        means = {"counts": onehot.mean(0), "sums": onehot.T @ jax.lax.stop_gradient(z) / len(z)}
-        return value, Seen({"loss": value}, means)
-
-    def follow(statistics, seen):
-        return jax.tree.map(lambda old, mean: 0.9 * old + 0.1 * BATCH * mean, statistics, seen)
-
-    def init_held(key):
-        codes = jnp.eye(CODES, WIDTH)
-        return Held({"counts": jnp.ones(CODES), "sums": codes}, {"map": jnp.array([[0.6, 0.8], [-0.8, 0.6]])})
-
-    return make_training(
-        lambda key: {"shift": jnp.zeros(WIDTH)},
-        loss,
-        optax.sgd(0.1),
-        ema_decay=no_decay,
-        accumulate=accumulate,
-        init_held=init_held,
-        follow=follow,
-    )
 
 
 def by_hand(steps):
