@@ -55,7 +55,10 @@ def paint(**fields):
         ({"colours": ("red", 3)}, "colours=3: expected text"),
         ({"seed": -1}, "seed=-1: expected 0 to 4294967295"),
         ({"nmu": 3}, "paint has no 'nmu': expected image, colours, seed, num, share, brush, did you mean num?"),
-        ({"image": np.zeros((2, 2, 2, 2))}, "a picture of shape (2, 2, 2, 2): expected a file, a PIL image or an array"),
+        (
+            {"image": np.zeros((2, 2, 2, 2))},
+            "a picture of shape (2, 2, 2, 2): expected a file, a PIL image or an array",
+        ),
     ],
 )
 def test_what_is_out_of_range_is_one_line(fields, message):
