@@ -12,7 +12,7 @@ from flaxgen.family.evaluation import Evaluation
 from flaxgen.family.process import Process
 from flaxgen.measure.evaluate import evaluate
 from flaxgen.measure.features import make_extractor
-from flaxgen.measure.picture_sets import of_data, of_model
+from flaxgen.measure.picture_sets import of_data, of_samples
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import diffusion
 
@@ -29,7 +29,7 @@ config = diffusion.Config(
     process=Process(schedule="cosine", timesteps=8), sampling=diffusion.Sampling(steps=2, batch=8),
 )  # fmt: skip
 params = jax.tree.map(lambda x: x + 0.1, jax.jit(lambda: diffusion.init_params(config, jax.random.key(0)))())
-drawn = of_model(diffusion.FAMILY.trained(config, params, 1, plan), seed=0)
+drawn = of_samples(diffusion.FAMILY.trained(config, params, 1, plan), diffusion.SampleDiffusion(seed=0))
 
 
 def read(first, batch):

@@ -9,6 +9,7 @@ import unclip_toy
 from flaxgen import parallel, verbs
 from flaxgen.data import DataError, open_source
 from flaxgen.data.tokenize import Tokenizer
+from flaxgen.family import directory
 from flaxgen.zoo import clip
 
 CONFIG = unclip_toy.CLIP_CONFIG
@@ -88,7 +89,7 @@ def test_a_lesson_reads_with_the_tokenizer_of_what_comes_after(toy, tmp_path):
     assert clip.prepare(first, {}) == clip.prepare(CONFIG, {})
     assert clip.prepare(dataclasses.replace(CONFIG, data=lesson), {}) != clip.prepare(CONFIG, {})
     after = dataclasses.replace(CONFIG, data=lesson, start=str(toy.runs["clip"]))
-    assert directory.prepare(after, tmp_path) == clip.prepare(CONFIG, {})
+    assert directory.prepare(clip.FAMILY, after, tmp_path) == clip.prepare(CONFIG, {})
 
 
 def test_a_tokenizer_with_more_tokens_than_the_net(toy):
@@ -110,7 +111,7 @@ def test_data_without_false_captions(tmp_path, toy):
     rows = [f'{{"file_name": "{i}.png", "text": "a red circle"}}' for i in range(2)]
     (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
     found = {clip.TOKENIZER: (toy.runs["clip"] / clip.TOKENIZER).read_bytes()}
-    source = clip.build(dataclasses.replace(CONFIG, data=data), found).source
+    source = clip.FAMILY.build(dataclasses.replace(CONFIG, data=data), found).source
     with pytest.raises(DataError, match="false_captions=2 and element 1 has 0: set it to 0 or less"):
         source[1]
 
@@ -129,7 +130,7 @@ def test_what_a_config_refuses():
 
 
 def test_a_clip_without_a_tokenizer_embeds_pictures_only(model, pairs):
-    bare = dataclasses.replace(model, found={})
+    bare = dataclasses.replace(model, files={})
     assert bare.encode_image(pairs[0]).shape == (8, unclip_toy.DIM)
     with pytest.raises(ValueError, match=r"no tokenizer\.json beside its weights: it can embed pictures only"):
         bare.encode_text(["a red circle"])
