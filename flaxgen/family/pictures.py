@@ -129,9 +129,13 @@ class Pictures:
             self._save_one(path, self.sheet(), None)
             if not self.are_points:
                 self._save_each(path.with_suffix(""), path.suffix)
-        for name, value in self.extra.items() if path.suffix != ".npz" else ():
-            np.save(path.with_suffix(f".{name}.npy"), value)
+        for file, value in zip(self.beside_files(path), self.extra.values(), strict=False):
+            np.save(file, value)
         return path
+
+    def beside_files(self, path: Path) -> list[Path]:
+        """Where what was found with the pictures lies, if these are at `path`; an .npz holds it itself."""
+        return [] if path.suffix == ".npz" else [path.with_suffix(f".{name}.npy") for name in self.extra]
 
     def _save_each(self, folder: Path, suffix: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """The verbs that several families share; a family adds fields of its own by inheriting."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -38,14 +39,15 @@ class Sample(Request):
         return range(self.first, self.first + self.num)
 
 
-def sampled(model: Any, request: Sample, drawn: np.ndarray) -> Pictures:
-    """What was drawn, float in [-1, 1] or points, as pictures; with real ones beside them where that is asked for.
+def sampled(model: Any, request: Sample, draw: Callable[[], np.ndarray]) -> Pictures:
+    """What `draw` draws, float in [-1, 1] or points, as pictures; with real ones beside them where that is asked for.
 
     Raises:
-        ValueError, OSError: if there are no real ones.
+        ValueError: if there are no real ones; before anything is drawn.
     """
-    are_points = drawn.ndim == 2
+    are_points = "point" in model.family.batch_spec(model.config)
     beside = _real(model, request, are_points) if request.beside_data else None
+    drawn = draw()
     return Pictures(drawn if are_points else to_pixels(drawn), beside=beside)
 
 

@@ -306,10 +306,12 @@ def draw_samples(model: Model, request: SampleDiffusion, progress: Progress) -> 
         scale = 1.0 if request.classifier_scale is None else request.classifier_scale
         guide = (CLASSIFIER.load(request.classifier), scale)
     progress("sampling")
-    drawn = model.generate(
-        jax.random.key(request.seed), request.numbers, label=request.label, sampling=sampling, guide=guide
-    )
-    return sampled(model, request, drawn)
+    key, numbers = jax.random.key(request.seed), request.numbers
+
+    def draw():
+        return model.generate(key, numbers, label=request.label, sampling=sampling, guide=guide)
+
+    return sampled(model, request, draw)
 
 
 def preview(model: Model, key: PRNGKey) -> np.ndarray:

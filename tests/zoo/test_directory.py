@@ -164,8 +164,8 @@ def test_only_process_0_claims_and_the_others_hear_of_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"config": []}, "holds no run: expected a config of type diffusion or"),
-        ({"config": {"type": "MLP", "features": 2}}, "holds no run"),
+        ({"config": []}, "which is no family: expected one of Diffusion, "),
+        ({"config": {"type": "MLP", "features": 2}}, "holds a 'MLP', which is no family"),
         ({"config": {"type": "Diffusion", "seed": 0}}, "config type Diffusion lacks the field"),
         ({"config": verbs.family_of(CONFIG).encode(CONFIG), "step": []}, r"step=\[\]"),
         ({"net": "UNet"}, "is not flaxgen's"),

@@ -201,8 +201,8 @@ def test_the_command_line(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--steps", "5"], "--steps 5 is for diffusion models: a GAN draws in one step"),
-        (["--guidance", "2"], "--guidance 2.0 is for diffusion models"),
+        (["--steps", "5"], "--steps 5: a gan model has no such setting, only --"),
+        (["--guidance", "2"], "--guidance 2.0: a gan model has no such setting, only --"),
         (["--class", "10"], "label=10: expected a class from 0 to 9"),
         (["--set", "truncate=1"], "truncate is not a field of Sampling: the nearest is truncation"),
     ],

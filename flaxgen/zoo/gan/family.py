@@ -1,5 +1,6 @@
 """What a GAN can be asked, and the declaration of the family."""
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -104,8 +105,8 @@ def draw_samples(model: Model, request: SampleGan, progress: Progress) -> Pictur
     progress("sampling")
     sampling = _sampling(model.config, request)
     key = jax.random.key(request.seed)
-    drawn = model.generate(key, request.numbers, label=request.label, sampling=sampling)
-    return sampled(model, request, drawn)
+    draw = functools.partial(model.generate, key, request.numbers, label=request.label, sampling=sampling)
+    return sampled(model, request, draw)
 
 
 def check_interpolate(config: Config, request: Interpolate) -> None:
