@@ -128,7 +128,7 @@ BAD = {
     "no file": (["project", "{style}", "{none.png}"], "none.png"),
     "no picture": (["project", "{style}", "{text.png}"], "text.png: not one of JPEG"),
     "steps": (["project", "{style}", "{image.png}", "--steps", "0"], "--steps 0: expected 1 or more"),
-    "features": (["project", "{style}", "{image.png}", "--features", "vgg"], "features=vgg: expected clip:MODEL or classifier:MODEL"),
+    "features": (["project", "{style}", "{image.png}", "--features", "vgg"], "features=vgg: expected clip:MODEL"),
     "size": (
         ["project", "{style}", "{image.png}", "--steps", "1", "--features", "classifier:{guide}"],
         "reads (8, 8, 1), these pictures are (8, 8, 3)",

@@ -51,8 +51,9 @@ def test_statistics_are_those_of_the_data(models, cached):
 def test_weights_that_a_run_begins_with_bring_their_statistics(models, toy, tmp_path):
     config = dataclasses.replace(unclip_toy.config_of("prior", toy.runs), start=str(toy.runs["prior"]))
     other = dataclasses.replace(config, data=dataclasses.replace(config.data, seed=5))
-    assert directory.prepare(prior.FAMILY, other, tmp_path / "run") == models["prior"].files
-    assert directory.prepare(prior.FAMILY, dataclasses.replace(other, start=""), tmp_path / "run") != models["prior"].files
+    run, alone = tmp_path / "run", dataclasses.replace(other, start="")
+    assert directory.prepare(prior.FAMILY, other, run) == models["prior"].files
+    assert directory.prepare(prior.FAMILY, alone, run) != models["prior"].files
 
 
 def test_a_net_that_says_nothing(models, cached, text):
