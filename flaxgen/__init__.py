@@ -1,7 +1,7 @@
 """flaxgen: the JAX/Flax zoo of image generation.
 
-`flaxgen.load().draw("a red circle")` draws with the model that comes along; `flaxgen.load("runs/digits").sample(num=64)`
-with one of your own.
+`flaxgen.load().draw("a red circle")` draws with the model that comes along;
+`flaxgen.load("runs/digits").sample(num=64)` with one of your own.
 """
 
 __version__ = "0.1.0"
@@ -11,8 +11,8 @@ __all__ = ["load"]
 def load(model=None, plan=None):
     """The model in a run or model directory, that comes along under a name ("scenes", the default), or of a Hub id.
 
-    What can be asked of it are methods: `print(model)` lists them, `help(model.draw)` explains one. `plan` says on which
-    devices it runs (`flaxgen.parallel.make_plan("mesh")`); by default on one.
+    What can be asked of it are methods: `print(model)` lists them, `help(model.draw)` explains one. `plan` says on
+    which devices it runs (`flaxgen.parallel.make_plan("mesh")`); by default on one.
     """
     # Imported here, so that `import flaxgen` stays light.
     from flaxgen import verbs

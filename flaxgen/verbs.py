@@ -13,10 +13,11 @@ from flaxgen.family import directory, files
 from flaxgen.family.composite import Composite
 from flaxgen.family.describe import MeshShape
 from flaxgen.family.describe import describe as describe_path
-from flaxgen.family.family import Family
+from flaxgen.family.family import FREE, Family
 from flaxgen.interchange import LAYOUTS
 from flaxgen.measure.periodic import make_evaluate
 from flaxgen.train import log, loop
+from flaxgen.train.config import fingerprint
 from flaxgen.types import State
 from flaxgen.weights import hub
 from flaxgen.zoo import FAMILIES
@@ -71,8 +72,8 @@ def find(model: str | Path | None = None) -> Path:
 
 
 def load(model: str | Path | None = None, plan: parallel.Plan | None = None) -> Any:
-    """The model in a run directory (the average of its newest good checkpoint), in a model directory, or that comes with
-    the package under a name; by default SHIPPED. A Hub id is a model in flaxgen's layout there.
+    """The model in a run directory (the average of its newest good checkpoint), in a model directory, or that comes
+    with the package under a name; by default SHIPPED. A Hub id is a model in flaxgen's layout there.
 
     `plan` says on which devices it runs; by default on one.
 
@@ -91,8 +92,8 @@ def train(
 ) -> State:
     """Trains in `workdir`, or resumes the run that is there; returns the last state.
 
-    `profile` writes a trace of a few steps to `workdir/profile`; `wandb` is the Weights & Biases project that gets every
-    logged step.
+    `profile` writes a trace of a few steps to `workdir/profile`; `wandb` is the Weights & Biases project that gets
+    every logged step.
 
     Raises:
         ValueError, OSError: if config, data, devices and `workdir` do not fit together; see also `train.loop.run`.
@@ -125,7 +126,8 @@ def train(
         broken = getattr(source, "broken", {})
         return {"skipped_images": len(broken)} if broken else {}
 
-    extras = loop.Extras(counters, trackers, profile)
+    identity = fingerprint(config, FREE | family.free)
+    extras = loop.Extras(counters, trackers, profile, fingerprint=identity)
     if getattr(config, "evaluate_every", 0):
         evaluate = make_evaluate(family, config, workdir, plan)
         extras = extras._replace(evaluate_every=config.evaluate_every, evaluate=evaluate)
@@ -182,8 +184,8 @@ def import_model(
 
 
 def compose(target: str | Path, sources: Mapping[str, Path], *, dtype: str | None = None) -> None:
-    """Writes the model directory of a composite from runs or model directories by the names of its parts; `dtype` is what
-    weights are rounded to, such as "float16".
+    """Writes the model directory of a composite from runs or model directories by the names of its parts; `dtype` is
+    what weights are rounded to, such as "float16".
 
     Raises:
         ValueError: if the parts are those of no composite or do not belong together, or the directory is not empty.

@@ -121,7 +121,10 @@ SAMPLE = ["sample", "{run}", "--out", "{tmp}/out.png"]
         ([*SAMPLE, "--num", "0"], "--num 0: expected 1 or more"),
         (["sample", "{run}", "--out", "{tmp}/out.bmp"], "--out {tmp}/out.bmp: expected a name that ends in .png, "),
         ([*SAMPLE, "--classifier-scale", "2"], "classifier_scale=2.0 needs a classifier"),
-        ([*SAMPLE, "--classifier", "{run}"], "is of type Diffusion: expected a run or model directory of type Classifier"),
+        (
+            [*SAMPLE, "--classifier", "{run}"],
+            "is of type Diffusion: expected a run or model directory of type Classifier",
+        ),
         ([*SAMPLE, "--data", "{tmp}"], "give both or none"),
         (
             [*SAMPLE, "--beside-data", "--data", "{tmp}/no"],

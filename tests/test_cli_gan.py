@@ -78,7 +78,9 @@ def test_project_writes_both_pictures_and_the_latent(folder, tmp_path, capsys):
     project = ["project", str(folder / "style"), str(folder / "image.png"), "--steps", "20", "--out", str(out)]
     assert main(project) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"wrote {out} and {tmp_path / 'found.latent.npy'}: 2 pictures of 8x8, project, seed 0; distance ")
+    assert said.startswith(
+        f"wrote {out} and {tmp_path / 'found.latent.npy'}: 2 pictures of 8x8, project, seed 0; distance "
+    )
     distance, mean = (float(part.split()[0]) for part in (said.split("distance ")[1], said.split("steps, ")[1]))
     assert 0 < distance < mean
     code = np.load(tmp_path / "found.latent.npy")
@@ -113,7 +115,10 @@ def test_project_compares_by_a_clip(folder, tmp_path, capsys):
 
 
 BAD = {
-    "suffix": (["interpolate", "{style}", "--out", "walk.mp4"], "--out walk.mp4: expected a name that ends in .png, .jpg"),
+    "suffix": (
+        ["interpolate", "{style}", "--out", "walk.mp4"],
+        "--out walk.mp4: expected a name that ends in .png, .jpg",
+    ),
     "seed": (["interpolate", "{style}", "--seed", "-1"], "--seed -1: expected 0 to"),
     "fps": (["interpolate", "{style}", "--fps", "0"], "--fps 0.0: expected a number above 0, at most 50"),
     "no GAN": (["interpolate", "{guide}"], "guide is a classifier: it draws nothing"),

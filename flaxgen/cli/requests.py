@@ -1,4 +1,5 @@
-"""Commands made from what models can be asked: sample, draw, vary, blend, edit, inpaint ... and `again`, `show`, `models`."""
+"""Commands made from what models can be asked: sample, draw, vary, blend, edit, inpaint ... and `again`, `show`,
+`models`."""
 
 import argparse
 import inspect
@@ -150,7 +151,7 @@ def read_request(kind: type, given: dict[str, Any], what: str) -> Any:
     Raises:
         ValueError: naming a flag that this kind does not have, or that is out of range.
     """
-    from flaxgen.family.request import RequestError, specs
+    from flaxgen.family.request import RequestError, make, specs
 
     known = specs(kind)
     unknown = [name for name in given if name not in known]
@@ -158,7 +159,7 @@ def read_request(kind: type, given: dict[str, Any], what: str) -> Any:
         names = ", ".join(flag_of(name, spec) for name, spec in known.items() if not spec.is_positional)
         raise ValueError(f"{_said(unknown[0], given[unknown[0]])}: {what} has no such setting, only {names}")
     try:
-        return kind(**given)
+        return make(kind, given)
     except RequestError as error:
         spec = known[error.field]
         name = error.field if spec.is_positional else flag_of(error.field, spec)
@@ -190,14 +191,16 @@ def _perform(parsed) -> int:
     return _draw(parsed, family, path, request)
 
 
-def _draw(parsed, family: Any, path: Path, request: Any) -> int:
+def _draw(parsed, family: Any, path: Path, request: Any, only: int | None = None) -> int:
     from flaxgen.family.composite import Composite
     from flaxgen.family.pictures import IMAGES
     from flaxgen.family.trained import Bar
 
     plan = make_plan(parsed)
     if getattr(request, "beside_data", False) and parsed.out.suffix not in IMAGES:
-        raise ValueError(f"--out {parsed.out}: --beside-data makes a sheet, expected --out to end in {', '.join(IMAGES)}")
+        raise ValueError(
+            f"--out {parsed.out}: --beside-data makes a sheet, expected --out to end in {', '.join(IMAGES)}"
+        )
     if not isinstance(family, Composite):
         family.requests[type(request)].check(family.read_config(path)[0], request)
     model = family.load(path, plan)
@@ -207,11 +210,12 @@ def _draw(parsed, family: Any, path: Path, request: Any) -> int:
     finally:
         bar.close()
     _warn_of_words(model, request)
-    written = drawn.save(parsed.out, force=parsed.force)
+    written = drawn.save(parsed.out, force=parsed.force, only=only)
     size = "x".join(map(str, drawn.arrays.shape[1:3][::-1]))
-    what = f"{len(drawn)} points" if drawn.are_points else f"{len(drawn)} pictures of {size}"
-    beside = "".join(f" and {path}" for path in drawn.beside_files(written))
-    print(f"wrote {written}{beside}: {what}, {request.verb}, seed {request.seed}" + (f"; {drawn.note}" if drawn.note else ""))
+    count = len(drawn) if only is None else 1
+    what = f"{count} points" if drawn.are_points else f"{count} picture{'s' * (count > 1)} of {size}"
+    files = " and ".join(map(str, [written, *drawn.beside_files(written)]))
+    print(f"wrote {files}: {what}, {request.verb}, seed {request.seed}" + (f"; {drawn.note}" if drawn.note else ""))
     for caption, scores in drawn.scores_by_caption():
         print(f"  CLIP score {' '.join(f'{score:.3f}' for score in scores)}  {caption}")
     return 0
@@ -256,7 +260,7 @@ def _again(parsed) -> int:
     if known != about.get("weights"):
         raise ValueError(f"{path} has other weights ({known}) than drew {parsed.picture} ({about.get('weights')}): "
                          "name the model with --model")  # fmt: skip
-    return _draw(parsed, family, path, request)
+    return _draw(parsed, family, path, request, about.get("picture"))
 
 
 def _show(parsed) -> int:

@@ -1,5 +1,5 @@
-"""What another model says of every example of a data set, computed once and kept on disk: CLIP embeddings of pictures and
-captions, latents, codes, states of text encoders.
+"""What another model says of every example of a data set, computed once and kept on disk: CLIP embeddings of pictures
+and captions, latents, codes, states of text encoders.
 
 A cache has one folder for each SHARD examples, with a memory-mapped array a field. Every process makes its share of the
 shards; a run that was stopped resumes at the first missing one.

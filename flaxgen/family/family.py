@@ -19,10 +19,12 @@ from flaxgen.family.trained import Files, Handler, Trained
 from flaxgen.train import config as configs
 from flaxgen.train import optim, run, state
 from flaxgen.train.config import require
-from flaxgen.types import Experiment, Loss, Params, PRNGKey, Source
+from flaxgen.types import Experiment, Held, Loss, Params, PRNGKey, Source
 
 Training = tuple[Callable, Callable]
 NO_FILES: Files = {}
+PREVIEWED = 16
+"""Samples that a preview shows, where a family does not say otherwise."""
 FREE = run.FREE | {f"data.{name}" for name in flaxgen_data.FREE}
 """What of every config may change between two commands of one run."""
 
@@ -43,11 +45,17 @@ class Family:
     instead, which gives its `init(key)` and `make_step(axis_name)`. Without files both need be good for shapes only.
     `requests` are what its models can be asked; `instead` says what to do with a model that draws nothing.
 
+    What a run keeps beside parameters, statistics and frozen weights, is made by `init_held(config, key)`;
+    `follow(config, statistics, seen)` moves the statistics once a step, and `after_update(config, params)` brings
+    parameters back to where they may be.
+
     `prepare(config, found)` makes the small `files` that a new run needs, or takes those of an older one. `classes` is
     how many classes of the data the net knows, 0 for none; `check` refuses a config whose parts do not fit together;
-    `free` are fields that may change between two commands of a run; `preview(model, key)` draws one picture of a run.
-    `extract(model)` are its features of pictures. `parameters(config)` are those that `info` counts, where they are not those of a model. In a config.json the config
-    is of type `type_name`, and nested types are called as their classes, or as in `type_names`.
+    `free` are fields that may change between two commands of a run; `preview(model, key)`
+    draws one picture of a run, by default its first samples.
+    `extract(model)` are its features of pictures. `parameters(config)` are those that `info` counts, where they are not
+    those of a model. In a config.json the config is of type `type_name`, and nested types are called as their classes,
+    or as in `type_names`.
     """
 
     name: str
@@ -56,6 +64,9 @@ class Family:
     batch_spec: Callable[[Any], dict[str, jax.ShapeDtypeStruct]]
     make_loss: Callable[[Any, Files], Loss] | None = None
     make_training: Callable[[Any, Files], Training] | None = None
+    init_held: Callable[[Any, PRNGKey], Held] | None = None
+    follow: Callable[[Any, Any, Any], Any] | None = None
+    after_update: Callable[[Any, Params], Params] | None = None
     requests: Mapping[type[Request], Handler] = dataclasses.field(default_factory=dict)
     model: type[Trained] = Trained
     instead: str = "draws nothing"
@@ -95,6 +106,9 @@ class Family:
             optim.make_optimizer(config.optimizer, config.steps),
             ema_decay=optim.make_ema_decay(config.ema),
             accumulate=config.accumulate,
+            init_held=None if self.init_held is None else functools.partial(self.init_held, config),
+            follow=None if self.follow is None else functools.partial(self.follow, config),
+            after_update=None if self.after_update is None else functools.partial(self.after_update, config),
         )
 
     def encode(self, config: Any) -> dict[str, Any]:
@@ -158,11 +172,19 @@ class Family:
         spec, key = self.batch_spec(config), jax.random.key(0)
         jax.eval_shape(make_step(None), jax.eval_shape(init, key), spec, key)
         source = self.open_source(self, config, found)
-        if self.preview is None:
+        draw = self.preview or self._drawn_samples
+        if draw is None:
             return Experiment(init, make_step, source, tuple(spec))
-        draw, here = self.preview, parallel.jit_plan()
+        here = parallel.jit_plan()
 
         def preview(state, key):
             return draw(self.trained(config, state.ema_params, 0, here, found), key)
 
         return Experiment(init, make_step, source, tuple(spec), preview)
+
+    @property
+    def _drawn_samples(self) -> Callable[[Any, PRNGKey], np.ndarray] | None:
+        """The first samples, of a family that has them; the seed is always the same, so that previews can be
+        compared."""
+        kinds = [kind for kind in self.requests if kind.verb == "sample"]
+        return None if not kinds else lambda model, key: model.perform(kinds[0](num=PREVIEWED)).sheet()

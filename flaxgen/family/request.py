@@ -1,8 +1,9 @@
 """Requests as values: what is asked of a model, checked before anything is loaded.
 
-A request is a frozen dataclass whose fields are made by `option`, `positional` and `picture`: each has a type, a default,
-a range and one line of help. From that one declaration follow the flags of the command line, the keyword arguments and
-the help of the Python method, every check, and what is written into a picture so that it can be drawn again.
+A request is a frozen dataclass whose fields are made by `option`, `positional` and `picture`: each has a type, a
+default, a range and one line of help. From that one declaration follow the flags of the command line, the keyword
+arguments and the help of the Python method, every check, and what is written into a picture so that it can be drawn
+again.
 """
 
 import dataclasses
@@ -55,8 +56,8 @@ def option(
     above: float | int | None = None,
     choices: tuple[str, ...] = (), default_text: str = "", flag: str = "",
 ) -> Any:  # fmt: skip
-    """A field with a default. On the command line it is a flag of its name, or `flag`: a name, or with a blank between a
-    name and what the value is called, such as "class LABEL"."""
+    """A field with a default. On the command line it is a flag of its name, or `flag`: a name, or with a blank between
+    a name and what the value is called, such as "class LABEL"."""
     name, _, metavar = flag.partition(" ")
     spec = Spec(help, least, most, above, choices, default_text, metavar, name)
     return dataclasses.field(default=default, metadata={SPEC: spec})
@@ -117,6 +118,28 @@ class Request:
 
 
 R = TypeVar("R", bound=Request)
+
+
+def make(kind: type[R], values: Mapping[str, Any]) -> R:
+    """The request with these fields, each brought to the type of its field: one caption is a tuple of one, a path a
+    picture.
+
+    Raises:
+        RequestError: naming the first field that cannot be, or is out of range.
+        ValueError: naming a field that lacks, or that there is not.
+    """
+    known = specs(kind)
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        meant = f", did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{kind.verb} has no {unknown[0]!r}: expected {', '.join(known)}{meant}")
+    lacking = [name for name in known if name not in values and default_of(kind, name) is MISSING]
+    if lacking:
+        raise ValueError(f"{kind.verb} needs {', '.join(lacking)}")
+    return kind(
+        **{name: _converted(name, value, annotation(kind, name), known[name]) for name, value in values.items()}
+    )
 
 
 def specs(kind: type[Request]) -> dict[str, Spec]:
@@ -255,15 +278,11 @@ def from_json(kind: type[R], values: Mapping[str, Any]) -> R:
         ValueError: for a field that is not known, or a picture that is no longer what it was.
         OSError: if a picture is gone.
     """
-    known = specs(kind)
-    unknown = [name for name in values if name not in known and name != "verb"]
-    if unknown:
-        raise ValueError(f"{kind.verb} has no {unknown[0]!r}: expected {', '.join(known)}")
-    fields = {name: value for name, value in values.items() if name in known}
-    for name, spec in known.items():
+    fields = {name: value for name, value in values.items() if name != "verb"}
+    for name, spec in specs(kind).items():
         if spec.is_picture and name in fields:
             fields[name] = _read_again(fields[name], spec.channels)
-    return kind(**fields)
+    return make(kind, fields)
 
 
 def _read_again(stored: Any, channels: int) -> InputPicture:

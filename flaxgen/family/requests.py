@@ -1,6 +1,5 @@
 """The verbs that several families share; a family adds fields of its own by inheriting."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -22,9 +21,7 @@ class Sample(Request):
     model_first: ClassVar[bool] = True
 
     num: int = option(64, "how many", least=1)
-    label: int | None = option(None, "the class to draw", least=0, default_text="all in turn", flag="class LABEL")
     first: int = option(0, "number of the first: `--first 64` goes on after 64", least=0)
-    set: tuple[str, ...] = option((), "override, such as eta=0.5 (the model's `sampling` fields)", flag="set KEY=VALUE")
     beside_data: bool = option(False, "put real examples beside the drawn ones")
     data: str | None = option(None, "where these are", default_text="where they were in training", flag="data DIR")
 
@@ -39,24 +36,38 @@ class Sample(Request):
         return range(self.first, self.first + self.num)
 
 
-def sampled(model: Any, request: Sample, draw: Callable[[], np.ndarray]) -> Pictures:
-    """What `draw` draws, float in [-1, 1] or points, as pictures; with real ones beside them where that is asked for.
+def label_option() -> Any:
+    """The class to draw, of models that know classes."""
+    return option(None, "the class to draw", least=0, default_text="all in turn", flag="class LABEL")
+
+
+def set_option() -> Any:
+    """Overrides of a model's own `sampling`."""
+    return option((), "override, such as eta=0.5 (the model's `sampling` fields)", flag="set KEY=VALUE")
+
+
+def sampled(model: Any, request: Sample, drawn: np.ndarray) -> Pictures:
+    """What was drawn, float in [-1, 1] or points, as pictures; with real ones beside them where that is asked for.
 
     Raises:
-        ValueError: if there are no real ones; before anything is drawn.
+        ValueError, OSError: if there are no real ones.
     """
-    are_points = "point" in model.family.batch_spec(model.config)
-    beside = _real(model, request, are_points) if request.beside_data else None
-    drawn = draw()
+    are_points = drawn.ndim == 2
+    num = SHOWN_POINTS if are_points else request.num
+    beside = _real(model.config, request, are_points, num) if request.beside_data else None
     return Pictures(drawn if are_points else to_pixels(drawn), beside=beside)
 
 
-def _real(model: Any, request: Sample, are_points: bool) -> np.ndarray:
-    data = model.config.data if request.data is None else replace(model.config.data, path=request.data)
+def check_beside(config: Any, request: Sample, are_points: bool) -> None:
+    """Raises ValueError unless there are real examples where they are asked for."""
+    if request.beside_data:
+        _real(config, request, are_points, 1)
+
+
+def _real(config: Any, request: Sample, are_points: bool, num: int) -> np.ndarray:
+    data = config.data if request.data is None else replace(config.data, path=request.data)
     try:
-        if are_points:
-            return real_examples(data, "point", SHOWN_POINTS)
-        return real_examples(data, "image", request.num)
+        return real_examples(data, "point" if are_points else "image", num)
     except (ValueError, OSError) as error:
         reason = str(error).replace("--set data.path=DIR", "--data DIR")
         raise ValueError(f"beside_data: {reason}") from error

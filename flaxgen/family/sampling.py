@@ -96,8 +96,8 @@ def make_sampler(sampling: Sampling, schedule: Schedule, eta: Scalar) -> Sampler
 
 
 class Subject(NamedTuple):
-    """What a family lets be drawn: `bind(params)` waits for a condition, `shape` is that of one example, and `null` makes of
-    a condition the one that says nothing (None: the model knows no such)."""
+    """What a family lets be drawn: `bind(params)` waits for a condition, `shape` is that of one example, and `null`
+    makes of a condition the one that says nothing (None: the model knows no such)."""
 
     schedule: Schedule
     timesteps: int

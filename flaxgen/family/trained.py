@@ -24,8 +24,8 @@ Files = Mapping[str, bytes]
 
 
 class Handler(NamedTuple):
-    """How a model answers a kind of request: `draw(model, request, progress)` draws, after `check(config, request)` found
-    nothing that such a model cannot do; `stages(request)` is how often `progress` is called, at most, and
+    """How a model answers a kind of request: `draw(model, request, progress)` draws, after `check(config, request)`
+    found nothing that such a model cannot do; `stages(request)` is how often `progress` is called, at most, and
     `settings(model, request)` the values used where a request leaves them open."""
 
     draw: Callable[[Any, Any, Progress], Pictures]
@@ -143,7 +143,7 @@ def method_of(model: Any, kind: type[Request]) -> Callable[..., Pictures]:
 
     def method(*arguments, **keywords):
         bound = signature.bind(*arguments, **keywords)
-        request = kind(**bound.arguments)
+        request = requests.make(kind, bound.arguments)
         bar = Bar(model.requests[kind].stages(request))
         try:
             return model.perform(request, bar)

@@ -23,7 +23,8 @@ FOLDER = "evaluation"
 def make_evaluate(
     family: Family, config: Any, workdir: Path, plan: parallel.Plan
 ) -> Callable[[State], dict[str, float]]:
-    """Of a family whose models `generate` pictures by number: from a state of the run to the figures of its averaged weights, by names that begin with PREFIX.
+    """Of a family whose models `generate` pictures by number: from a state of the run to the figures of its averaged
+    weights, by names that begin with PREFIX.
 
     All devices and processes of the plan draw. The same noise is drawn from every time, so figures of one run differ by
     its weights alone; they are those of `flaxgen eval` with the run's seed. Statistics of the real pictures are kept in

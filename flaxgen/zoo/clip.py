@@ -2,7 +2,9 @@
 
 import functools
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+import json
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +31,7 @@ from flaxgen.train.run import Run
 from flaxgen.types import Loss, Params, PRNGKey, Source
 from flaxgen.weights import store
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, WORDS = "tokenizer.json", "words.json"
 TEXT = ("text_embedding", "text_hidden", "text_mask", "text_ids")
 FIELDS = ("image_embedding", *TEXT)
 """What other models read of an example: float32 [D], float32 [D], float16 [L W] (float32 outside a cache), bool [L] and
@@ -179,26 +181,34 @@ def make_training(config: Config, files: Files):
 
 
 def prepare(config: Config, found: Files) -> Files:
-    """The tokenizer: the one found, the one that the config names, or one trained on the captions at hand.
+    """The tokenizer: the one found, the one that the config names, or one trained on the captions at hand, whose words
+    are kept beside it.
 
     Raises:
         ValueError: if it cannot be read, the data has no captions, or it has more tokens than the net.
     """
     if TOKENIZER in found:
         return found
-    chosen, context = config.vocabulary, text_tower(config).context
+    chosen, context, words = config.vocabulary, text_tower(config).context, None
     if chosen.path:
         tokenizer = read_tokenizer(Path(chosen.path), context)
     else:
         source = open_source(replace(config.data, split=chosen.split) if chosen.split else config.data)
         examples = (source[i] for i in range(min(len(source), chosen.captions)))
-        tokenizer = train_bpe((_caption(example, config.data) for example in examples), chosen.size, context)
+        captions = [_caption(example, config.data) for example in examples]
+        tokenizer, words = train_bpe(captions, chosen.size, context), words_in(captions)
     known = text_tower(config).vocab_size
     require(
         tokenizer.vocab_size <= known,
         f"the tokenizer has {tokenizer.vocab_size} tokens and the net knows {known}: set net.text.vocab_size",
     )
-    return {TOKENIZER: tokenizer.to_json().encode()}
+    files = {TOKENIZER: tokenizer.to_json().encode()}
+    return files if words is None else files | {WORDS: json.dumps(words, ensure_ascii=False).encode()}
+
+
+def words_in(captions: Iterable[str]) -> list[str]:
+    """The words of captions, in lower case and in order."""
+    return sorted({word for caption in captions for word in re.findall(r"[^\W\d_]+", caption.lower())})
 
 
 def _caption(example: Mapping[str, Any], data: Data) -> str:
@@ -294,6 +304,13 @@ class Model(Trained):
         names = np.unique(np.asarray(captions), return_inverse=True)[1]
         better = [len(np.unique(names[row > limit])) for row, limit in zip(cosines, own, strict=True)]
         return float(np.mean(np.asarray(better) < k))
+
+    def unseen_words_in(self, captions: Iterable[str]) -> tuple[str, ...]:
+        """The words of captions that this CLIP has never seen in training, where that is known."""
+        if WORDS not in self.files:
+            return ()
+        known = set(json.loads(self.files[WORDS]))
+        return tuple(word for word in words_in(captions) if word not in known)
 
     # What other families are given of pictures and captions
 
@@ -392,7 +409,7 @@ FAMILY = Family(
     make_training=make_training,
     open_source=open_tokenized,
     prepare=prepare,
-    files=(TOKENIZER,),
+    files=(TOKENIZER, WORDS),
     model=Model,
     extract=lambda model: model.extractor,
     instead="embeds pictures and captions and draws nothing: draw with the unCLIP that `flaxgen compose` makes of it "

@@ -21,7 +21,7 @@ from flaxgen.family.matching import SHOWN_POINTS, real_examples
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.process import Process, make_schedule
 from flaxgen.family.request import option
-from flaxgen.family.requests import Sample, sampled
+from flaxgen.family.requests import Sample, check_beside, label_option, sampled, set_option
 from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, make_draw
 from flaxgen.family.trained import Files, Handler, Progress, Trained
 from flaxgen.nets.mlp import MLP
@@ -34,8 +34,8 @@ from flaxgen.zoo.classifier import FAMILY as CLASSIFIER
 
 @dataclass(frozen=True, kw_only=True)
 class Config(GradientRun):
-    """A diffusion run. Every `evaluate_every` steps (0: never), and after the last, the averaged weights are measured as
-    `evaluation` says."""
+    """A diffusion run. Every `evaluate_every` steps (0: never), and after the last, the averaged weights are measured
+    as `evaluation` says."""
 
     data: Data
     net: UNet | MLP = UNet()
@@ -60,6 +60,8 @@ class Config(GradientRun):
 class SampleDiffusion(Sample):
     """Draw samples."""
 
+    label: int | None = label_option()
+    set: tuple[str, ...] = set_option()
     steps: int | None = option(None, "sampling steps", least=1, default_text="the model's own")
     sampler: str | None = option(None, "ddpm, ddim, euler, heun, dpmpp_2m, unipc ...", default_text="the model's own")
     guidance: float | None = option(None, "classifier-free guidance scale; 1 is none", default_text="the model's own")
@@ -168,8 +170,8 @@ def check_guide(config: Config, guide: Any) -> None:
 
 @functools.lru_cache(maxsize=16)
 def compiled_draw(config: Config, kind: Sampling, guide: Any, plan: parallel.Plan):
-    """One drawing program, kept for the next call; what may change without compiling again is in `Strengths`. `guide` is
-    the config of a classifier, or None."""
+    """One drawing program, kept for the next call; what may change without compiling again is in `Strengths`. `guide`
+    is the config of a classifier, or None."""
     draw = make_draw(make_subject(config), kind, None if guide is None else CLASSIFIER.model.make_log_prob(guide))
     title = drawing.title(plan, kind.batch, example_shape(config), f"{kind.sampler}, {kind.steps} steps")
     return drawing.announced(plan.compile_map(draw), title)
@@ -203,8 +205,8 @@ class Model(Trained):
         sampling: Sampling | None = None,
         guide: tuple[Any, float] | None = None,
     ) -> Float[np.ndarray, "N ..."]:
-        """`num` examples, float32 [num H W C] in [-1, 1] or points, or those of a range of numbers; example i depends on
-        the key and on i alone.
+        """`num` examples, float32 [num H W C] in [-1, 1] or points, or those of a range of numbers; example i depends
+        on the key and on i alone.
 
         `label` is the class to draw; None takes all in turn. `guide` is a noisy classifier and the scale of its
         gradient [Dhariwal21]. `sampling` is by default the config's.
@@ -296,6 +298,7 @@ def check_request(config: Config, request: SampleDiffusion) -> None:
             f"label={request.label}: this model knows no classes")  # fmt: skip
     require(request.label is None or not own or request.label < own,
             f"label={request.label}: expected a class from 0 to {own - 1}")  # fmt: skip
+    check_beside(config, request, not draws_pictures(config))
 
 
 def draw_samples(model: Model, request: SampleDiffusion, progress: Progress) -> Pictures:
@@ -306,12 +309,10 @@ def draw_samples(model: Model, request: SampleDiffusion, progress: Progress) -> 
         scale = 1.0 if request.classifier_scale is None else request.classifier_scale
         guide = (CLASSIFIER.load(request.classifier), scale)
     progress("sampling")
-    key, numbers = jax.random.key(request.seed), request.numbers
-
-    def draw():
-        return model.generate(key, numbers, label=request.label, sampling=sampling, guide=guide)
-
-    return sampled(model, request, draw)
+    drawn = model.generate(
+        jax.random.key(request.seed), request.numbers, label=request.label, sampling=sampling, guide=guide
+    )
+    return sampled(model, request, drawn)
 
 
 def preview(model: Model, key: PRNGKey) -> np.ndarray:

@@ -1,6 +1,5 @@
 """What a GAN can be asked, and the declaration of the family."""
 
-import functools
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ from flaxgen.family.family import Family
 from flaxgen.family.matching import SHOWN_POINTS, real_examples
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import Request, option, picture
-from flaxgen.family.requests import Sample, sampled
+from flaxgen.family.requests import Sample, check_beside, label_option, sampled, set_option
 from flaxgen.family.trained import Handler, Progress
 from flaxgen.train.config import override, require
 from flaxgen.types import PRNGKey
@@ -33,6 +32,8 @@ PSI = "of a StyleGAN: psi, 1 for all variety, 0 for the mean alone"
 class SampleGan(Sample):
     """Draw samples."""
 
+    label: int | None = label_option()
+    set: tuple[str, ...] = set_option()
     truncation: float | None = option(None, PSI, default_text="the model's own")
 
 
@@ -52,7 +53,7 @@ class Interpolate(Request):
     frames: int = option(60, "how many pictures in all", least=2)
     once: bool = option(False, "end at the last sample; else the walk goes back")
     truncation: float | None = option(None, PSI, default_text="the model's own")
-    label: int | None = option(None, "the class to draw", least=0, default_text="all in turn", flag="class LABEL")
+    label: int | None = label_option()
     fps: float = option(20.0, "frames a second of a .gif", above=0, most=FASTEST)
 
 
@@ -92,6 +93,7 @@ def check_sample(config: Config, request: SampleGan) -> None:
     """Raises ValueError unless such a model can do that."""
     check_sampling(config, _sampling(config, request))
     _check_label(config, request.label)
+    check_beside(config, request, not draws_pictures(config))
 
 
 def _check_label(config: Config, label: int | None) -> None:
@@ -105,8 +107,8 @@ def draw_samples(model: Model, request: SampleGan, progress: Progress) -> Pictur
     progress("sampling")
     sampling = _sampling(model.config, request)
     key = jax.random.key(request.seed)
-    draw = functools.partial(model.generate, key, request.numbers, label=request.label, sampling=sampling)
-    return sampled(model, request, draw)
+    drawn = model.generate(key, request.numbers, label=request.label, sampling=sampling)
+    return sampled(model, request, drawn)
 
 
 def check_interpolate(config: Config, request: Interpolate) -> None:

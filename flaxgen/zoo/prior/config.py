@@ -1,4 +1,5 @@
-"""What a prior's run is, as plain values, and the statistics of embeddings that belong to a prior beside its weights."""
+"""What a prior's run is, as plain values, and the statistics of embeddings that belong to a prior beside its
+weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

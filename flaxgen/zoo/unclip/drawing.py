@@ -15,6 +15,7 @@ from flaxgen.data import Data, to_pixels
 from flaxgen.data.transforms import center_crop, resize_short_side
 from flaxgen.diffusion.degrade import downsample
 from flaxgen.family.composite import Assembled
+from flaxgen.family.request import Request
 from flaxgen.family.sampling import Sampling
 from flaxgen.family.trained import Progress
 from flaxgen.types import PRNGKey
@@ -22,6 +23,8 @@ from flaxgen.types import PRNGKey
 PRIORS = {"diffusion": "prior", "autoregressive": "ar_prior"}
 """What takes captions to image embeddings, and the part that does."""
 UPSAMPLERS = ("upsampler_1", "upsampler_2")
+CAPTIONS = ("captions", "caption", "caption_from", "caption_to")
+"""Fields of requests that the CLIP reads."""
 VERBS = "draw, vary, blend, edit, inpaint"
 Pictures = UInt8[np.ndarray, "N S S 3"]
 Condition = Mapping[str, np.ndarray]
@@ -68,6 +71,12 @@ class Model(Assembled):
         """What its decoder was trained on, at the size of what is drawn."""
         own = self.parts["decoder"].config.data
         return replace(own, image_size=self.image_size, resize=0, random_crop=False)
+
+    def unseen_words(self, request: Request) -> tuple[str, ...]:
+        """The words of a request that its CLIP has never seen in training."""
+        said = [value for name in CAPTIONS if (value := getattr(request, name, ()))]
+        captions = [caption for value in said for caption in ((value,) if isinstance(value, str) else value)]
+        return self.parts["clip"].unseen_words_in(captions) if "clip" in self.parts else ()
 
     def require_parts(self, *names: str) -> None:
         """Raises ValueError naming the first part that is missing, and which verbs work without it."""

@@ -1,4 +1,5 @@
-"""What an unCLIP can be asked: draw, vary, blend, edit, inpaint [Ramesh22, sec. 2 and 3]; and of which parts it is made.
+"""What an unCLIP can be asked: draw, vary, blend, edit, inpaint [Ramesh22, sec. 2 and 3]; and of which parts it is
+made.
 
 Picture i depends on the seed, on what it is drawn from and on i alone, on any number of devices.
 """
@@ -155,7 +156,8 @@ def _scores(drawing: Drawing, images: np.ndarray, text: np.ndarray) -> tuple[flo
 
 def vary(model: Model, request: VaryUnclip, progress: Progress) -> Pictures:
     """Pictures with the CLIP embedding of the image and no caption: from fresh noise, or from the noise that DDIM takes
-    it back to, where eta above 0 lets them differ and brings its share of the decoder's guidance [Ramesh22, sec. 3.1]."""
+    it back to, where eta above 0 lets them differ and brings its share of the decoder's guidance [Ramesh22, sec.
+    3.1]."""
     drawing = begin(model, request.seed, progress)
     picture, many = drawing.fit(request.image.pixels)[None], request.num * request.candidates
     condition = drawing.of_pictures(picture)
@@ -190,8 +192,8 @@ def blend(model: Model, request: BlendUnclip, progress: Progress) -> Pictures:
 
 
 def edit(model: Model, request: EditUnclip, progress: Progress) -> Pictures:
-    """A text diff: from the picture's own inverted noise towards what one caption says and the other does not, up to the
-    share `strength` of the way [Ramesh22, sec. 3.3]."""
+    """A text diff: from the picture's own inverted noise towards what one caption says and the other does not, up to
+    the share `strength` of the way [Ramesh22, sec. 3.3]."""
     drawing, num = begin(model, request.seed, progress), request.num
     picture = drawing.fit(request.image.pixels)[None]
     condition = drawing.of_pictures(picture)
@@ -205,8 +207,8 @@ def edit(model: Model, request: EditUnclip, progress: Progress) -> Pictures:
 
 
 def inpaint(model: Model, request: InpaintUnclip, progress: Progress) -> Pictures:
-    """The picture with what the mask marks (above 127) drawn anew as the caption says; every other pixel stays. A picture
-    of another size is brought to that of the model first, by its middle square."""
+    """The picture with what the mask marks (above 127) drawn anew as the caption says; every other pixel stays. A
+    picture of another size is brought to that of the model first, by its middle square."""
     drawing, many = begin(model, request.seed, progress), request.num * request.candidates
     known = drawing.fit(request.image.pixels)
     free = drawing.fit((request.mask.pixels > 127).astype(np.uint8) * 255) > 0
