@@ -202,7 +202,7 @@ def test_inception_through_the_engine(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pixel", "features='pixel' is not known: expected one of pixels, inception, clip, classifier"),
+        ("pixel", "features='pixel' is not known: expected one of pixels, inception, classifier, clip"),
         ("pixels:x", "expected pixels, inception:FILE, clip:MODEL or classifier:MODEL"),
         ("clip", "features='clip': expected pixels"),
         ("clip:nowhere", "nowhere is no run or model directory"),
