@@ -71,15 +71,16 @@ def test_what_is_nearest(model, monkeypatch):
 
 
 def test_the_tokenizer_is_trained_on_the_captions_and_kept(model, toy):
-    kept = (toy.runs["clip"] / clip.TOKENIZER).read_bytes()
-    assert clip.prepare(CONFIG, {}) == {clip.TOKENIZER: kept}
-    assert model.tokenizer == Tokenizer(kept.decode())
+    kept = {name: (toy.runs["clip"] / name).read_bytes() for name in (clip.TOKENIZER, clip.WORDS)}
+    assert clip.prepare(CONFIG, {}) == kept
+    assert model.tokenizer == Tokenizer(kept[clip.TOKENIZER].decode())
     assert model.tokenizer.context == unclip_toy.CONTEXT
 
 
 def test_a_tokenizer_of_ones_own(toy):
     chosen = clip.Vocabulary(path=str(toy.runs["clip"] / clip.TOKENIZER))
-    assert clip.prepare(dataclasses.replace(CONFIG, vocabulary=chosen), {}) == clip.prepare(CONFIG, {})
+    trained = clip.prepare(CONFIG, {})[clip.TOKENIZER]
+    assert clip.prepare(dataclasses.replace(CONFIG, vocabulary=chosen), {}) == {clip.TOKENIZER: trained}
 
 
 def test_a_lesson_reads_with_the_tokenizer_of_what_comes_after(toy, tmp_path):

@@ -168,5 +168,5 @@ def test_another_clip_is_refused_before_anything_is_written(toy, tmp_path):
 
 
 def test_a_clip_that_has_to_be_named():
-    with pytest.raises(ValueError, match="clip is not set: train a CLIP first and name its run with --set clip=DIR"):
+    with pytest.raises(ValueError, match="clip is not set: train a clip first and name its run with --set clip=DIR"):
         decoder.prepare(CONFIG, {})
