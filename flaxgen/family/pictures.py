@@ -123,7 +123,8 @@ class Pictures:
         elif not path.suffix:
             self._save_each(path, ".png")
         elif path.suffix == ".npz":
-            np.savez_compressed(path, samples=self.arrays, **self.extra)
+            arrays: dict[str, Any] = {"samples": self.arrays, **self.extra}
+            np.savez_compressed(path, **arrays)
         elif path.suffix == ".gif":
             sheets.save_gif(path, self.arrays, self.fps)
         elif len(self) == 1 and not self.are_points and self.beside is None:

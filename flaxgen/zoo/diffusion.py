@@ -172,7 +172,8 @@ def check_guide(config: Config, guide: Any) -> None:
 def compiled_draw(config: Config, kind: Sampling, guide: Any, plan: parallel.Plan):
     """One drawing program, kept for the next call; what may change without compiling again is in `Strengths`. `guide`
     is the config of a classifier, or None."""
-    draw = make_draw(make_subject(config), kind, None if guide is None else CLASSIFIER.model.make_log_prob(guide))
+    classifier: Any = CLASSIFIER.model
+    draw = make_draw(make_subject(config), kind, None if guide is None else classifier.make_log_prob(guide))
     title = drawing.title(plan, kind.batch, example_shape(config), f"{kind.sampler}, {kind.steps} steps")
     return drawing.announced(plan.compile_map(draw), title)
 
