@@ -62,7 +62,7 @@ def play(
     config: gan.Config, workdir: Path, every: int = 0, look: Callable[[State], Mapping[str, float]] = lambda _: {}
 ) -> State:
     """The last state of the run that `flaxgen train` makes; `look` is shown the state every so many steps."""
-    experiment = gan.build(config)
+    experiment = gan.FAMILY.build(config, {})
 
     def make_batches(step: int):
         order, data = Order(config.seed, config.batch_size), config.data

@@ -30,7 +30,7 @@ def examples(data, field: str, num: int) -> np.ndarray:
 def digits(model, seed: int) -> dict[str, float]:
     """1,000 samples, all classes in turn, against the 797 held-out digits; real ones against them too."""
     held_out = examples(dataclasses.replace(model.config.data, split="test"), "image", 797)
-    drawn = model.sample(jax.random.key(seed), num=1000).reshape(1000, -1)
+    drawn = model.generate(jax.random.key(seed), num=1000).reshape(1000, -1)
     of_drawn = precision_recall(held_out, drawn)
     of_real = precision_recall(held_out, examples(model.config.data, "image", 1000))
     return {
@@ -45,7 +45,7 @@ def s_curve(model, seed: int) -> dict[str, float]:
     """5,000 samples against five held-out sets of 5,000 points, and the ratio to what two such sets have on average."""
     sets = [examples(dataclasses.replace(model.config.data, seed=s, split="test"), "point", 5000) for s in range(5)]
     between_real = np.mean([energy_distance(a, b) for a, b in itertools.combinations(sets, 2)])
-    drawn = model.sample(jax.random.key(seed), num=5000)
+    drawn = model.generate(jax.random.key(seed), num=5000)
     to_real = np.mean([energy_distance(drawn, real) for real in sets])
     return {"to_real": float(to_real), "between_real": float(between_real), "ratio": float(to_real / between_real)}
 

@@ -29,7 +29,7 @@ CONFIGS = {
 def make_model(name: str, plan: parallel.Plan) -> gan.Model:
     """The generator of that kind; that of StyleGAN2 adds noise and has a mean w."""
     config = CONFIGS[name]
-    params = jax.jit(lambda: gan.init_params(config, jax.random.key(0)))()
+    params = jax.jit(lambda: gan.FAMILY.init_params(config, jax.random.key(0)))()
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: np.asarray(x + 0.2 * rng.normal(size=x.shape), np.float32), params)
     return gan.FAMILY.trained(config, params, 3, plan)

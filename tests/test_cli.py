@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from saving import write_model
 
-from flaxgen import parallel
+from flaxgen import parallel, verbs
 from flaxgen.cli import main
 from flaxgen.data import Data
+from flaxgen.family.pictures import read_about
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.zoo import classifier
 
@@ -60,8 +61,9 @@ def test_sample_writes_a_grid_that_knows_how_it_was_made(run, tmp_path, capsys):
     out = tmp_path / "grid.png"
     assert main(["sample", str(run), "--num", "3", "--class", "1", "--guidance", "2.0", "--out", str(out)]) == 0
     assert f"wrote {out}" in capsys.readouterr().out
+    request = read_about(out)["request"]
+    assert (request["seed"], request["label"], request["guidance"]) == (0, 1, 2.0)
     with Image.open(out) as image:
-        assert image.text["seed"] == "0"
         assert image.size[0] > 2 * 64
 
 
@@ -113,13 +115,16 @@ SAMPLE = ["sample", "{run}", "--out", "{tmp}/out.png"]
         (["train", "{experiment}", "--workdir", "{run}", "--set", "net.channels=16"], "holds another experiment"),
         (["train", "missing.py", "--workdir", "{tmp}/new"], "experiment missing.py does not exist"),
         ([*SAMPLE, "--sampler", "dimm"], "sampler='dimm' is not known: expected one of ddpm, ddim"),
-        ([*SAMPLE, "--steps", "0"], "steps=0"),
+        ([*SAMPLE, "--steps", "0"], "--steps 0: expected 1 or more"),
         ([*SAMPLE, "--steps", "9"], "steps=9 is more than the schedule's 8 timesteps"),
         ([*SAMPLE, "--class", "2"], "label=2: expected a class from 0 to 1"),
-        ([*SAMPLE, "--num", "0"], "num=0: expected 1 or more"),
-        (["sample", "{run}", "--out", "{tmp}/out.gif"], "expected a name that ends in .png or .npz"),
-        ([*SAMPLE, "--classifier-scale", "2"], "needs --classifier"),
-        ([*SAMPLE, "--classifier", "{run}"], "is a diffusion model: expected a classifier"),
+        ([*SAMPLE, "--num", "0"], "--num 0: expected 1 or more"),
+        (["sample", "{run}", "--out", "{tmp}/out.bmp"], "--out {tmp}/out.bmp: expected a name that ends in .png, "),
+        ([*SAMPLE, "--classifier-scale", "2"], "classifier_scale=2.0 needs a classifier"),
+        (
+            [*SAMPLE, "--classifier", "{run}"],
+            "is of type Diffusion: expected a run or model directory of type Classifier",
+        ),
         ([*SAMPLE, "--data", "{tmp}"], "give both or none"),
         (
             [*SAMPLE, "--beside-data", "--data", "{tmp}/no"],
@@ -175,7 +180,7 @@ def failing(monkeypatch):
         def fail(*arguments, **options):
             raise error
 
-        monkeypatch.setattr(zoo, "train", fail)
+        monkeypatch.setattr(verbs, "train", fail)
 
     return make
 

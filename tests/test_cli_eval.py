@@ -15,6 +15,7 @@ from flaxgen import parallel
 from flaxgen.cli import main
 from flaxgen.data import Data
 from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.measure import statistics
 from flaxgen.metrics import fid, moments
 from flaxgen.nets.mlp import MLP
@@ -50,7 +51,7 @@ def places(tmp_path_factory):
     net = UNet(image_size=8, channels=8, multipliers=(1,), depth=1, norm_groups=4, attention_resolutions=())
     given = {"seed": 0, "steps": 1, "batch_size": 4, "process": Process(schedule="cosine", timesteps=8)}
     data = Data("folder", path=str(found["large"]), image_size=8, threads=1)
-    config = diffusion.Config(**given, data=data, net=net, sampling=diffusion.Sampling(steps=2, batch=8))
+    config = diffusion.Config(**given, data=data, net=net, sampling=Sampling(steps=2, batch=8))
     params = jax.jit(lambda: diffusion.init_params(config, jax.random.key(0)))()
     params = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
     flat = diffusion.Config(**given, data=Data("moons"), net=MLP(features=2, width=8, depth=1))
@@ -140,7 +141,7 @@ def test_an_interrupted_evaluation_goes_on(run, tmp_path, monkeypatch, capsys):
 
 def test_progress_of_another_evaluation_is_refused(run, tmp_path, monkeypatch, capsys):
     sets = ["--real", "{real}", "--fake", "{fake}", "--metrics", "fid"]
-    monkeypatch.setattr("flaxgen.zoo.evaluate.MEASURES", {"fid": lambda *_: pytest.fail("not now")})
+    monkeypatch.setattr("flaxgen.measure.evaluate.MEASURES", {"fid": lambda *_: pytest.fail("not now")})
     with pytest.raises(pytest.fail.Exception):
         run(*sets)
     assert run(*sets, "--seed", "1")[0] == 2
@@ -222,7 +223,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, run, places, 
 
 def test_samples_that_are_no_numbers_are_one_line(run, capsys, monkeypatch):
     monkeypatch.setattr(
-        "flaxgen.zoo.diffusion.model.draw_many", lambda *_, num, **more: np.full((num, 8, 8, 3), np.nan, np.float32)
+        "flaxgen.family.drawing.draw_many", lambda *_, num, **more: np.full((num, 8, 8, 3), np.nan, np.float32)
     )
     assert run("{model}", "--num", "8", "--batch", "8", "--metrics", "fid")[0] == 2
     assert "samples are not finite: the model is broken" in capsys.readouterr().err.splitlines()[-1]
@@ -251,4 +252,4 @@ def test_an_unclip_draws_the_captions_of_the_data(toy, run, capsys):
     assert (found["size"], found["size_real"], found["num_real"]) == ("64x64x3", "64x64x3", 12)
     assert (found["data"], found["steps"]) == ("scenes:seen", 2)
     assert run(*asked, "--set", "eta=0.5")[0] == 2
-    assert "an unCLIP takes --steps and --guidance" in capsys.readouterr().err
+    assert "--set eta=0.5: a unclip model has no such setting, only --" in capsys.readouterr().err

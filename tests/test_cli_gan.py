@@ -12,6 +12,7 @@ from flaxgen.cli import main
 from flaxgen.data import Data
 from flaxgen.data.tokenize import train_bpe
 from flaxgen.family import sheets
+from flaxgen.family.pictures import read_about
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
 from flaxgen.verbs import load
@@ -46,8 +47,8 @@ def test_interpolate_writes_a_film_between_samples(folder, tmp_path, capsys, onc
     walk = ["interpolate", str(folder / "style"), "--between", "2", "0", "--frames", "10", "--seed", "3"]
     assert main([*walk, "--fps", "10", *(["--once"] if once else []), "--out", str(out)]) == 0
     said = capsys.readouterr()
-    assert said.out == f"wrote {out}: 10 frames between samples 2 0 of {folder / 'style'}, seed 3\n"
-    samples = load(folder / "style").sample(jax.random.key(3), 3)
+    assert said.out == f"wrote {out}: 10 pictures of 8x8, interpolate, seed 3\n"
+    samples = load(folder / "style").generate(jax.random.key(3), 3)
     with Image.open(out) as film:
         assert film.n_frames == 10
         assert film.info["duration"] == 100
@@ -66,8 +67,8 @@ def test_interpolate_writes_sheets_and_arrays(folder, tmp_path):
     drawn = np.load(tmp_path / "walk.npz")["samples"]
     assert drawn.shape == (4, 8, 8, 1)
     assert main([*walk, "--out", str(tmp_path / "walk.png")]) == 0
+    assert read_about(tmp_path / "walk.png")["request"]["between"] == [0, 1]
     with Image.open(tmp_path / "walk.png") as sheet:
-        assert sheet.text["between"] == "0 1"
         np.testing.assert_array_equal(np.asarray(sheet), sheets.grid(drawn))
 
 
@@ -77,10 +78,12 @@ def test_project_writes_both_pictures_and_the_latent(folder, tmp_path, capsys):
     project = ["project", str(folder / "style"), str(folder / "image.png"), "--steps", "20", "--out", str(out)]
     assert main(project) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"wrote {out} and {tmp_path / 'found.npy'}: distance ")
+    assert said.startswith(
+        f"wrote {out} and {tmp_path / 'found.latent.npy'}: 2 pictures of 8x8, project, seed 0; distance "
+    )
     distance, mean = (float(part.split()[0]) for part in (said.split("distance ")[1], said.split("steps, ")[1]))
     assert 0 < distance < mean
-    code = np.load(tmp_path / "found.npy")
+    code = np.load(tmp_path / "found.latent.npy")
     assert (code.shape, code.dtype) == ((4, 6), np.float32)
     drawn = latents.synthesize(load(folder / "style"), latents.Latents(code[None]))
     with Image.open(out) as shown:
@@ -92,7 +95,7 @@ def test_project_compares_by_a_classifier_of_its_own(folder, tmp_path):
     out = tmp_path / "found.png"
     project = ["project", str(folder / "mlp"), str(folder / "image.png"), "--class", "2", "--steps", "2"]
     assert main([*project, "--features", f"classifier:{folder / 'guide'}", "--out", str(out)]) == 0
-    assert np.load(tmp_path / "found.npy").shape == (6,)
+    assert np.load(tmp_path / "found.latent.npy").shape == (6,)
 
 
 @pytest.mark.slow  # compiles a CLIP
@@ -112,10 +115,13 @@ def test_project_compares_by_a_clip(folder, tmp_path, capsys):
 
 
 BAD = {
-    "suffix": (["interpolate", "{style}", "--out", "walk.mp4"], "expected a name that ends in .gif or .png or .npz"),
+    "suffix": (
+        ["interpolate", "{style}", "--out", "walk.mp4"],
+        "--out walk.mp4: expected a name that ends in .png, .jpg",
+    ),
     "seed": (["interpolate", "{style}", "--seed", "-1"], "--seed -1: expected 0 to"),
     "fps": (["interpolate", "{style}", "--fps", "0"], "--fps 0.0: expected a number above 0, at most 50"),
-    "no GAN": (["interpolate", "{guide}"], "guide is no GAN: expected the run or model directory of one"),
+    "no GAN": (["interpolate", "{guide}"], "guide is a classifier: it draws nothing"),
     "nothing": (["interpolate", "{nothing}"], "nothing"),
     "points": (["interpolate", "{points}"], "draws points of shape (2,), and no pictures"),
     "frames": (["interpolate", "{style}", "--frames", "4"], "frames=4 through 4 pictures: expected 5 or more"),
@@ -123,11 +129,11 @@ BAD = {
     "classes": (["interpolate", "{mlp}"], "there is no way between classes in z: choose one label"),
     "psi": (["interpolate", "{dcgan}", "--truncation", "0.5"], "truncation=0.5 needs a generator with a w"),
     "class": (["interpolate", "{mlp}", "--class", "3"], "label=3: expected a class from 0 to 2"),
-    "png": (["project", "{style}", "{image.png}", "--out", "a.npz"], "expected a name that ends in .png"),
+    "png": (["project", "{style}", "{image.png}", "--out", "a.mp4"], "expected a name that ends in .png"),
     "no file": (["project", "{style}", "{none.png}"], "none.png"),
     "no picture": (["project", "{style}", "{text.png}"], "text.png: not one of JPEG"),
-    "steps": (["project", "{style}", "{image.png}", "--steps", "0"], "steps=0: expected 1 or more"),
-    "features": (["project", "{style}", "{image.png}", "--features", "vgg"], "features='vgg' is not known"),
+    "steps": (["project", "{style}", "{image.png}", "--steps", "0"], "--steps 0: expected 1 or more"),
+    "features": (["project", "{style}", "{image.png}", "--features", "vgg"], "features=vgg: expected clip:MODEL"),
     "size": (
         ["project", "{style}", "{image.png}", "--steps", "1", "--features", "classifier:{guide}"],
         "reads (8, 8, 1), these pictures are (8, 8, 3)",

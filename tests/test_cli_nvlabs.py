@@ -73,6 +73,8 @@ def test_every_command_takes_it(folder, tmp_path, capsys):
     for source, name in ((folder / "style", "before.npz"), (model, "after.npz")):
         assert run("sample", source, "--num", 3, "--truncation", 0.7, "--out", tmp_path / name) == 0
     before, after = (np.load(tmp_path / name)["samples"] for name in ("before.npz", "after.npz"))
+    np.testing.assert_array_equal(after, before)
+    before, after = (load(source).generate(jax.random.key(0), 3) for source in (folder / "style", model))
     np.testing.assert_allclose(after, before, atol=1e-5)
     walk = ("interpolate", model, "--between", 0, 1, "--frames", 3, "--out", tmp_path / "walk.gif")
     assert run(*walk) == 0

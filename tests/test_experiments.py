@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from flaxgen import verbs
+from flaxgen.family import directory
 from flaxgen.train import checkpoint
 
 ROOT = Path(__file__).parents[1] / "experiments"
@@ -19,7 +20,7 @@ RUN_FIELDS = ("seed", "steps", "batch_size", "log_every", "preview_every", "chec
 
 @functools.cache
 def read(name):
-    return directory.read_experiment_file(ROOT / f"{name}.py")
+    return directory.read_experiment(ROOT / f"{name}.py", verbs.families())
 
 
 @functools.cache
@@ -40,7 +41,8 @@ def test_the_experiments_are_there():
 def test_config(name):
     config, _ = read(name)
     assert all(hasattr(config, field) for field in RUN_FIELDS)
-    assert directory.decode(json.loads(json.dumps(verbs.family_of(config).encode(config)))) == config
+    family = verbs.family_of(config)
+    assert family.decode(json.loads(json.dumps(family.encode(config)))) == config
 
 
 @pytest.mark.parametrize(

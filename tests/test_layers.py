@@ -12,7 +12,10 @@ LEVELS = (
     {"types", "parallel", "scenes", "resample"},
     {"nets", "diffusion", "gan", "tokens", "data", "metrics"},
     {"weights", "train"},
+    {"family"},
     {"zoo"},
+    {"interchange", "measure"},
+    {"verbs"},
     {"cli"},
     {"__main__"},
 )
@@ -47,6 +50,25 @@ def test_imports_point_down(path):
     for other in {package_of(n) for n in names} - {None, here}:
         below = LEVEL[other] < LEVEL[here] or (here, other) == ("parallel", "types")
         assert below, f"{here} may not import {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_families_know_each_other_by_their_declaration_alone(path):
+    """A module of zoo imports of another family no more than its FAMILY, under another name."""
+    place = path.relative_to(ROOT / "flaxgen").with_suffix("").parts
+    if place[0] != "zoo" or place == ("zoo", "__init__"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not {alias.name for alias in node.names if alias.name.startswith("flaxgen.zoo")}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide what is imported"
+            parts = (node.module or "").split(".")
+            if parts[:2] != ["flaxgen", "zoo"] or parts[2:3] == [place[1]]:
+                continue
+            named = [(alias.name, alias.asname) for alias in node.names]
+            declared = len(parts) == 3 and [name for name, _ in named] == ["FAMILY"] and named[0][1] is not None
+            assert declared, f"from {node.module} import {named}: expected FAMILY as ..."
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

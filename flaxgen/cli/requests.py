@@ -134,7 +134,7 @@ def _is_many(flag: Flag) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _add_output(parser, out: str) -> None:
@@ -183,8 +183,8 @@ def _perform(parsed) -> int:
     kind = next((kind for kind in family.requests if kind.verb == parsed.command), None)
     if kind is None:
         able = ", ".join(one.verb for one in family.requests)
-        instead = f"use {able}" if able else family.instead
-        raise ValueError(f"{named or path} is a {family.name} model: it has no {parsed.command}; {instead}")
+        lacks = f"{family.name} model: it has no {parsed.command}, only {able}"
+        raise ValueError(f"{named or path} is a {lacks if able else f'{family.name}: it {family.instead}'}")
     fields = {name for one in parsed.kinds.values() for name in _flags({"": one})}
     given = {name: value for name, value in vars(parsed).items() if name in fields}
     request = read_request(kind, given, f"a {family.name} model")
@@ -193,21 +193,29 @@ def _perform(parsed) -> int:
 
 def _draw(parsed, family: Any, path: Path, request: Any, only: int | None = None) -> int:
     from flaxgen.family.composite import Composite
+    from flaxgen.family.pictures import IMAGES
     from flaxgen.family.trained import Bar
 
     plan = make_plan(parsed)
+    if getattr(request, "beside_data", False) and parsed.out.suffix not in IMAGES:
+        raise ValueError(
+            f"--out {parsed.out}: --beside-data makes a sheet, expected --out to end in {', '.join(IMAGES)}"
+        )
     if not isinstance(family, Composite):
         family.requests[type(request)].check(family.read_config(path)[0], request)
     model = family.load(path, plan)
     bar = Bar(model.handler(type(request)).stages(request))
-    drawn = model.perform(request, bar)
-    bar.close()
+    try:
+        drawn = model.perform(request, bar)
+    finally:
+        bar.close()
     _warn_of_words(model, request)
     written = drawn.save(parsed.out, force=parsed.force, only=only)
     size = "x".join(map(str, drawn.arrays.shape[1:3][::-1]))
     count = len(drawn) if only is None else 1
     what = f"{count} points" if drawn.are_points else f"{count} picture{'s' * (count > 1)} of {size}"
-    print(f"wrote {written}: {what}, {request.verb}, seed {request.seed}" + (f"; {drawn.note}" if drawn.note else ""))
+    files = " and ".join(map(str, [written, *drawn.beside_files(written)]))
+    print(f"wrote {files}: {what}, {request.verb}, seed {request.seed}" + (f"; {drawn.note}" if drawn.note else ""))
     for caption, scores in drawn.scores_by_caption():
         print(f"  CLIP score {' '.join(f'{score:.3f}' for score in scores)}  {caption}")
     return 0

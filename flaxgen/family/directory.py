@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from flaxgen import parallel
 from flaxgen.family import files
-from flaxgen.family.composite import Composite
+from flaxgen.family.composite import INDEX, Composite
 from flaxgen.family.family import FREE, Family
 from flaxgen.family.files import TORN
 from flaxgen.family.trained import Files
@@ -42,10 +42,11 @@ def family_in(directory: Path, families: Families) -> Family | Composite:
     for family in families:
         if family.reads(directory):
             return family
-    found = files.type_in(directory)
-    if found:
+    path = directory / files.CONFIG
+    if path.is_file() and "config" in store.read_json(path):
         known = ", ".join(next(iter(family.types)) for family in families if isinstance(family, Family))
-        raise ValueError(f"{directory / files.CONFIG} holds a {found!r}, which is no family: expected one of {known}")
+        found = files.type_in(directory) or "config of no type"
+        raise ValueError(f"{path} holds a {found!r}, which is no family: expected one of {known}")
     files.refuse(directory)
 
 
@@ -102,7 +103,10 @@ def begin_with(family: Family, config: Any, experiment: Experiment) -> Experimen
     like = jax.eval_shape(experiment.init, jax.random.key(0))
     if not isinstance(like, TrainState):
         raise ValueError(f"start={config.start} cannot be: a {family.name} begins with fresh weights")
-    if not family.reads(Path(config.start)):
+    start = Path(config.start)
+    if not any((start / name).is_file() for name in (files.CONFIG, INDEX)):
+        files.refuse(start)
+    if not family.reads(start):
         raise ValueError(f"start={config.start} holds another kind of model: expected a {family.name}")
     params = store.fit(store.flatten(family.load(config.start).params), like.params, config.start)
 

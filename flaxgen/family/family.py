@@ -186,5 +186,5 @@ class Family:
     def _drawn_samples(self) -> Callable[[Any, PRNGKey], np.ndarray] | None:
         """The first samples, of a family that has them; the seed is always the same, so that previews can be
         compared."""
-        kinds = [kind for kind in self.requests if kind.verb == "sample"]
+        kinds: list[Any] = [kind for kind in self.requests if kind.verb == "sample"]
         return None if not kinds else lambda model, key: model.perform(kinds[0](num=PREVIEWED)).sheet()

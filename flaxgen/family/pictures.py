@@ -123,7 +123,8 @@ class Pictures:
         elif not path.suffix:
             self._save_each(path, ".png")
         elif path.suffix == ".npz":
-            np.savez_compressed(path, samples=self.arrays, **self.extra)
+            arrays: dict[str, Any] = {"samples": self.arrays, **self.extra}
+            np.savez_compressed(path, **arrays)
         elif path.suffix == ".gif":
             sheets.save_gif(path, self.arrays, self.fps)
         elif len(self) == 1 and not self.are_points and self.beside is None:
@@ -132,9 +133,13 @@ class Pictures:
             self._save_one(path, self.sheet(), None)
             if not self.are_points:
                 self._save_each(path.with_suffix(""), path.suffix)
-        for name, value in self.extra.items() if path.suffix != ".npz" else ():
-            np.save(path.with_suffix(f".{name}.npy"), value)
+        for file, value in zip(self.beside_files(path), self.extra.values(), strict=False):
+            np.save(file, value)
         return path
+
+    def beside_files(self, path: Path) -> list[Path]:
+        """Where what was found with the pictures lies, if these are at `path`; an .npz holds it itself."""
+        return [] if path.suffix == ".npz" else [path.with_suffix(f".{name}.npy") for name in self.extra]
 
     def _save_each(self, folder: Path, suffix: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import hashlib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -182,6 +182,8 @@ def _converted(name: str, value: Any, annotated: Any, spec: Spec) -> Any:
     if value is None and type(None) in typing.get_args(annotated):
         return None
     if is_many(annotated):
+        if not isinstance(value, Iterable):
+            raise RequestError(name, value, "one or more")
         many = (value,) if isinstance(value, str) else tuple(value)
         return tuple(_converted_one(name, one, kind) for one in many)
     return _converted_one(name, value, kind)

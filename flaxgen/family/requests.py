@@ -53,16 +53,21 @@ def sampled(model: Any, request: Sample, drawn: np.ndarray) -> Pictures:
         ValueError, OSError: if there are no real ones.
     """
     are_points = drawn.ndim == 2
-    beside = _real(model, request, are_points) if request.beside_data else None
+    num = SHOWN_POINTS if are_points else request.num
+    beside = _real(model.config, request, are_points, num) if request.beside_data else None
     return Pictures(drawn if are_points else to_pixels(drawn), beside=beside)
 
 
-def _real(model: Any, request: Sample, are_points: bool) -> np.ndarray:
-    data = model.config.data if request.data is None else replace(model.config.data, path=request.data)
+def check_beside(config: Any, request: Sample, are_points: bool) -> None:
+    """Raises ValueError unless there are real examples where they are asked for."""
+    if request.beside_data:
+        _real(config, request, are_points, 1)
+
+
+def _real(config: Any, request: Sample, are_points: bool, num: int) -> np.ndarray:
+    data = config.data if request.data is None else replace(config.data, path=request.data)
     try:
-        if are_points:
-            return real_examples(data, "point", SHOWN_POINTS)
-        return real_examples(data, "image", request.num)
+        return real_examples(data, "point" if are_points else "image", num)
     except (ValueError, OSError) as error:
         reason = str(error).replace("--set data.path=DIR", "--data DIR")
         raise ValueError(f"beside_data: {reason}") from error

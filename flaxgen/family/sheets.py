@@ -70,10 +70,10 @@ def matplotlib_font() -> Path:
 
 def _has_letters(font: ImageFont.FreeTypeFont, text: str) -> bool:
     """Whether no letter of it is drawn as the box that stands for a missing one."""
-    box = font.getmask("\uffff")
+    box: Any = font.getmask("\uffff")
     missing = (box.size, bytes(box))
-    shown = {letter for letter in text if not letter.isspace()}
-    return all((mask.size, bytes(mask)) != missing for mask in map(font.getmask, shown))
+    shown: list[Any] = [font.getmask(letter) for letter in {*text} if not letter.isspace()]
+    return all((mask.size, bytes(mask)) != missing for mask in shown)
 
 
 def beside(left: Picture, right: Picture, gap: int = 24) -> Picture:

@@ -106,7 +106,7 @@ def of_captions(model: Any, data: Data, request: Draw, group: int) -> Pictures:
         ValueError: if the data cannot be read, or have no captions.
     """
     source, seed = open_source(data), request.seed
-    require("text" in source[0], f"a {model.kind} draws captions, and {data.path or data.source} has none")
+    require("text" in source[0], f"{model.kind} draws captions, and {data.path or data.source} has none")
 
     def captions(numbers):
         return [source[element_at(len(source), seed, number)]["text"] for number in numbers]

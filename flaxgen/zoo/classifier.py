@@ -1,6 +1,7 @@
 """A classifier of noisy images, trained to guide a diffusion model of the same noise process [Dhariwal21, sec. 4]."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,13 +95,14 @@ class Model(Trained):
             seen = inputs["image"].shape[1:]
             require(seen == shape, f"this classifier reads {shape}, these pictures are {seen}: set image_size")
             x = alpha * unit_range(inputs["image"])
-            logits, state = net.apply(
+            outputs: Any = net.apply(
                 {"params": params},
                 x,
                 jnp.full(len(x), time_input, jnp.float32),
                 capture_intermediates=lambda module, _: module.name == "norm_out",
                 mutable=["intermediates"],
             )
+            logits, state = outputs
             last = nn.silu(state["intermediates"]["norm_out"]["__call__"][0])
             return {"features": last.mean((1, 2)), "logits": logits}
 

@@ -21,7 +21,7 @@ from flaxgen.family.matching import SHOWN_POINTS, real_examples
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.process import Process, make_schedule
 from flaxgen.family.request import option
-from flaxgen.family.requests import Sample, label_option, sampled, set_option
+from flaxgen.family.requests import Sample, check_beside, label_option, sampled, set_option
 from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, make_draw
 from flaxgen.family.trained import Files, Handler, Progress, Trained
 from flaxgen.nets.mlp import MLP
@@ -172,7 +172,8 @@ def check_guide(config: Config, guide: Any) -> None:
 def compiled_draw(config: Config, kind: Sampling, guide: Any, plan: parallel.Plan):
     """One drawing program, kept for the next call; what may change without compiling again is in `Strengths`. `guide`
     is the config of a classifier, or None."""
-    draw = make_draw(make_subject(config), kind, None if guide is None else CLASSIFIER.model.make_log_prob(guide))
+    classifier: Any = CLASSIFIER.model
+    draw = make_draw(make_subject(config), kind, None if guide is None else classifier.make_log_prob(guide))
     title = drawing.title(plan, kind.batch, example_shape(config), f"{kind.sampler}, {kind.steps} steps")
     return drawing.announced(plan.compile_map(draw), title)
 
@@ -298,6 +299,7 @@ def check_request(config: Config, request: SampleDiffusion) -> None:
             f"label={request.label}: this model knows no classes")  # fmt: skip
     require(request.label is None or not own or request.label < own,
             f"label={request.label}: expected a class from 0 to {own - 1}")  # fmt: skip
+    check_beside(config, request, not draws_pictures(config))
 
 
 def draw_samples(model: Model, request: SampleDiffusion, progress: Progress) -> Pictures:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from flaxgen.data import unit_range
 from flaxgen.diffusion import losses, schedules, vlb, weighting
 from flaxgen.diffusion.denoise import EPS, PREDICTIONS, make_bind, quarter_log_sigma, table_index
+from flaxgen.family.batches import Drop, read_batch
 from flaxgen.types import Denoised
 
 T, STD = 20, 0.5

@@ -10,9 +10,10 @@ from flaxgen import parallel
 from flaxgen.data import Data
 from flaxgen.family.evaluation import Evaluation
 from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.measure.evaluate import evaluate
 from flaxgen.measure.features import make_extractor
-from flaxgen.measure.picture_sets import of_data, of_model
+from flaxgen.measure.picture_sets import of_data, of_samples
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import diffusion
 
@@ -26,10 +27,10 @@ net = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=
 data = Data("folder", path=folder, image_size=8, channels=1, threads=1)
 config = diffusion.Config(
     seed=0, steps=1, batch_size=4, data=data, net=net,
-    process=Process(schedule="cosine", timesteps=8), sampling=diffusion.Sampling(steps=2, batch=8),
+    process=Process(schedule="cosine", timesteps=8), sampling=Sampling(steps=2, batch=8),
 )  # fmt: skip
 params = jax.tree.map(lambda x: x + 0.1, jax.jit(lambda: diffusion.init_params(config, jax.random.key(0)))())
-drawn = of_model(diffusion.FAMILY.trained(config, params, 1, plan), seed=0)
+drawn = of_samples(diffusion.FAMILY.trained(config, params, 1, plan), diffusion.SampleDiffusion(seed=0))
 
 
 def read(first, batch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flaxgen import parallel
-from flaxgen.data import Data
+from flaxgen.data import Data, to_pixels
 from flaxgen.family import matching
 from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
@@ -15,7 +15,7 @@ from flaxgen.family.sampling import Sampling
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import classifier, diffusion
-from flaxgen.zoo.diffusion import Config, Model
+from flaxgen.zoo.diffusion import FAMILY, Config
 
 NET = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
            attention_resolutions=(), num_classes=11)  # fmt: skip
@@ -50,7 +50,7 @@ def noisy(params):
 @pytest.fixture(scope="module")
 def model():
     params = noisy(diffusion.init_params(CONFIG, jax.random.key(0)))
-    return Model(CONFIG, params, 0, parallel.make_plan("jit"))
+    return FAMILY.trained(CONFIG, params, 0, parallel.make_plan("jit"))
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,10 @@ def guide():
     )
 
 
-def draw(model, **settings):
-    return model.sample(jax.random.key(0), num=4, **settings)
+def draw(model, *, guidance=None, **settings):
+    if guidance is not None:
+        settings["sampling"] = dataclasses.replace(model.config.sampling, guidance=guidance)
+    return model.generate(jax.random.key(0), num=4, **settings)
 
 
 def test_strengths_do_not_compile_again(model, capsys):
@@ -84,10 +86,10 @@ def test_label_and_guidance_matter_and_pictures_are_in_range(model):
 
 def test_a_range_of_numbers_is_that_part_of_the_whole(model):
     """Keys and labels follow the numbers, so pictures can be drawn a part at a time."""
-    whole, part = model.sample(jax.random.key(0), num=8), model.sample(jax.random.key(0), num=range(3, 7))
+    whole, part = model.generate(jax.random.key(0), num=8), model.generate(jax.random.key(0), num=range(3, 7))
     np.testing.assert_allclose(part, whole[3:7], atol=1e-6)
     with pytest.raises(ValueError, match="num=0: expected 1 or more"):
-        model.sample(jax.random.key(0), num=range(3, 3))
+        model.generate(jax.random.key(0), num=range(3, 3))
 
 
 def test_an_interval_of_guidance_lies_between_none_and_all(model):
@@ -135,12 +137,12 @@ def test_bits_per_dim_is_of_the_given_labels(model):
 )
 def test_what_cannot_work_is_refused_before_the_run(change, message):
     with pytest.raises(ValueError, match=message):
-        diffusion.build(dataclasses.replace(CONFIG, **change))
+        FAMILY.build(dataclasses.replace(CONFIG, **change), {})
 
 
 def test_random_crops_fit(tmp_path):
     data = dataclasses.replace(CONFIG.data, resize=10, random_crop=True)
-    experiment = diffusion.build(dataclasses.replace(CONFIG, data=data))
+    experiment = FAMILY.build(dataclasses.replace(CONFIG, data=data), {})
     assert experiment.source[0]["image"].shape == (10, 10, 1)
     assert matching.real_examples(data, "image", 3).shape == (3, 8, 8, 1)
 

@@ -12,12 +12,13 @@ import pytest
 import flaxgen
 from flaxgen import parallel, verbs
 from flaxgen.data import Data
+from flaxgen.family import directory, files
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
 from flaxgen.nets.mlp import MLP
 from flaxgen.train.optim import Optimizer
 from flaxgen.weights import store
-from flaxgen.zoo.diffusion import Config
+from flaxgen.zoo.diffusion import FAMILY, Config
 
 CONFIG = Config(
     seed=0,
@@ -55,7 +56,7 @@ def test_export_and_load_give_the_pictures_of_the_run(run, tmp_path):
     from_run, from_model = flaxgen.load(run), flaxgen.load(tmp_path / "model")
     assert from_run.step == from_model.step == 4
     jax.tree.map(np.testing.assert_array_equal, from_run.params, from_model.params)
-    a, b = (model.sample(jax.random.key(1), num=3) for model in (from_run, from_model))
+    a, b = (model.generate(jax.random.key(1), num=3) for model in (from_run, from_model))
     assert a.shape == (3, 2)
     assert a.dtype == np.float32
     np.testing.assert_array_equal(a, b)
@@ -63,16 +64,16 @@ def test_export_and_load_give_the_pictures_of_the_run(run, tmp_path):
 
 def test_a_picture_depends_on_its_key_and_number_only(run):
     model = flaxgen.load(run)
-    few, many = (model.sample(jax.random.key(1), num=num) for num in (3, 11))
+    few, many = (model.generate(jax.random.key(1), num=num) for num in (3, 11))
     np.testing.assert_allclose(few, many[:3], rtol=1e-5, atol=1e-6)
     assert np.unique(many[:, 0]).size == 11
-    assert np.abs(model.sample(jax.random.key(2), num=3) - few).max() > 1e-2
+    assert np.abs(model.generate(jax.random.key(2), num=3) - few).max() > 1e-2
 
 
 @pytest.mark.parametrize("name", ["pmap", "mesh"])
 def test_many_devices_draw_the_same_pictures(run, name):
-    one = flaxgen.load(run).sample(jax.random.key(1), num=5)
-    many = verbs.load(run, parallel.make_plan(name)).sample(jax.random.key(1), num=5)
+    one = flaxgen.load(run).generate(jax.random.key(1), num=5)
+    many = verbs.load(run, parallel.make_plan(name)).generate(jax.random.key(1), num=5)
     np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-6)
 
 
@@ -134,17 +135,17 @@ def test_fewer_steps_than_taken_are_refused(run):
 
 def test_another_decay_is_told_of(tmp_path, capfd):
     decaying = dataclasses.replace(CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, decay="cosine"))
-    directory.claim(tmp_path, decaying, {})
-    directory.claim(tmp_path, dataclasses.replace(decaying, steps=5), {})
+    directory.claim(tmp_path, FAMILY, decaying, {})
+    directory.claim(tmp_path, FAMILY, dataclasses.replace(decaying, steps=5), {})
     assert capfd.readouterr().err == ""
     (tmp_path / "checkpoints" / "2").mkdir(parents=True)
-    directory.claim(tmp_path, dataclasses.replace(decaying, steps=6), {})
+    directory.claim(tmp_path, FAMILY, dataclasses.replace(decaying, steps=6), {})
     assert "the learning rate now decays over 6 steps" in capfd.readouterr().err
 
 
 def test_a_claim_that_was_torn_is_made_again(tmp_path):
-    (tmp_path / directory.TORN).write_text("{")
-    directory.claim(tmp_path, CONFIG, {})
+    (tmp_path / files.TORN).write_text("{")
+    directory.claim(tmp_path, FAMILY, CONFIG, {})
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     assert verbs.read_config(tmp_path) == (CONFIG, 0)
 
@@ -153,18 +154,18 @@ def test_only_process_0_claims_and_the_others_hear_of_it(tmp_path, monkeypatch):
     (tmp_path / "thesis.tex").write_text("important")
     monkeypatch.setattr(parallel, "process_index", lambda: 1)
     monkeypatch.setattr(parallel, "agree", lambda mine: 0)
-    directory.claim(tmp_path, CONFIG, {})
+    directory.claim(tmp_path, FAMILY, CONFIG, {})
     monkeypatch.setattr(parallel, "agree", lambda mine: 1)
     with pytest.raises(ValueError, match="process 0 cannot use"):
-        directory.claim(tmp_path, CONFIG, {})
+        directory.claim(tmp_path, FAMILY, CONFIG, {})
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"config": []}, "holds no run: expected a config of type diffusion or"),
-        ({"config": {"type": "MLP", "features": 2}}, "holds no run"),
+        ({"config": []}, "which is no family: expected one of Diffusion, "),
+        ({"config": {"type": "MLP", "features": 2}}, "holds a 'MLP', which is no family"),
         ({"config": {"type": "Diffusion", "seed": 0}}, "config type Diffusion lacks the field"),
         ({"config": verbs.family_of(CONFIG).encode(CONFIG), "step": []}, r"step=\[\]"),
         ({"net": "UNet"}, "is not flaxgen's"),

@@ -10,10 +10,13 @@ from flaxgen import parallel, verbs
 from flaxgen.data import Data, to_pixels
 from flaxgen.data.tokenize import train_bpe
 from flaxgen.family.evaluation import Evaluation
+from flaxgen.family.files import fingerprint
+from flaxgen.family.pictures import Pictures
 from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.measure.evaluate import evaluate
-from flaxgen.measure.features import fingerprint, make_extractor
-from flaxgen.measure.picture_sets import of_data, of_draw, of_model, of_unclip
+from flaxgen.measure.features import make_extractor
+from flaxgen.measure.picture_sets import of_captions, of_data, of_draw, of_samples
 from flaxgen.metrics import fid, mmd, moments
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
@@ -87,7 +90,7 @@ def test_a_classifier_gives_features_and_classes(guide):
 
 
 def test_clip_score_and_cmmd_are_those_of_the_model(seen):
-    extractor, model = make_extractor(f"clip:{seen}"), clip.load(seen)
+    extractor, model = make_extractor(f"clip:{seen}"), clip.FAMILY.load(seen)
     settings = Evaluation(("clip_score", "cmmd"), num=12, seed=0, batch=8)
     pictures = of_draw(rows, {})
     result = evaluate(pictures._replace(count=12), pictures, extractor, settings, JIT)
@@ -106,30 +109,44 @@ def test_a_model_is_drawn_from_by_number():
                attention_resolutions=())  # fmt: skip
     config = diffusion.Config(
         seed=0, steps=1, batch_size=4, data=Data("digits", image_size=8, channels=1), net=net,
-        process=Process(schedule="cosine", timesteps=8), sampling=diffusion.Sampling(steps=2, batch=4),
+        process=Process(schedule="cosine", timesteps=8), sampling=Sampling(steps=2, batch=4),
     )  # fmt: skip
     params = noisy(jax.jit(lambda: diffusion.init_params(config, jax.random.key(0)))())
     model = diffusion.FAMILY.trained(config, params, 3, JIT)
-    pictures = of_model(model, seed=5)
+    pictures = of_samples(model, diffusion.SampleDiffusion(seed=5))
     assert pictures.about["step"] == 3
     stream = pictures.read(4, 4)
     drawn = np.concatenate([next(stream)["image"] for _ in range(2)])
-    np.testing.assert_array_equal(to_pixels(drawn), to_pixels(model.sample(jax.random.key(5), 12)[4:]))
+    np.testing.assert_array_equal(drawn, to_pixels(model.generate(jax.random.key(5), 12)[4:]))
 
 
 class Recorder(unclip.Model):
     """Draws pictures that tell the caption, the seed and the place in the call that they come from."""
 
-    def draw(self, captions, *, seed, settings, **_):
-        told = [[seed % 251, place, sum(map(ord, caption)) % 251] for place, caption in enumerate(captions)]
-        return np.array(told, np.uint8)[:, None, None]
+    def perform(self, request, progress=lambda stage: None):
+        told = [
+            [request.seed % 251, place, sum(map(ord, caption)) % 251] for place, caption in enumerate(request.captions)
+        ]
+        return Pictures(np.array(told, np.uint8)[:, None, None])
+
+    def settings(self, request):
+        return {}
+
+
+def recorder():
+    return Recorder({}, unclip.FAMILY)
+
+
+def captioned():
+    """A request whose captions are those of the data."""
+    return recorder().verbs["draw"](captions=("any",), seed=3)
 
 
 def test_an_unclip_draws_captions_in_groups():
     """Picture i is the same whatever the batch, and every group has a seed of its own; captions are those of the real
     pictures in their order."""
     data = Data("scenes", image_size=16, size=30, threads=0)
-    pictures = of_unclip(Recorder(unclip.Stages()), data, 3, unclip.Settings(), 8)
+    pictures = of_captions(recorder(), data, captioned(), 8)
 
     def first(batch):
         stream = pictures.read(0, batch)
@@ -147,8 +164,8 @@ def test_an_unclip_draws_captions_in_groups():
     real = next(of_data(data, 3, captions=True).read(0, 24))
     assert list(real["text"]) == list(whole["text"])
     np.testing.assert_array_equal(whole["image"][:, 0, 0, 2], [sum(map(ord, text)) % 251 for text in real["text"]])
-    with pytest.raises(ValueError, match="an unCLIP draws captions, and digits has none"):
-        of_unclip(Recorder(unclip.Stages()), Data("digits", channels=1), 3, unclip.Settings(), 8)
+    with pytest.raises(ValueError, match="unclip draws captions, and digits has none"):
+        of_captions(recorder(), Data("digits", channels=1), captioned(), 8)
 
 
 @pytest.mark.slow
@@ -185,7 +202,7 @@ def test_inception_through_the_engine(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pixel", "features='pixel' is not known: expected one of pixels, inception, clip, classifier"),
+        ("pixel", "features='pixel' is not known: expected one of pixels, inception, classifier, clip"),
         ("pixels:x", "expected pixels, inception:FILE, clip:MODEL or classifier:MODEL"),
         ("clip", "features='clip': expected pixels"),
         ("clip:nowhere", "nowhere is no run or model directory"),
@@ -204,5 +221,5 @@ def test_a_classifier_reads_pictures_of_its_size(guide):
 
 
 def test_a_net_of_another_family_is_refused(seen):
-    with pytest.raises(ValueError, match="is no classifier"):
+    with pytest.raises(ValueError, match="is of type Clip: expected a run or model directory of type Classifier"):
         make_extractor(f"classifier:{seen}")

@@ -17,7 +17,7 @@ from flaxgen.nets.stylegan2 import Generator
 from flaxgen.nets.stylegan2_discriminator import Discriminator
 from flaxgen.train import checkpoint
 from flaxgen.train.optim import Optimizer
-from flaxgen.zoo.gan import Augmentation, Config, HalfLife, Regularizers, Sampling
+from flaxgen.zoo.gan import FAMILY, Augmentation, Config, HalfLife, Regularizers, Sampling
 
 STYLE = Config(
     seed=0,
@@ -118,15 +118,15 @@ def test_points_are_drawn_and_plotted(tmp_path):
     assert (tmp_path / "run" / "previews" / "step-000002.png").is_file()
     assert logged(tmp_path / "run")[-1]["penalty"] > 0
     model = flaxgen.load(tmp_path / "run")
-    assert model.sample(jax.random.key(0), num=5).shape == (5, 1)
+    assert model.generate(jax.random.key(0), num=5).shape == (5, 1)
     with pytest.raises(ValueError, match=r"truncation=0\.5 needs a generator with a w"):
-        model.sample(jax.random.key(0), num=5, truncation=0.5)
+        model.generate(jax.random.key(0), num=5, sampling=Sampling(truncation=0.5))
 
 
 def test_a_dcgan_keeps_its_statistics_and_its_kernels_directions():
     """Both are buffers that no gradient moves; the averaged generator has the statistics of the last step. A direction
     of one entry, that of a kernel with one output, is a sign and stays."""
-    init, make_step = directory.FAMILIES[Config].training(DCGAN)
+    init, make_step = FAMILY.training(DCGAN)
     before = init(jax.random.key(0))
     images = np.random.default_rng(0).integers(0, 255, (8, 16, 16, 1), dtype=np.uint8)
     after, _ = jax.jit(make_step(None))(before, {"image": images}, jax.random.key(1))
@@ -165,18 +165,18 @@ def test_many_devices_give_the_run_of_one(run, tmp_path, plan):
 def test_models_draw_what_their_run_draws(run, tmp_path):
     verbs.export(run, tmp_path / "model")
     from_run, from_model = flaxgen.load(run), flaxgen.load(tmp_path / "model")
-    a, b = (model.sample(jax.random.key(1), num=12) for model in (from_run, from_model))
+    a, b = (model.generate(jax.random.key(1), num=12) for model in (from_run, from_model))
     assert a.shape == (12, 8, 8, 1)
     np.testing.assert_array_equal(a, b)
-    np.testing.assert_allclose(from_model.sample(jax.random.key(1), num=range(9, 12)), a[9:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(from_model.generate(jax.random.key(1), num=range(9, 12)), a[9:], rtol=1e-4, atol=1e-5)
 
 
 def test_truncation_noise_and_labels(run):
     """With psi 0 and constant noise there is one picture; noise makes them differ; so do labels with psi 1."""
     model, key = flaxgen.load(run), jax.random.key(1)
-    mean = model.sample(key, num=4, truncation=0.0)
+    mean = model.generate(key, num=4, sampling=Sampling(truncation=0.0, batch=8))
     np.testing.assert_allclose(mean, np.repeat(mean[:1], 4, 0), atol=1e-6)
-    three, four = (model.sample(key, num=4, label=label) for label in (3, 4))
+    three, four = (model.generate(key, num=4, label=label) for label in (3, 4))
     assert np.abs(three - four).max() > 1e-4
     assert np.abs(three - three[:1]).max() > 1e-4
 
@@ -201,8 +201,8 @@ def test_the_command_line(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--steps", "5"], "--steps 5 is for diffusion models: a GAN draws in one step"),
-        (["--guidance", "2"], "--guidance 2.0 is for diffusion models"),
+        (["--steps", "5"], "--steps 5: a gan model has no such setting, only --"),
+        (["--guidance", "2"], "--guidance 2.0: a gan model has no such setting, only --"),
         (["--class", "10"], "label=10: expected a class from 0 to 9"),
         (["--set", "truncate=1"], "truncate is not a field of Sampling: the nearest is truncation"),
     ],

@@ -37,7 +37,7 @@ def style(models):
 @pytest.mark.parametrize("name", LABEL)
 def test_a_walk_ends_at_the_samples_of_its_seed(models, name):
     model, label = models[name], LABEL[name]
-    samples = model.sample(key(), 8, label=label)
+    samples = model.generate(key(), 8, label=label)
     ends = latents.find_latents(model, key(), (5, 2), label=label)
     way = latents.interpolate(ends, 4, loop=False)
     assert way.has_styles == (name == "style")
@@ -54,7 +54,7 @@ def test_styles_of_all_classes_are_those_of_the_samples(models):
     assert found.label is not None
     np.testing.assert_array_equal(found.label, [1, 0, 2])
     np.testing.assert_allclose(
-        latents.synthesize(models["mlp"], found), models["mlp"].sample(key(), 8)[[4, 0, 5]], atol=1e-5
+        latents.synthesize(models["mlp"], found), models["mlp"].generate(key(), 8)[[4, 0, 5]], atol=1e-5
     )
 
 
@@ -94,8 +94,9 @@ def test_truncation_rows_are_samples_and_end_in_one_picture(style):
     model, found = style
     rows = latents.truncation_rows(model, found, (1.0, 0.5, 0.0))
     assert rows.shape == (3, 9, 8, 8, 3)
-    np.testing.assert_allclose(rows[0], model.sample(key(), 9), atol=1e-5)
-    np.testing.assert_allclose(rows[1], model.sample(key(), 9, truncation=0.5), atol=1e-5)
+    np.testing.assert_allclose(rows[0], model.generate(key(), 9), atol=1e-5)
+    half = dataclasses.replace(model.config.sampling, truncation=0.5)
+    np.testing.assert_allclose(rows[1], model.generate(key(), 9, sampling=half), atol=1e-5)
     np.testing.assert_allclose(rows[2], np.repeat(rows[2, :1], 9, 0), atol=1e-6)
     assert np.abs(rows[0] - rows[0, :1]).max() > 0.01
     picture = latents.show_rows(rows)
@@ -116,7 +117,7 @@ def test_styles_are_mixed_by_layers(style):
 def test_a_mixing_grid_shows_its_sources(style):
     model, found = style
     a, b = latents.take(found, (0, 1)), latents.take(found, (2, 3, 4))
-    samples = model.sample(key(), 9)
+    samples = model.generate(key(), 9)
     for layers, same_as in ((range(0), samples[:2, None]), (range(4), samples[None, 2:5])):
         rows = latents.mixing_rows(model, a, b, layers)
         assert rows.shape == (3, 4, 8, 8, 3)
@@ -165,7 +166,7 @@ def test_exploring_starts_at_the_latent_and_moves_chosen_layers(style):
     found = directions.directions(model, key(), 100, 2)
     rows = directions.explore(model, start, found, (-2, 0, 2))
     assert rows.shape == (2, 3, 8, 8, 3)
-    sample = model.sample(key(), 9)[1]
+    sample = model.generate(key(), 9)[1]
     np.testing.assert_allclose(rows[:, 1], np.stack([sample, sample]), atol=1e-5)
     moved = start.codes + 2 * found.deviations[0] * found.components[0]
     np.testing.assert_allclose(
@@ -179,7 +180,7 @@ def test_directions_of_a_dcgan_move_its_pictures(models):
     model = models["dcgan"]
     start = latents.find_latents(model, key(), (0,))
     rows = directions.explore(model, start, directions.directions(model, key(), 100, 1), (0, 2))
-    np.testing.assert_allclose(rows[0, 0], model.sample(key(), 1)[0], atol=1e-5)
+    np.testing.assert_allclose(rows[0, 0], model.generate(key(), 1)[0], atol=1e-5)
     assert np.abs(rows[0, 1] - rows[0, 0]).max() > 0.01
 
 
@@ -208,7 +209,7 @@ def test_the_learning_rate_rises_and_falls(share, expected):
 def test_a_picture_of_the_generator_is_found(models, name):
     """Far nearer than the picture of the mean code."""
     model = models[name]
-    target = to_pixels(model.sample(key(), 3, label=LABEL[name])[1])
+    target = to_pixels(model.generate(key(), 3, label=LABEL[name])[1])
     search = projection.Search(steps=150, label=LABEL[name], samples=64)
     told = []
     found = projection.project(model, target, jax.random.key(1), search, told.append)
@@ -326,7 +327,7 @@ def test_weights_that_are_no_numbers_are_told(models):
 
 
 def test_the_pixels_that_evaluation_compares_have_gradients(models):
-    target = to_pixels(models["mlp"].sample(key(), 1, label=0)[0])
+    target = to_pixels(models["mlp"].generate(key(), 1, label=0)[0])
     search = projection.Search(20, 0, extractor=make_extractor("pixels"), samples=64)
     found = projection.project(models["mlp"], target, key(), search)
     assert found.distances[-1] < found.distances[0]

@@ -44,7 +44,7 @@ def replace(path, **values):
 
 def refusal(folder):
     with pytest.raises(ValueError, match="expected") as caught:
-        diffusers.import_diffusers(str(folder))
+        diffusers.import_diffusers(folder)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -52,7 +52,7 @@ def refusal(folder):
 
 @pytest.mark.smoke
 def test_a_plain_pipeline_comes_in_without_a_word(plain, capsys):
-    config, params = diffusers.import_diffusers(str(plain))
+    config, params = diffusers.import_diffusers(plain)
     assert config.process == Process()
     assert (config.sampling.grid, config.sampling.threshold) == ("leading", "clip")
     jax.tree.map(np.testing.assert_array_equal, params, random_params(TINY))
@@ -61,7 +61,7 @@ def test_a_plain_pipeline_comes_in_without_a_word(plain, capsys):
 
 def test_no_scheduler_is_said(folder, capsys):
     shutil.rmtree(folder / "scheduler")
-    config, _ = diffusers.import_diffusers(str(folder))
+    config, _ = diffusers.import_diffusers(folder)
     said = capsys.readouterr().err
     assert config.process == Process()
     assert "no scheduler_config.json" in said
@@ -117,9 +117,9 @@ def test_pipelines_that_are_refused(folder, index):
 
 
 def test_parts_that_are_not_there_do_not_matter(folder):
-    before = diffusers.import_diffusers(str(folder))[0]
+    before = diffusers.import_diffusers(folder)[0]
     replace(folder / "model_index.json", _class_name="PNDMPipeline", safety_checker=[None, None])
-    assert diffusers.import_diffusers(str(folder))[0] == before
+    assert diffusers.import_diffusers(folder)[0] == before
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_learned_variance_comes_in(folder):
     shutil.rmtree(folder / "unet")
     unet2d.export_unet2d(net, random_params(net), folder / "unet")
     replace(folder / "scheduler" / "scheduler_config.json", variance_type="learned_range")
-    config, _ = diffusers.import_diffusers(str(folder))
+    config, _ = diffusers.import_diffusers(folder)
     assert (config.sampling.variance, config.objective.loss) == ("learned", "hybrid")
 
 

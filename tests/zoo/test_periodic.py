@@ -11,6 +11,7 @@ from flaxgen.cli import main
 from flaxgen.data import Data
 from flaxgen.family.evaluation import Periodic
 from flaxgen.family.process import Process
+from flaxgen.family.sampling import Sampling
 from flaxgen.nets.mlp import MLP
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import diffusion
@@ -20,7 +21,7 @@ NET = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=
 CONFIG = diffusion.Config(
     seed=0, steps=4, batch_size=8, log_every=3, checkpoint_every=2, preview_every=0, net=NET,
     data=Data("digits", image_size=8, channels=1, threads=0),
-    process=Process(schedule="cosine", timesteps=8), sampling=diffusion.Sampling(steps=2, batch=16),
+    process=Process(schedule="cosine", timesteps=8), sampling=Sampling(steps=2, batch=16),
     evaluate_every=2, evaluation=Periodic(metrics=("fid", "prec_recall"), num=16, num_real=32, split="test", batch=16),
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ import unclip_toy
 from flaxgen import parallel, verbs
 from flaxgen.data import DataError, open_source
 from flaxgen.data.tokenize import Tokenizer
+from flaxgen.family import directory
 from flaxgen.zoo import clip
 
 CONFIG = unclip_toy.CLIP_CONFIG
@@ -70,15 +71,16 @@ def test_what_is_nearest(model, monkeypatch):
 
 
 def test_the_tokenizer_is_trained_on_the_captions_and_kept(model, toy):
-    kept = (toy.runs["clip"] / clip.TOKENIZER).read_bytes()
-    assert clip.prepare(CONFIG, {}) == {clip.TOKENIZER: kept}
-    assert model.tokenizer == Tokenizer(kept.decode())
+    kept = {name: (toy.runs["clip"] / name).read_bytes() for name in (clip.TOKENIZER, clip.WORDS)}
+    assert clip.prepare(CONFIG, {}) == kept
+    assert model.tokenizer == Tokenizer(kept[clip.TOKENIZER].decode())
     assert model.tokenizer.context == unclip_toy.CONTEXT
 
 
 def test_a_tokenizer_of_ones_own(toy):
     chosen = clip.Vocabulary(path=str(toy.runs["clip"] / clip.TOKENIZER))
-    assert clip.prepare(dataclasses.replace(CONFIG, vocabulary=chosen), {}) == clip.prepare(CONFIG, {})
+    trained = clip.prepare(CONFIG, {})[clip.TOKENIZER]
+    assert clip.prepare(dataclasses.replace(CONFIG, vocabulary=chosen), {}) == {clip.TOKENIZER: trained}
 
 
 def test_a_lesson_reads_with_the_tokenizer_of_what_comes_after(toy, tmp_path):
@@ -88,7 +90,7 @@ def test_a_lesson_reads_with_the_tokenizer_of_what_comes_after(toy, tmp_path):
     assert clip.prepare(first, {}) == clip.prepare(CONFIG, {})
     assert clip.prepare(dataclasses.replace(CONFIG, data=lesson), {}) != clip.prepare(CONFIG, {})
     after = dataclasses.replace(CONFIG, data=lesson, start=str(toy.runs["clip"]))
-    assert directory.prepare(after, tmp_path) == clip.prepare(CONFIG, {})
+    assert directory.prepare(clip.FAMILY, after, tmp_path) == clip.prepare(CONFIG, {})
 
 
 def test_a_tokenizer_with_more_tokens_than_the_net(toy):
@@ -110,7 +112,7 @@ def test_data_without_false_captions(tmp_path, toy):
     rows = [f'{{"file_name": "{i}.png", "text": "a red circle"}}' for i in range(2)]
     (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
     found = {clip.TOKENIZER: (toy.runs["clip"] / clip.TOKENIZER).read_bytes()}
-    source = clip.build(dataclasses.replace(CONFIG, data=data), found).source
+    source = clip.FAMILY.build(dataclasses.replace(CONFIG, data=data), found).source
     with pytest.raises(DataError, match="false_captions=2 and element 1 has 0: set it to 0 or less"):
         source[1]
 
@@ -129,7 +131,7 @@ def test_what_a_config_refuses():
 
 
 def test_a_clip_without_a_tokenizer_embeds_pictures_only(model, pairs):
-    bare = dataclasses.replace(model, found={})
+    bare = dataclasses.replace(model, files={})
     assert bare.encode_image(pairs[0]).shape == (8, unclip_toy.DIM)
     with pytest.raises(ValueError, match=r"no tokenizer\.json beside its weights: it can embed pictures only"):
         bare.encode_text(["a red circle"])

@@ -9,9 +9,10 @@ import pytest
 import unclip_toy
 
 from flaxgen import verbs
+from flaxgen.family import directory
 from flaxgen.family.denoising import Objective
 from flaxgen.nets.clip import TextTower
-from flaxgen.zoo import decoder
+from flaxgen.zoo import clip, decoder
 from flaxgen.zoo.decoder import compiled_draw
 
 KEY = jax.random.key(0)
@@ -20,7 +21,7 @@ CONFIG = unclip_toy.DECODER_CONFIG
 
 @pytest.fixture(scope="module")
 def cached(toy):
-    return embeddings.open_embeddings(str(toy.runs["clip"]), unclip_toy.DATA, "")
+    return verbs.load(toy.runs["clip"]).cached(unclip_toy.DATA, "")
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +33,12 @@ def model(toy):
 def draw(model, cached):
     """`draw(settings, **changes)`: four pictures of what the first four examples say, but for the changes."""
     empty = {name: value[None] for name, value in cached.empty.items()}
-    condition = {name: np.stack([cached[i][name] for i in range(4)]) for name in embeddings.FIELDS}
+    condition = {name: np.stack([cached[i][name] for i in range(4)]) for name in clip.FIELDS}
     condition["text_hidden"] = condition["text_hidden"].astype(np.float32)  # as verbs do
 
     def draw(settings=(), task="draw", **changes):
         sampling = dataclasses.replace(model.config.sampling, **dict(settings))
-        return model.draw({**condition, **changes}, KEY, empty=empty, sampling=sampling, task=task)
+        return model.generate({**condition, **changes}, KEY, empty=empty, sampling=sampling, task=task)
 
     return draw
 
@@ -74,7 +75,7 @@ def test_a_guidance_it_was_not_trained_for(model):
     for field in ("image_dropout", "text_dropout"):
         config = dataclasses.replace(model.config, **{field: 0.0})
         with pytest.raises(ValueError, match=r"guidance=3\.0 needs a decoder trained with image_dropout"):
-            dataclasses.replace(model, config=config).draw({}, KEY, empty={})
+            dataclasses.replace(model, config=config).generate({}, KEY, empty={})
 
 
 def variant(objective=CONFIG.objective, **net):
@@ -96,7 +97,7 @@ VARIANTS = {
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_variants_train_and_draw(config):
     """By their shapes alone."""
-    init, make_step = decoder.training(config)
+    init, make_step = decoder.FAMILY.training(config)
     spec = decoder.batch_spec(config)
     state, metrics = jax.eval_shape(make_step(None), jax.eval_shape(init, KEY), spec, KEY)
     assert metrics["loss"].shape == ()
@@ -132,11 +133,10 @@ def test_noise_on_embeddings_reaches_the_net():
         lambda x: x + 0.1, decoder.init_params(config, jax.random.key(2))
     )  # what is zero at first hides it
     batch = {name: jnp.ones(x.shape, x.dtype) for name, x in decoder.batch_spec(config).items()}
-    empty = {name: x[:1] for name, x in batch.items() if name != "image"}
 
     def loss(noise):
         keys = jax.random.split(jax.random.key(3), config.batch_size)
-        return decoder.make_loss(dataclasses.replace(config, embedding_noise=noise), empty)(params, batch, keys)[0]
+        return decoder.make_loss(dataclasses.replace(config, embedding_noise=noise), {})(params, batch, keys)[0]
 
     assert loss(1e-6) != loss(1.0)
 
@@ -162,11 +162,11 @@ def test_another_clip_is_refused_before_anything_is_written(toy, tmp_path):
     other = unclip_toy.with_another_clip(toy, tmp_path / "clip")
     config = dataclasses.replace(CONFIG, clip=str(other), steps=CONFIG.steps + 1)
     with pytest.raises(ValueError, match="this stage was trained with the CLIP"):
-        directory.prepare(config, toy.runs["decoder"])
+        directory.prepare(decoder.FAMILY, config, toy.runs["decoder"])
     with pytest.raises(ValueError, match="this stage was trained with the CLIP"):
-        directory.prepare(dataclasses.replace(config, start=str(toy.runs["decoder"])), tmp_path / "run")
+        directory.prepare(decoder.FAMILY, dataclasses.replace(config, start=str(toy.runs["decoder"])), tmp_path / "run")
 
 
 def test_a_clip_that_has_to_be_named():
-    with pytest.raises(ValueError, match="clip is not set: train a CLIP first and name its run with --set clip=DIR"):
+    with pytest.raises(ValueError, match="clip is not set: train a clip first and name its run with --set clip=DIR"):
         decoder.prepare(CONFIG, {})

@@ -10,11 +10,12 @@ import safetensors.numpy
 import unclip_toy
 
 from flaxgen import parallel, verbs
+from flaxgen.family import directory
 from flaxgen.family.sampling import Sampling
 from flaxgen.tokens import quantise
-from flaxgen.zoo import prior
-from flaxgen.zoo.prior.config import STATISTICS, read_statistics
-from flaxgen.zoo.prior.model import compiled_draw, make_loss, make_quantiser
+from flaxgen.zoo import clip, prior
+from flaxgen.zoo.prior.config import STATISTICS, TEXT, empty_text, read_statistics
+from flaxgen.zoo.prior.model import compiled_draw, init_params, make_loss, make_quantiser
 
 KEY = jax.random.key(0)
 KINDS = ("prior", "ar_prior")
@@ -22,12 +23,12 @@ KINDS = ("prior", "ar_prior")
 
 @pytest.fixture(scope="module")
 def cached(toy):
-    return embeddings.open_embeddings(str(toy.runs["clip"]), unclip_toy.DATA, "")
+    return verbs.load(toy.runs["clip"]).cached(unclip_toy.DATA, "")
 
 
 @pytest.fixture(scope="module")
 def text(cached):
-    return {name: np.stack([cached[i][name] for i in range(8)]) for name in embeddings.TEXT}
+    return {name: np.stack([cached[i][name] for i in range(8)]) for name in clip.TEXT}
 
 
 @pytest.fixture(scope="module")
@@ -37,32 +38,33 @@ def models(toy):
 
 def test_statistics_are_those_of_the_data(models, cached):
     images = np.stack([cached[i]["image_embedding"] for i in range(len(cached))]).astype(np.float64)
-    statistics = read_statistics(models["prior"].found)
+    statistics = read_statistics(models["prior"].files)
     np.testing.assert_allclose(statistics["mean"], images.mean(0), atol=1e-5)
     np.testing.assert_allclose(statistics["std"], images.std(0), rtol=1e-4)
-    fitted = make_quantiser(read_statistics(models["ar_prior"].found))
+    fitted = make_quantiser(read_statistics(models["ar_prior"].files))
     values = (images - np.asarray(fitted.mean)[None]) @ np.asarray(fitted.components)
     np.testing.assert_allclose(np.cov(values.T) - np.diag(np.diag(np.cov(values.T))), 0, atol=1e-4)
-    for field in embeddings.TEXT[:3]:
+    for field in clip.TEXT[:3]:
         np.testing.assert_array_equal(statistics[f"empty_{field}"], cached.empty[field])
 
 
 def test_weights_that_a_run_begins_with_bring_their_statistics(models, toy, tmp_path):
     config = dataclasses.replace(unclip_toy.config_of("prior", toy.runs), start=str(toy.runs["prior"]))
     other = dataclasses.replace(config, data=dataclasses.replace(config.data, seed=5))
-    assert directory.prepare(other, tmp_path / "run") == models["prior"].found
-    assert directory.prepare(dataclasses.replace(other, start=""), tmp_path / "run") != models["prior"].found
+    run, alone = tmp_path / "run", dataclasses.replace(other, start="")
+    assert directory.prepare(prior.FAMILY, other, run) == models["prior"].files
+    assert directory.prepare(prior.FAMILY, alone, run) != models["prior"].files
 
 
 def test_a_net_that_says_nothing(models, cached, text):
     """Of whitened embeddings 0 is the mean: its error is 1 over the data, and what is drawn with it is the mean."""
-    model, statistics = models["prior"], read_statistics(models["prior"].found)
-    params = jax.jit(lambda: prior.init_params(model.config, KEY))()
-    fields = ("image_embedding", *prior.config.TEXT)
+    model, statistics = models["prior"], read_statistics(models["prior"].files)
+    params = jax.jit(lambda: init_params(model.config, KEY))()
+    fields = ("image_embedding", *TEXT)
     batch = {name: np.stack([cached[i][name] for i in range(len(cached))]) for name in fields}
-    loss, _ = jax.jit(make_loss(model.config, statistics))(params, batch, parallel.example_keys(KEY, len(cached)))
+    loss, _ = jax.jit(make_loss(model.config, model.files))(params, batch, parallel.example_keys(KEY, len(cached)))
     assert float(loss) == pytest.approx(1, rel=1e-3)
-    drawn = dataclasses.replace(model, params=params).draw(text, KEY)
+    drawn = dataclasses.replace(model, params=params).draw_embeddings(text, KEY)
     np.testing.assert_allclose(drawn, np.tile(statistics["mean"], (8, 1)), atol=1e-5)
 
 
@@ -72,7 +74,7 @@ def test_the_better_of_candidates_is_taken(models, text, kind):
     does, and where it fits best it is what is drawn."""
     assert models[kind].config.candidates == 2
     key = jax.random.key(3)
-    one, two = models[kind].draw(text, key, candidates=1), models[kind].draw(text, key)
+    one, two = models[kind].draw_embeddings(text, key, candidates=1), models[kind].draw_embeddings(text, key)
     fits = [(x / np.linalg.norm(x, axis=1, keepdims=True) * text["text_embedding"]).sum(1) for x in (one, two)]
     other = np.abs(one - two).max(axis=1) > 1e-4
     assert 0 < other.sum() < len(other)
@@ -82,15 +84,15 @@ def test_the_better_of_candidates_is_taken(models, text, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_embedding_follows_its_caption_and_number_alone(models, text, kind):
     some = {name: value[:5] for name, value in text.items()}
-    all_drawn = models[kind].draw(text, KEY)
-    np.testing.assert_allclose(models[kind].draw(some, KEY), all_drawn[:5], atol=1e-5)
-    assert np.abs(models[kind].draw(text, jax.random.key(1)) - all_drawn).max() > 1e-2
+    all_drawn = models[kind].draw_embeddings(text, KEY)
+    np.testing.assert_allclose(models[kind].draw_embeddings(some, KEY), all_drawn[:5], atol=1e-5)
+    assert np.abs(models[kind].draw_embeddings(text, jax.random.key(1)) - all_drawn).max() > 1e-2
 
 
 def test_drawn_codes_are_centres_of_buckets(models, text):
     model = models["ar_prior"]
     fitted = make_quantiser(read_statistics(model.files))
-    drawn = model.draw(text, KEY)
+    drawn = model.draw_embeddings(text, KEY)
     buckets = model.config.net.buckets
     again = quantise.decode(fitted, quantise.encode(fitted, jnp.asarray(drawn), buckets), buckets)
     np.testing.assert_allclose(again, drawn, atol=1e-4)
@@ -100,9 +102,9 @@ def test_drawn_codes_are_centres_of_buckets(models, text):
 def test_guidance_matters_and_compiles_nothing(models, text, kind):
     model = models[kind]
     own = model.config.sampling
-    before, misses = model.draw(text, KEY), compiled_draw.cache_info().misses
+    before, misses = model.draw_embeddings(text, KEY), compiled_draw.cache_info().misses
     changes = ({"guidance": 1.5}, {"guidance": 7.0}, {"eta": 0.3})
-    _, strong, _ = (model.draw(text, KEY, sampling=dataclasses.replace(own, **change)) for change in changes)
+    _, strong, _ = (model.draw_embeddings(text, KEY, sampling=dataclasses.replace(own, **change)) for change in changes)
     assert np.abs(strong - before).max() > 1e-3
     assert compiled_draw.cache_info().misses == misses
     kept = compiled_draw(model.config, dataclasses.replace(own.kind(), batch=8), model.config.candidates, model.plan)
@@ -115,18 +117,18 @@ def test_guidance_matters_and_compiles_nothing(models, text, kind):
 def test_many_devices_draw_alike(models, text, kind, plan):
     some = {name: value[:5] for name, value in text.items()}
     many = dataclasses.replace(models[kind], plan=parallel.make_plan(plan))
-    np.testing.assert_allclose(many.draw(some, KEY), models[kind].draw(some, KEY), atol=1e-4)
+    np.testing.assert_allclose(many.draw_embeddings(some, KEY), models[kind].draw_embeddings(some, KEY), atol=1e-4)
 
 
 def test_what_draw_refuses(models, text):
     model = models["prior"]
     wide = {**text, "text_hidden": np.zeros((8, unclip_toy.CONTEXT, 5), np.float16)}
     with pytest.raises(ValueError, match="captions 5 wide: expected 16"):
-        model.draw(wide, KEY)
+        model.draw_embeddings(wide, KEY)
     blind = dataclasses.replace(model.config.objective, condition_dropout=0.0)
     never_blind = dataclasses.replace(model, config=dataclasses.replace(model.config, objective=blind))
     with pytest.raises(ValueError, match=r"guidance=2\.0 needs a prior trained with objective\.condition_dropout"):
-        never_blind.draw(text, KEY)
+        never_blind.draw_embeddings(text, KEY)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_statistics_that_are_none(found, message):
 def test_an_empty_caption_that_is_not_known():
     found = {STATISTICS: safetensors.numpy.save({"mean": np.zeros(8, np.float32), "std": np.ones(8, np.float32)})}
     with pytest.raises(ValueError, match="knows no empty caption"):
-        prior.config.empty_text(read_statistics(found))
+        empty_text(read_statistics(found))
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_every_degradation_trains(degrade, noise_level):
     """By its shapes alone; the degradations themselves are tested where they are."""
     net = dataclasses.replace(CONFIG.net, noise_level=noise_level > 0)
     config = dataclasses.replace(CONFIG, net=net, degrade=degrade, noise_level=noise_level)
-    init, make_step = upsampler.training(config)
+    init, make_step = upsampler.FAMILY.training(config)
     _, metrics = jax.eval_shape(make_step(None), jax.eval_shape(init, KEY), upsampler.batch_spec(config), KEY)
     assert metrics["loss"].shape == ()
 
@@ -101,4 +101,4 @@ def test_what_a_config_refuses(change, message):
 
 def test_the_last_step_is_not_trained():
     with pytest.raises(ValueError, match="imported, and not trained here"):
-        upsampler.training(dataclasses.replace(CONFIG, last_step=True))
+        upsampler.FAMILY.training(dataclasses.replace(CONFIG, last_step=True))

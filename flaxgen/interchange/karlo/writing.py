@@ -40,7 +40,8 @@ def export_pipeline(parts: Parts, directory: Path) -> None:
         ValueError: naming what diffusers has no counterpart of, or if the directory is not empty.
     """
     name = _pipeline_name(parts)
-    layout, model = PIPELINES[name], parts["clip"]
+    layout = PIPELINES[name]
+    model: Any = parts["clip"]
     require(
         not model.config.normalise,
         "clip.normalise=True: diffusers takes embeddings as they come, and would draw something else: not exported",
@@ -118,7 +119,8 @@ def _write_prior(parts: Parts, directory: Path, layout: Pipeline) -> None:
 
 
 def _write_drawing(parts: Parts, directory: Path) -> None:
-    config, model = parts["decoder"].config, parts["upsampler_1"]
+    config = parts["decoder"].config
+    model: Any = parts["upsampler_1"]
     export_decoder(config.net, parts["decoder"].params, directory / "decoder", directory / "text_proj")
     learned = config.net.unet.learned_variance
     scheduler = scheduler_config("decoder", config.process, config.sampling, learned)

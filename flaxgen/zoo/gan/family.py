@@ -11,7 +11,7 @@ from flaxgen.family.family import Family
 from flaxgen.family.matching import SHOWN_POINTS, real_examples
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import Request, option, picture
-from flaxgen.family.requests import Sample, label_option, sampled, set_option
+from flaxgen.family.requests import Sample, check_beside, label_option, sampled, set_option
 from flaxgen.family.trained import Handler, Progress
 from flaxgen.train.config import override, require
 from flaxgen.types import PRNGKey
@@ -93,6 +93,7 @@ def check_sample(config: Config, request: SampleGan) -> None:
     """Raises ValueError unless such a model can do that."""
     check_sampling(config, _sampling(config, request))
     _check_label(config, request.label)
+    check_beside(config, request, not draws_pictures(config))
 
 
 def _check_label(config: Config, label: int | None) -> None:

@@ -76,7 +76,8 @@ class Model(Assembled):
         """The words of a request that its CLIP has never seen in training."""
         said = [value for name in CAPTIONS if (value := getattr(request, name, ()))]
         captions = [caption for value in said for caption in ((value,) if isinstance(value, str) else value)]
-        return self.parts["clip"].unseen_words_in(captions) if "clip" in self.parts else ()
+        clip: Any = self.parts.get("clip")
+        return () if clip is None else clip.unseen_words_in(captions)
 
     def require_parts(self, *names: str) -> None:
         """Raises ValueError naming the first part that is missing, and which verbs work without it."""
