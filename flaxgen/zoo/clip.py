@@ -372,10 +372,6 @@ class Model(Trained):
         needs = {"text": "set data.caption_field"}
         return Encoder("CLIP", self.fingerprint, FIELDS, encode, see, self.empty_text, needs)
 
-
-def _unit(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
     def cached(self, data: Data, cache: str) -> "Embeddings":
         """The embeddings of all examples of `data`, in a folder below `cache` ("": below this CLIP's own directory).
 
@@ -383,6 +379,10 @@ def _unit(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
             ValueError: if the data cannot be read, or have no captions.
         """
         return Embeddings(*open_cache(self.encoder, data, Path(cache or Path(self.name) / "embeddings")))
+
+
+def _unit(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 class Embeddings(Cached):
