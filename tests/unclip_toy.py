@@ -1,4 +1,4 @@
-"""A tiny unCLIP of scenes, every stage trained by `zoo.train` for a few steps: real files, and nothing to look at.
+"""A tiny unCLIP of scenes, every stage trained by `verbs.train` for a few steps: real files, and nothing to look at.
 
 Pictures are 16 px in CLIP and the decoder, and 32 and 64 px behind the two upsamplers.
 """
@@ -21,7 +21,7 @@ from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Optimizer
-from flaxgen.zoo import clip, decoder, prior, unclip, upsampler
+from flaxgen.zoo import clip, decoder, prior, upsampler
 
 CONTEXT, DIM, WIDTH, SIZE, STEPS = 16, 8, 16, 16, 40
 RUN: Any = {"seed": 0, "steps": STEPS, "batch_size": 8, "log_every": 1, "preview_every": 0}
@@ -112,7 +112,7 @@ def train_stages(root: Path) -> Toy:
     if not toy.model.exists():
         for name in TRAINED:
             verbs.train(config_of(name, toy.runs), toy.runs[name], parallel.make_plan("jit"))
-        unclip.compose(toy.model, toy.runs)
+        verbs.compose(toy.model, toy.runs)
     return toy
 
 
