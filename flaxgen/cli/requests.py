@@ -196,7 +196,7 @@ def _perform(parsed) -> int:
     return _draw(parsed, family, path, request)
 
 
-def _draw(parsed, family: Any, path: Path, request: Any) -> int:
+def _draw(parsed, family: Any, path: Path, request: Any, only: int | None = None) -> int:
     from flaxgen.family.composite import Composite
     from flaxgen.family.trained import Bar
 
@@ -210,9 +210,10 @@ def _draw(parsed, family: Any, path: Path, request: Any) -> int:
     finally:
         bar.close()
     _warn_of_words(model, request)
-    written = drawn.save(parsed.out, force=parsed.force)
+    written = drawn.save(parsed.out, force=parsed.force, only=only)
     size = "x".join(map(str, drawn.arrays.shape[1:3][::-1]))
-    what = f"{len(drawn)} points" if drawn.are_points else f"{len(drawn)} pictures of {size}"
+    count = len(drawn) if only is None else 1
+    what = f"{count} points" if drawn.are_points else f"{count} picture{'s' * (count > 1)} of {size}"
     print(f"wrote {written}: {what}, {request.verb}, seed {request.seed}" + (f"; {drawn.note}" if drawn.note else ""))
     for caption, scores in drawn.scores_by_caption():
         print(f"  CLIP score {' '.join(f'{score:.3f}' for score in scores)}  {_printable(caption)}")
@@ -264,7 +265,7 @@ def _again(parsed) -> int:
     if known != about.get("weights"):
         raise ValueError(f"{path} has other weights ({known}) than drew {parsed.picture} ({about.get('weights')}): "
                          "name the model with --model")  # fmt: skip
-    return _draw(parsed, family, path, request)
+    return _draw(parsed, family, path, request, about.get("picture"))
 
 
 def _show(parsed) -> int:

@@ -23,6 +23,8 @@ from flaxgen.types import Experiment, Loss, Params, PRNGKey, Source
 
 Training = tuple[Callable, Callable]
 NO_FILES: Files = {}
+PREVIEWED = 16
+"""Samples that a preview shows, where a family does not say otherwise."""
 FREE = run.FREE | {f"data.{name}" for name in flaxgen_data.FREE}
 """What of every config may change between two commands of one run."""
 
@@ -45,7 +47,8 @@ class Family:
 
     `prepare(config, found)` makes the small `files` that a new run needs, or takes those of an older one. `classes` is
     how many classes of the data the net knows, 0 for none; `check` refuses a config whose parts do not fit together;
-    `free` are fields that may change between two commands of a run; `preview(model, key)` draws one picture of a run.
+    `free` are fields that may change between two commands of a run; `preview(model, key)`
+    draws one picture of a run, by default its first samples.
     `extract(model)` are its features of pictures. `parameters(config)` are those that `info` counts, where they are not
     those of a model. In a config.json the config is of type `type_name`, and nested types are called as their classes,
     or as in `type_names`.
@@ -159,11 +162,19 @@ class Family:
         spec, key = self.batch_spec(config), jax.random.key(0)
         jax.eval_shape(make_step(None), jax.eval_shape(init, key), spec, key)
         source = self.open_source(self, config, found)
-        if self.preview is None:
+        draw = self.preview or self._drawn_samples
+        if draw is None:
             return Experiment(init, make_step, source, tuple(spec))
-        draw, here = self.preview, parallel.jit_plan()
+        here = parallel.jit_plan()
 
         def preview(state, key):
             return draw(self.trained(config, state.ema_params, 0, here, found), key)
 
         return Experiment(init, make_step, source, tuple(spec), preview)
+
+    @property
+    def _drawn_samples(self) -> Callable[[Any, PRNGKey], np.ndarray] | None:
+        """The first samples, of a family that has them; the seed is always the same, so that previews can be
+        compared."""
+        kinds = [kind for kind in self.requests if kind.verb == "sample"]
+        return None if not kinds else lambda model, key: model.perform(kinds[0](num=PREVIEWED)).sheet()

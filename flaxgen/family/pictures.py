@@ -103,12 +103,13 @@ class Pictures:
         drawn = sheets.grid(self.arrays, columns=len(self) if self.layout == "strip" else None)
         return drawn if self.beside is None else sheets.beside(drawn, sheets.grid(self.beside))
 
-    def save(self, path: str | Path, *, force: bool = False) -> Path:
+    def save(self, path: str | Path, *, force: bool = False, only: int | None = None) -> Path:
         """Writes them, each with what it was made by; returns where the first of them is.
 
         A name without suffix, or a folder, gets a file a picture. `.png`, `.jpg` and `.webp` are the picture itself
         where there is one, and else a sheet, with a folder of that name beside it; `.gif` is a film; `.npz` the arrays
-        as `samples`. What is there already is left alone, and the name gets a number, unless `force`.
+        as `samples`. With `only` it is that one picture. What is there already is left alone, and the name gets a
+        number, unless `force`.
 
         Raises:
             ValueError: for another suffix.
@@ -117,7 +118,9 @@ class Pictures:
         check_suffix(path)
         path = path if force else unused(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.suffix:
+        if only is not None:
+            self._save_one(path, self.images[only], only)
+        elif not path.suffix:
             self._save_each(path, ".png")
         elif path.suffix == ".npz":
             np.savez_compressed(path, samples=self.arrays, **self.extra)

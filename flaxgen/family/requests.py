@@ -21,9 +21,7 @@ class Sample(Request):
     model_first: ClassVar[bool] = True
 
     num: int = option(64, "how many", least=1)
-    label: int | None = option(None, "the class to draw", least=0, default_text="all in turn", flag="class LABEL")
     first: int = option(0, "number of the first: `--first 64` goes on after 64", least=0)
-    set: tuple[str, ...] = option((), "override, such as eta=0.5 (the model's `sampling` fields)", flag="set KEY=VALUE")
     beside_data: bool = option(False, "put real examples beside the drawn ones")
     data: str | None = option(None, "where these are", default_text="where they were in training", flag="data DIR")
 
@@ -36,6 +34,16 @@ class Sample(Request):
     def numbers(self) -> range:
         """The numbers of the samples."""
         return range(self.first, self.first + self.num)
+
+
+def label_option() -> Any:
+    """The class to draw, of models that know classes."""
+    return option(None, "the class to draw", least=0, default_text="all in turn", flag="class LABEL")
+
+
+def set_option() -> Any:
+    """Overrides of a model's own `sampling`."""
+    return option((), "override, such as eta=0.5 (the model's `sampling` fields)", flag="set KEY=VALUE")
 
 
 def sampled(model: Any, request: Sample, drawn: np.ndarray) -> Pictures:

@@ -1,6 +1,5 @@
 """Folders of transformers' CLIPModel, and of its towers with projection alone, <-> `CLIP` and its parameters."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,10 @@ from flaxgen.nets.clip import CLIP
 from flaxgen.types import Params
 from flaxgen.weights import store
 from flaxgen.weights.clip_config import PREPROCESSOR, clip_from_config, config_from_clip, pixels_config, read_pixels
-from flaxgen.weights.rules import CONV, LINEAR, Rule, from_params, tensor_name, to_params, under
+from flaxgen.weights.convert import export_params, import_params, write_folder
+from flaxgen.weights.layouts import CONV, LINEAR
+from flaxgen.weights.lazy import Lazy
+from flaxgen.weights.rules import Rule, under
 from flaxgen.weights.unet2d import DENSE, NORM
 
 STEM = "model"
@@ -59,8 +61,11 @@ POSITION_IDS = tuple(f"{tower}_model.embeddings.position_ids" for tower in ("tex
 """0, 1, 2 ...: what older versions of transformers saved beside the parameters."""
 
 
-def import_clip(folder: str | Path) -> tuple[CLIP, dict[str, Any]]:
-    """The net and its parameters (numpy, float32) from a transformers folder; of one tower, the other is None.
+def import_clip(
+    folder: str | Path, variant: str | None = None, keep_dtype: bool = False
+) -> tuple[CLIP, dict[str, Any]]:
+    """The net and its parameters (numpy, float32, or with `keep_dtype` as they are) from a transformers folder; of one
+    tower, the other is None. A `variant` of the weights is such as "fp16".
 
     Raises:
         ValueError: naming what is not supported, or the tensor that is missing, extra, wrongly shaped or not finite.
@@ -71,16 +76,16 @@ def import_clip(folder: str | Path) -> tuple[CLIP, dict[str, Any]]:
     if net.vision is not None:
         mean, std = read_pixels(folder)
         net = net.clone(mean=mean, std=std)
-    tensors = _without_position_ids(store.read_folder(folder, STEM), str(folder))
-    params, like = to_params(RULES, tensors), abstract_params(net)
-    return net, store.fit(params, like, str(folder), lambda path: tensor_name(RULES, path))
+    tensors = _without_position_ids(store.open_folder(folder, STEM, variant), str(folder))
+    return net, import_params(RULES, tensors, abstract_params(net), str(folder), keep_dtype)
 
 
-def _without_position_ids(tensors: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
-    for name in POSITION_IDS:
-        if name in tensors and not np.array_equal(tensors[name].ravel(), np.arange(tensors[name].size)):
+def _without_position_ids(tensors: Lazy, where: str) -> Lazy:
+    for name in (name for name in POSITION_IDS if name in tensors):
+        ids = tensors[name].ravel()
+        if not np.array_equal(ids, np.arange(ids.size)):
             raise ValueError(f"{where}: tensor {name!r} is not 0, 1, 2 ...: not supported")
-    return {name: value for name, value in tensors.items() if name not in POSITION_IDS}
+    return tensors.without(POSITION_IDS)
 
 
 def abstract_params(net: CLIP) -> Params:
@@ -104,16 +109,9 @@ def export_clip(net: CLIP, params: Params, folder: str | Path, end_id: int | Non
         ValueError: naming a field that no CLIPModel has, or a tensor that is not the net's.
     """
     folder, config = Path(folder), config_from_clip(net, end_id)
-    flat = store.flatten(store.fit(store.flatten(params), abstract_params(net), "the parameters to export"))
-    folder.mkdir(parents=True, exist_ok=True)
-    store.write_file(folder / f"{STEM}.safetensors", from_params(RULES, flat))
-    _write_json(folder / "config.json", config)
+    write_folder(folder, STEM, config, export_params(RULES, params, abstract_params(net)))
     if net.vision is not None:
-        _write_json(folder / PREPROCESSOR, pixels_config(net))
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
+        store.write_json(folder / PREPROCESSOR, pixels_config(net))
 
 
 def import_towers(text_folder: str | Path, vision_folder: str | Path) -> tuple[CLIP, dict[str, Any]]:

@@ -1,14 +1,57 @@
-"""Model folders by path or by Hugging Face Hub id."""
+"""Models by folder or by Hugging Face Hub id; of a repository only the files that are asked for are downloaded."""
 
 import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
+from typing import NamedTuple
 
+from flaxgen.weights import store
+
+CONFIGS = ("*config.json", "*model_index.json", "*.safetensors.index*.json")
+"""What says what a repository holds."""
 FILES = ("*.safetensors", "*.json", "*.model", "*vocab.txt", "*merges.txt")
 """Weights, configs and tokenizer files; never pickles, never code."""
 
 
-def resolve(source: str | Path, revision: str | None = None) -> Path:
-    """The folder `source`, or of the Hub repository of that id its files in the local cache, downloaded if need be.
+class Source(NamedTuple):
+    """The folder of a model. If it is of a Hub `repository`, at one commit, `names` are those of all files there, which
+    come into the folder when they are asked for."""
+
+    folder: Path
+    repository: str | None = None
+    names: tuple[str, ...] = ()
+
+    def fetch(self, *patterns: str) -> Path:
+        """The folder, with those of its files that match (`*` matches `/` too) and are none but FILES.
+
+        Raises:
+            OSError: if the Hub cannot be reached and the cache lacks them.
+        """
+        if self.repository is not None:
+            data = _matching(_matching(self.names, FILES), patterns)
+            _download(self.repository, self.folder.name, map(escape, data))
+        return self.folder
+
+    def fetch_weights(self, part: str, stem: str, variant: str | None = None) -> Path:
+        """The folder of a `part` such as "unet", "" for the whole, with the files that `store.open_folder` reads.
+
+        Raises:
+            FileNotFoundError: as `store.open_folder`, before anything is downloaded.
+            OSError: as `fetch`.
+        """
+        folder, prefix = self.folder / part, f"{part}/" if part else ""
+        if self.repository is not None:
+            inside = [name.removeprefix(prefix) for name in self.names if name.rpartition("/")[0] == part]
+            found = store.find_weights(inside, stem, variant, f"{self.repository}/{part}".rstrip("/"))
+            shards = set(store.read_index(folder / found).values()) if found.endswith(".json") else {found}
+            self.fetch(*(escape(prefix + name) for name in shards))
+        return folder
+
+
+def locate(source: str | Path, revision: str | None = None) -> Source:
+    """The folder `source`, or the Hub repository of that id, of which only the configs are downloaded.
 
     `revision` is a branch, tag or commit. With HF_HUB_OFFLINE=1 only the cache is looked at.
 
@@ -20,19 +63,74 @@ def resolve(source: str | Path, revision: str | None = None) -> Path:
     if name and folder.is_dir():
         if revision is not None:
             raise ValueError(f"revision={revision!r} is for Hub ids, but {source} is a folder")
-        return folder
+        return Source(folder)
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) or "--" in name or ".." in name:
         raise ValueError(f"{name!r} is neither a folder nor a Hub id like owner/name")
-    return _download(name, revision)
+    listed = _list(name, revision)
+    if listed is not None:
+        names, commit = listed
+        return Source(_download(name, commit, map(escape, _matching(names, CONFIGS))), name, names)
+    folder = _download(name, revision, CONFIGS)
+    cached = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+    return Source(folder, name, tuple(cached))
 
 
-def _download(name: str, revision: str | None) -> Path:
+def resolve(source: str | Path, revision: str | None = None, files: Iterable[str] | None = None) -> Path:
+    """The folder `source`, or of the Hub repository of that id its files in the local cache, downloaded if need be.
+
+    `files` are patterns of names; None is what a model is read from when nothing else is asked for: no variants of
+    weights such as fp16 where there are plain ones, no weights beside the folders of a pipeline.
+
+    Raises:
+        ValueError, OSError: as `locate`.
+    """
+    found = locate(source, revision)
+    return found.fetch(*(map(escape, plain_files(found.names)) if files is None else files))
+
+
+def plain_files(names: Iterable[str]) -> list[str]:
+    """Of the names of a repository's files, those that `resolve` downloads without patterns."""
+    names = set(names)
+    return sorted(
+        name
+        for name in _matching(names, FILES)
+        if not _is_variant(name, names)
+        and not ("model_index.json" in names and "/" not in name and name.endswith(".safetensors"))
+    )
+
+
+def _is_variant(name: str, names: set[str]) -> bool:
+    """Whether there are plain weights beside these; shards of a variant are `m.fp16-00001-of-00002.safetensors` or
+    `m-00001-of-00002.fp16.safetensors`."""
+    match = re.fullmatch(r"(.+)\.\w+(-\d+-of-\d+)?\.safetensors", name)
+    plain = () if match is None else (f"{match[1]}.safetensors", f"{match[1]}.safetensors.index.json")
+    return any(other in names for other in plain)
+
+
+def _matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    patterns = tuple(patterns)
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _list(name: str, revision: str | None) -> tuple[tuple[str, ...], str | None] | None:
+    """All files of a repository, and the commit; None where the Hub does not say, and the cache has to do."""
+    from huggingface_hub import snapshot_download  # slow to import
+    from huggingface_hub.errors import DryRunError
+
+    try:
+        files = snapshot_download(name, revision=revision, dry_run=True)
+    except (DryRunError, OSError):
+        return None
+    return tuple(sorted(file.filename for file in files)), files[0].commit_hash if files else revision
+
+
+def _download(name: str, revision: str | None, patterns: Iterable[str]) -> Path:
     from huggingface_hub import snapshot_download  # slow to import
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     where = name if revision is None else f"{name} at {revision!r}"
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except LocalEntryNotFoundError as error:
         raise OSError(
             f"{where} is not a folder, not in the local Hub cache, and the Hub cannot be reached (offline?)"

@@ -7,6 +7,7 @@ pytorch-fid and torch-fidelity publish the same file under two names. Every conv
 import hashlib
 import pickle
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import numpy as np
 from flaxgen.nets.inception import BLOCKS, STEM, Inception
 from flaxgen.types import Params
 from flaxgen.weights import store
-from flaxgen.weights.rules import CONV, LINEAR, Rule, from_params, tensor_name, to_params, under
+from flaxgen.weights.convert import export_params, import_params
+from flaxgen.weights.layouts import CONV, LINEAR
+from flaxgen.weights.lazy import Lazy
+from flaxgen.weights.rules import Rule, under
 
 URLS = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
@@ -58,11 +62,10 @@ def import_inception(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: download {URLS[0]} (sha256 {SHA256}) and name the file here")
-    tensors = _read_pickle(path) if path.suffix in (".pth", ".pt") else store.read_file(path)
+    tensors = _read_pickle(path) if path.suffix in (".pth", ".pt") else store.open_file(path)
     if any(name.startswith("AuxLogits.") for name in tensors):
         raise ValueError(f"{path} is torchvision's Inception, whose features give another FID: expected {URLS[0]}")
-    kept = {name: value for name, value in tensors.items() if name not in COUNTERS}
-    return store.fit(to_params(RULES, kept), abstract_params(), str(path), lambda name: tensor_name(RULES, name))
+    return import_params(RULES, tensors.without(COUNTERS), abstract_params(), str(path))
 
 
 def export_inception(params: Params, path: str | Path) -> None:
@@ -71,8 +74,7 @@ def export_inception(params: Params, path: str | Path) -> None:
     Raises:
         ValueError: naming a tensor that is not the net's, or not finite.
     """
-    flat = store.flatten(store.fit(store.flatten(params), abstract_params(), "the parameters to export"))
-    store.write_file(Path(path), from_params(RULES, flat))
+    store.write_file(Path(path), export_params(RULES, params, abstract_params()))
 
 
 def abstract_params() -> Params:
@@ -81,7 +83,7 @@ def abstract_params() -> Params:
     return jax.eval_shape(lambda: Inception().init(jax.random.key(0), images))["params"]
 
 
-def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+def _read_pickle(path: Path) -> Lazy:
     """The tensors of a torch state_dict, through torch's reader that runs no code from the file."""
     _check_name(path)
     try:
@@ -102,10 +104,14 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
         ) from error
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise ValueError(f"{path} holds more than tensors by name: expected the state_dict of {URLS[0]}")
-    tensors = {str(name): np.asarray(value.detach().numpy()) for name, value in found.items()}
-    for name, value in tensors.items():
-        store.check_finite(f"{path}: tensor {name!r}", value)
-    return tensors
+    return Lazy({str(name): partial(_array, f"{path}: tensor {name!r}", value) for name, value in found.items()})
+
+
+def _array(what: str, tensor: Any) -> np.ndarray:
+    """A torch tensor as an array, once it is known to be finite."""
+    value = np.asarray(tensor.detach().numpy())
+    store.check_finite(what, value)
+    return value
 
 
 def _check_name(path: Path) -> None:

@@ -1,48 +1,28 @@
 """Safetensors files <-> arrays, and parameters in flaxgen's own layout: nothing is dropped, guessed or unpickled.
 
-A safetensors file is 8 bytes of header length (little endian), a JSON header that gives every tensor's dtype, shape and
-place, and the bytes of the tensors one after the other. The header is untrusted and checked in full before use.
+Tensors keep the dtype that their file has. What is opened is read tensor by tensor when it is asked for; what is read
+is in memory as a whole.
 """
 
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, BinaryIO
 
-import jax
 import ml_dtypes
 import numpy as np
 
 from flaxgen.types import Params
+from flaxgen.weights.header import DTYPES, MAX_HEADER, NAMES, Entry, parse, unique
+from flaxgen.weights.lazy import Lazy, Tensors
+from flaxgen.weights.tree import flatten, leaves_of, unflatten
 
-MAX_HEADER = 32 * 2**20
-"""Bytes; a header has about 100 a tensor."""
-DTYPES = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U8": np.dtype(np.uint8),
-    "BOOL": np.dtype(np.bool_),
-}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
-Tensors = Mapping[str, np.ndarray]
-
-
-class Entry(NamedTuple):
-    """Where a tensor lies: bytes [start, end) of the file."""
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    start: int
-    end: int
+Stamp = tuple[int, int, int]
+"""Inode, size and time of the last change: a file of the same stamp is the one whose header has been read."""
 
 
 def read_header(path: Path) -> dict[str, Entry]:
@@ -51,78 +31,53 @@ def read_header(path: Path) -> dict[str, Entry]:
     Raises:
         ValueError: if the header is not one, is larger than MAX_HEADER, has a name twice, or does not fit the file.
     """
-    size = path.stat().st_size
+    return _read_header(path)[0]
+
+
+def _read_header(path: Path) -> tuple[dict[str, Entry], Stamp]:
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        stamp = _stamp(file)
+        size, length = stamp[1], int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
             raise ValueError(f"{path} is not a safetensors file: header of {length} bytes in a file of {size}")
-        raw = file.read(length)
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=lambda pairs: _unique(pairs, path))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a safetensors file: its header is not JSON") from error
-    if not isinstance(header, dict):
-        raise ValueError(f"{path} is not a safetensors file: its header is not a JSON object")
-    header.pop("__metadata__", None)
-    entries = {name: _entry(path, name, value, 8 + length) for name, value in header.items()}
-    _check_places(path, entries, 8 + length, size)
-    return entries
+        return parse(file.read(length), path, size), stamp
 
 
-def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{path}: {name!r} stands twice in the header")
-        found[name] = value
-    return found
+def _stamp(file: BinaryIO) -> Stamp:
+    status = os.fstat(file.fileno())
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _entry(path: Path, name: str, value: Any, base: int) -> Entry:
-    fields = value if isinstance(value, dict) else {}
-    dtype, shape, place = (fields.get(field) for field in ("dtype", "shape", "data_offsets"))
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"{path}: tensor {name!r} has dtype {dtype!r}, known are {', '.join(DTYPES)}")
-    if not _is_counts(shape) or not _is_counts(place) or len(place) != 2:
-        raise ValueError(f"{path}: the header gives tensor {name!r} no proper shape and data_offsets")
-    entry = Entry(DTYPES[dtype], tuple(shape), base + place[0], base + place[1])
-    if entry.end - entry.start != math.prod(entry.shape) * entry.dtype.itemsize:
-        raise ValueError(f"{path}: tensor {name!r} of shape {entry.shape} {dtype} has {entry.end - entry.start} bytes")
-    return entry
+def open_file(path: Path) -> Lazy:
+    """The tensors of one safetensors file, each read when it is asked for.
+
+    Asking raises ValueError if a tensor holds a NaN or an infinity, or the file has been changed since it was opened.
+
+    Raises:
+        ValueError: as `read_header`.
+    """
+    entries, stamp = _read_header(path)
+    return Lazy({name: partial(_read_tensor, path, name, entry, stamp) for name, entry in entries.items()})
 
 
-def _is_counts(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
-
-
-def _check_places(path: Path, entries: Mapping[str, Entry], base: int, size: int) -> None:
-    """The tensors have to fill the file without gap or overlap."""
-    end = base
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
-        if entry.start != end:
-            raise ValueError(f"{path}: tensor {name!r} starts at byte {entry.start}, expected {end}")
-        end = entry.end
-    if end != size:
-        raise ValueError(f"{path} has {size} bytes, its header says {end}: the file is truncated or has been changed")
+def _read_tensor(path: Path, name: str, entry: Entry, stamp: Stamp) -> np.ndarray:
+    count = math.prod(entry.shape)
+    with path.open("rb") as file:
+        file.seek(entry.start)
+        data = np.fromfile(file, entry.dtype, count)
+        if data.size != count or _stamp(file) != stamp:
+            raise ValueError(f"{path}: the file has been changed while tensor {name!r} was read: start again")
+    check_finite(f"{path}: tensor {name!r}", data)
+    return data.reshape(entry.shape)
 
 
 def read_file(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of one safetensors file.
+    """All tensors of one safetensors file, in memory.
 
     Raises:
         ValueError: as `read_header`, or if a tensor holds a NaN or an infinity.
     """
-    entries = read_header(path)
-    tensors = {}
-    with path.open("rb") as file:
-        for name, entry in entries.items():
-            file.seek(entry.start)
-            data = np.fromfile(file, entry.dtype, math.prod(entry.shape))
-            if data.size != math.prod(entry.shape):
-                raise ValueError(f"{path} ended inside tensor {name!r}: the file has been changed while it was read")
-            check_finite(f"{path}: tensor {name!r}", data)
-            tensors[name] = data.reshape(entry.shape)
-    return tensors
+    return dict(open_file(path))
 
 
 def check_finite(what: str, value: np.ndarray) -> None:
@@ -131,30 +86,58 @@ def check_finite(what: str, value: np.ndarray) -> None:
         raise ValueError(f"{what} holds NaN or infinite numbers")
 
 
-def read_folder(folder: Path, stem: str) -> dict[str, np.ndarray]:
-    """The tensors of `stem`.safetensors, or of the shards that `stem`.safetensors.index.json lists.
+def read_folder(folder: Path, stem: str, variant: str | None = None) -> dict[str, np.ndarray]:
+    """As `open_folder`, all in memory."""
+    return dict(open_folder(folder, stem, variant))
+
+
+def open_folder(folder: Path, stem: str, variant: str | None = None) -> Lazy:
+    """The tensors of `stem`.safetensors, or of the shards that `stem`.safetensors.index.json lists, read when they are
+    asked for. A `variant` such as "fp16" is `stem`.fp16.safetensors or `stem`.safetensors.index.fp16.json.
 
     Raises:
         ValueError: if a shard and the index disagree, or a file is bad.
-        FileNotFoundError: if there is neither.
+        FileNotFoundError: if there is neither, naming the variants that are there.
     """
-    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
-    if single.is_file():
-        return read_file(single)
-    if not index.is_file():
-        pickles = sorted(p.name for suffix in ("bin", "pt", "pth", "ckpt") for p in folder.glob(f"*.{suffix}"))
-        note = f"; {pickles[0]} is a pickle, which is never read: save it as safetensors first" if pickles else ""
-        raise FileNotFoundError(f"{folder} has no {single.name}{note}")
-    places = _read_index(index)
-    tensors: dict[str, np.ndarray] = {}
+    path = folder / find_weights((p.name for p in folder.glob("*") if p.is_file()), stem, variant, str(folder))
+    if path.suffix != ".json":
+        return open_file(path)
+    places = read_index(path)
+    makers: dict[str, Callable[[], np.ndarray]] = {}
     for shard in sorted(set(places.values())):
-        found, listed = read_file(folder / shard), {name for name, file in places.items() if file == shard}
-        check_names(set(found), listed, f"{folder / shard} (as {index.name} lists it)")
-        tensors.update(found)
-    return tensors
+        entries, stamp = _read_header(folder / shard)
+        listed = {name for name, file in places.items() if file == shard}
+        check_names(entries, listed, f"{folder / shard} (as {path.name} lists it)")
+        makers |= {name: partial(_read_tensor, folder / shard, name, entries[name], stamp) for name in entries}
+    return Lazy(makers)
 
 
-def _read_index(index: Path) -> dict[str, str]:
+def find_weights(names: Iterable[str], stem: str, variant: str | None, where: str) -> str:
+    """Of the `names` in a folder, the one file of weights, or the index of their shards.
+
+    Raises:
+        FileNotFoundError: if there is neither, naming the variants, or the pickle, that are there.
+    """
+    names, infix = set(names), "" if variant is None else f".{variant}"
+    single = f"{stem}{infix}.safetensors"
+    for name in (single, f"{stem}.safetensors.index{infix}.json"):
+        if name in names:
+            return name
+    weights = re.compile(
+        rf"{re.escape(stem)}(?:\.(\w+))?\.safetensors|{re.escape(stem)}\.safetensors\.index(?:\.(\w+))?\.json"
+    )
+    others = sorted({match[1] or match[2] or "" for name in names if (match := weights.fullmatch(name))})
+    pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
+    note = ""
+    if others:
+        note = f"; there are variants: choose one with variant={' or '.join(repr(other or None) for other in others)}"
+    elif pickles:
+        note = f"; {pickles[0]} is a pickle, which is never read: save it as safetensors first"
+    raise FileNotFoundError(f"{where} has no {single}{note}")
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """The shard of every tensor, as an index lists them; ValueError if it lists none, or no file beside it."""
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ValueError(f"{index} has no weight_map")
@@ -176,7 +159,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_HEADER:
         raise ValueError(f"{path} is larger than {MAX_HEADER} bytes")
     try:
-        value = json.loads(path.read_text("utf-8"), object_pairs_hook=lambda pairs: _unique(pairs, path))
+        value = json.loads(path.read_text("utf-8"), object_pairs_hook=lambda pairs: unique(pairs, path))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -184,65 +167,46 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file as diffusers and transformers do, with sorted keys."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
 def write_file(path: Path, tensors: Tensors) -> None:
-    """Writes one safetensors file; a failure leaves what was there before.
+    """Writes one safetensors file, tensor by tensor and byte for byte as the reference implementation would: dtypes are
+    kept, the widest come first. A failure leaves what was there before.
 
     Raises:
         ValueError: if a dtype is not known to the format, or a number is NaN or infinite.
     """
-    arrays = {name: np.asarray(value, order="C") for name, value in sorted(tensors.items())}
+    entries = {name: _described(name, tensors[name]) for name in tensors}
+    rank = list(DTYPES)
+    order = sorted(entries, key=lambda name: (rank.index(entries[name][0]), name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, value in arrays.items():
-        if value.dtype not in NAMES:
-            raise ValueError(f"tensor {name!r} has dtype {value.dtype}, safetensors knows {', '.join(DTYPES)}")
-        check_finite(f"tensor {name!r}", value)
-        place = [end, end := end + value.nbytes]
-        header[name] = {"dtype": NAMES[value.dtype], "shape": list(value.shape), "data_offsets": place}
-    raw = json.dumps(header, separators=(",", ":")).encode()
+    for name in order:
+        dtype, shape = entries[name]
+        place = [end, end := end + math.prod(shape) * DTYPES[dtype].itemsize]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": place}
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-len(raw) % 8)
-    partial = path.with_name(f"{path.name}.partial")
+    unfinished = path.with_name(f"{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with unfinished.open("wb") as file:
             file.write(len(raw).to_bytes(8, "little") + raw)
-            for value in arrays.values():
+            for name in order:
+                value = np.asarray(tensors[name], order="C")
+                check_finite(f"tensor {name!r}", value)
                 file.write(value.reshape(-1).view(np.uint8).data)
-        os.replace(partial, path)
+        os.replace(unfinished, path)
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
-def flatten(params: Params) -> dict[str, np.ndarray]:
-    """A tree of nested dicts as one dict, the keys on the way joined by "/"."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {"/".join(_key(entry) for entry in path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def _key(entry: Any) -> str:
-    key = getattr(entry, "key", None)
-    if not isinstance(key, str) or "/" in key:
-        raise ValueError(f"parameters have to be nested dicts with names without '/', found {entry}")
-    return key
-
-
-def unflatten(flat: Tensors) -> dict[str, Any]:
-    """The inverse of `flatten`.
-
-    Raises:
-        ValueError: if a name is both a leaf and the way to another.
-    """
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *way, last = name.split("/")
-        node = tree
-        for key in way:
-            node = node.setdefault(key, {})
-            if not isinstance(node, dict):
-                raise ValueError(f"tensor {name!r} lies below another tensor")
-        if last in node:
-            raise ValueError(f"tensor {name!r} lies above another tensor")
-        node[last] = value
-    return tree
+def _described(name: str, value: np.ndarray) -> tuple[str, tuple[int, ...]]:
+    if value.dtype not in NAMES:
+        raise ValueError(f"tensor {name!r} has dtype {value.dtype}, safetensors knows {', '.join(DTYPES)}")
+    return NAMES[value.dtype], value.shape
 
 
 def check_names(found: Iterable[str], expected: Iterable[str], where: str) -> None:
@@ -254,24 +218,40 @@ def check_names(found: Iterable[str], expected: Iterable[str], where: str) -> No
         raise ValueError(f"{where}: tensor {extra[0]!r} is not part of the model ({len(extra)} extra in all)")
 
 
-def fit(tensors: Tensors, like: Params, where: str, called: Callable[[str], str] = str) -> dict[str, Any]:
-    """The tensors as a tree of the structure, shapes and dtypes of `like` (arrays or ShapeDtypeStructs).
+def fit(
+    tensors: Tensors, like: Params, where: str, called: Callable[[str], str] = str, keep_dtype: bool = False
+) -> dict[str, Any]:
+    """The tensors as a tree of the structure and shapes of `like` (arrays or ShapeDtypeStructs), and of its dtypes
+    unless `keep_dtype` leaves each as it is.
 
     `where` they come from and how each is `called` there is for the errors.
 
     Raises:
-        ValueError: naming a tensor that is missing, extra, of another shape, or of a dtype that would lose digits.
+        ValueError: naming a tensor that is missing, extra, of another shape, or of a dtype that would lose digits or
+            is another kind of number.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(like)
-    expected = {"/".join(_key(entry) for entry in path): leaf for path, leaf in leaves}
+    expected = leaves_of(like)
     check_names(map(called, tensors), map(called, expected), where)
+    fitted = {}
     for name, leaf in expected.items():
         value, shape = tensors[name], tuple(leaf.shape)
         if value.shape != shape:
             raise ValueError(f"{where}: tensor {called(name)!r} has shape {value.shape}, expected {shape}")
-        if not np.can_cast(value.dtype, leaf.dtype):
+        if not _widens(value.dtype, np.dtype(leaf.dtype)):
             raise ValueError(f"{where}: tensor {called(name)!r} is {value.dtype}, which does not fit into {leaf.dtype}")
-    return unflatten({name: np.asarray(tensors[name], leaf.dtype) for name, leaf in expected.items()})
+        fitted[name] = np.asarray(value, None if keep_dtype else leaf.dtype)
+    return unflatten(fitted)
+
+
+def _widens(dtype: np.dtype, into: np.dtype) -> bool:
+    """Whether numbers of a dtype are exact in another; int8 and bool, which fit into float32, mean something else."""
+    same_kind = dtype.kind == into.kind or (is_float(dtype) and is_float(into))
+    return same_kind and np.can_cast(dtype, into)
+
+
+def is_float(dtype: np.dtype) -> bool:
+    """Whether numbers of a dtype have fractions; bfloat16 is of no kind that numpy knows."""
+    return dtype.kind == "f" or dtype == ml_dtypes.bfloat16
 
 
 def save_params(path: str | Path, params: Params, dtype: str | None = None) -> None:
@@ -280,9 +260,11 @@ def save_params(path: str | Path, params: Params, dtype: str | None = None) -> N
     With a `dtype` such as "float16" floating-point numbers are rounded to it.
     """
     flat = flatten(params)
-    if dtype is not None:
-        flat = {name: value.astype(dtype) if value.dtype.kind == "f" else value for name, value in flat.items()}
-    write_file(Path(path), flat)
+    write_file(Path(path), Lazy({name: partial(_rounded, value, dtype) for name, value in flat.items()}))
+
+
+def _rounded(value: np.ndarray, dtype: str | None) -> np.ndarray:
+    return value if dtype is None or not is_float(value.dtype) else value.astype(dtype)
 
 
 def load_params(path: str | Path, like: Params) -> dict[str, Any]:
@@ -291,4 +273,4 @@ def load_params(path: str | Path, like: Params) -> dict[str, Any]:
     Raises:
         ValueError: as `read_file` and `fit`.
     """
-    return fit(read_file(Path(path)), like, str(path))
+    return fit(open_file(Path(path)), like, str(path))

@@ -19,7 +19,10 @@ from flaxgen.nets.stylegan2_discriminator import Discriminator
 from flaxgen.nets.stylegan2_layers import BASE, FILTER
 from flaxgen.types import Params
 from flaxgen.weights import store
-from flaxgen.weights.rules import CONV, LINEAR, Layout, Rule, from_params, tensor_name, to_params, under
+from flaxgen.weights.convert import export_params, import_params
+from flaxgen.weights.layouts import CONV, LINEAR, Layout
+from flaxgen.weights.rules import Rule, tensor_namer, under
+from flaxgen.weights.tree import leaves_of
 
 Variables: TypeAlias = dict[str, Any]
 """{"params": ..., "buffers": ...}, the second of the generator only."""
@@ -115,20 +118,18 @@ def abstract_variables(net: Generator | Discriminator) -> Params:
 def _import(net: Generator | Discriminator, rules: Sequence[Rule], path: Path) -> Variables:
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}")
-    tensors, like = store.read_file(path), abstract_variables(net)
-    expected = [tensor_name(rules, name) for name in store.flatten(like)]
+    tensors, like = store.open_file(path), abstract_variables(net)
+    expected = list(map(tensor_namer(rules), leaves_of(like)))
     filters = filter_names(expected)
     store.check_names(tensors, {*expected, *filters}, str(path))
     for name in sorted(filters):
-        if tensors[name].shape != TAPS.shape or not np.array_equal(tensors[name], TAPS):
+        if not np.array_equal(tensors[name], TAPS):
             raise ValueError(f"{path}: {name!r} is not the filter of taps 1 3 3 1 that flaxgen's nets resample by")
-    kept = {name: value for name, value in tensors.items() if name not in filters}
-    return store.fit(to_params(rules, kept), like, str(path), lambda name: tensor_name(rules, name))
+    return import_params(rules, tensors.without(filters), like, str(path))
 
 
 def _export(net: Generator | Discriminator, rules: Sequence[Rule], variables: Variables, path: Path) -> None:
-    flat = store.flatten(store.fit(store.flatten(variables), abstract_variables(net), "the variables to export"))
-    tensors = from_params(rules, flat)
+    tensors = export_params(rules, variables, abstract_variables(net))
     store.write_file(path, {**tensors, **dict.fromkeys(filter_names(tensors), TAPS)})
 
 

@@ -21,7 +21,7 @@ from flaxgen.family.matching import SHOWN_POINTS, real_examples
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.process import Process, make_schedule
 from flaxgen.family.request import option
-from flaxgen.family.requests import Sample, sampled
+from flaxgen.family.requests import Sample, label_option, sampled, set_option
 from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, make_draw
 from flaxgen.family.trained import Files, Handler, Progress, Trained
 from flaxgen.nets.mlp import MLP
@@ -60,6 +60,8 @@ class Config(GradientRun):
 class SampleDiffusion(Sample):
     """Draw samples."""
 
+    label: int | None = label_option()
+    set: tuple[str, ...] = set_option()
     steps: int | None = option(None, "sampling steps", least=1, default_text="the model's own")
     sampler: str | None = option(None, "ddpm, ddim, euler, heun, dpmpp_2m, unipc ...", default_text="the model's own")
     guidance: float | None = option(None, "classifier-free guidance scale; 1 is none", default_text="the model's own")

@@ -1,6 +1,9 @@
 """The safetensors reader and writer beside the reference implementation, and what they refuse."""
 
+import gc
 import json
+import tracemalloc
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file, save_file
 
 from flaxgen.weights import store
+from flaxgen.weights.lazy import Lazy
+from flaxgen.weights.rules import LINEAR, Rule, from_params, to_params
 
 DTYPES = [np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_]
 SHAPES = hnp.array_shapes(min_dims=0, min_side=0)
@@ -261,3 +266,132 @@ def test_read_json(tmp_path):
         path.write_text(content)
         with pytest.raises(ValueError, match=message):
             store.read_json(path)
+
+
+MEGABYTE = 2**20
+
+
+def peak_of(work):
+    """The most bytes that `work()` holds at once beyond those of before."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A file of 16 tensors of a megabyte each, half of them in 16 bits."""
+    path = tmp_path_factory.mktemp("large") / "m.safetensors"
+    half = {f"h{i}": np.full(MEGABYTE // 2, i, ml_dtypes.bfloat16) for i in range(8)}
+    store.write_file(path, half | {f"w{i}": np.full((512, 512), i, np.float32) for i in range(8)})
+    return path
+
+
+def test_a_file_is_read_in_the_memory_of_one_tensor(large):
+    def read():
+        tensors = store.open_file(large)
+        assert all(tensors[name].nbytes == MEGABYTE for name in tensors)
+
+    assert MEGABYTE < peak_of(read) < 2 * MEGABYTE
+
+
+def test_a_file_is_copied_in_the_memory_of_one_tensor(large):
+    """Read, renamed, turned round and written, which gives the same tensors."""
+    rules = (Rule("w{i}", "w_{i}/kernel", LINEAR), Rule("h{i}", "h_{i}/bias"))
+    copy = large.with_name("copy.safetensors")
+    peak = peak_of(
+        lambda: store.write_file(copy, from_params(rules, to_params(rules, store.open_folder(large.parent, "m"))))
+    )
+    assert peak < 3.5 * MEGABYTE
+    assert copy.read_bytes() == large.read_bytes()
+
+
+def test_parameters_are_read_beside_one_tensor(large):
+    """Widening 16 bits to 32 takes 8 MB more than the file's 16, and does not hold the narrow ones beside."""
+    like = {name: np.zeros(entry.shape, np.float32) for name, entry in store.read_header(large).items()}
+    assert peak_of(lambda: store.load_params(large, like)) < (24 + 2.5) * MEGABYTE
+
+
+def test_a_file_that_is_changed_after_it_was_opened_is_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    store.write_file(path, {"a": ONE, "b": ONE})
+    opened = store.open_file(path)
+    assert opened["a"] == ONE
+    store.write_file(path, {"a": 2 * ONE, "b": 2 * ONE})
+    with pytest.raises(ValueError, match="has been changed while tensor 'b' was read"):
+        opened["b"]
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, ml_dtypes.bfloat16])
+def test_files_are_those_of_the_reference_to_the_byte(dtype, tmp_path):
+    """As diffusers and transformers save them, so that what was imported is exported as the same file."""
+    tensors = {"z": np.ones(3, dtype), "a": np.ones((2, 2), np.float32), "ü": np.ones(1, np.int8)}
+    save_file(tensors, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
+    store.write_file(tmp_path / "ours.safetensors", store.open_file(tmp_path / "theirs.safetensors"))
+    assert (tmp_path / "ours.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.bool_, np.uint8, np.int16])
+def test_other_kinds_of_number_are_no_parameters(dtype, tmp_path):
+    """They would fit into float32, and be quantised weights without their scale."""
+    store.write_file(tmp_path / "x.safetensors", {"x": np.ones(2, dtype)})
+    with pytest.raises(ValueError, match=f"'x' is {np.dtype(dtype)}, which does not fit into float32"):
+        store.load_params(tmp_path / "x.safetensors", {"x": np.zeros(2, np.float32)})
+    kept = store.load_params(tmp_path / "x.safetensors", {"x": np.zeros(2, dtype)})["x"]
+    assert kept.dtype == dtype
+
+
+def test_dtypes_are_kept_where_they_are_asked_for():
+    half = {"x": np.ones(2, ml_dtypes.bfloat16)}
+    like = {"x": np.zeros(2, np.float32)}
+    assert store.fit(half, like, "here")["x"].dtype == np.float32
+    assert store.fit(half, like, "here", keep_dtype=True)["x"].dtype == ml_dtypes.bfloat16
+    with pytest.raises(ValueError, match="'x' is int8"):
+        store.fit({"x": np.ones(2, np.int8)}, like, "here", keep_dtype=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_saving_rounds_every_kind_of_fraction(dtype, tmp_path):
+    store.save_params(tmp_path / "x.safetensors", {"x": np.ones(2, dtype), "n": np.ones(1, np.int32)}, "float16")
+    found = store.read_file(tmp_path / "x.safetensors")
+    assert (found["x"].dtype, found["n"].dtype) == (np.float16, np.int32)
+
+
+def test_variants_are_read_where_they_are_asked_for(tmp_path):
+    store.write_file(tmp_path / "m.fp16.safetensors", {"a": ONE.astype(np.float16)})
+    assert store.read_folder(tmp_path, "m", "fp16")["a"].dtype == np.float16
+    (tmp_path / "m.bin").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"no m\.safetensors; there are variants: .* variant='fp16'$"):
+        store.read_folder(tmp_path, "m")
+    store.write_file(tmp_path / "m.safetensors", {"a": ONE})
+    assert store.read_folder(tmp_path, "m")["a"].dtype == np.float32
+    with pytest.raises(FileNotFoundError, match=r"no m\.ema\.safetensors; .* variant=None or 'fp16'$"):
+        store.read_folder(tmp_path, "m", "ema")
+
+
+def test_shards_of_a_variant(tmp_path):
+    store.write_file(tmp_path / "m.fp16-1.safetensors", {"a": ONE})
+    (tmp_path / "m.safetensors.index.fp16.json").write_text(json.dumps({"weight_map": {"a": "m.fp16-1.safetensors"}}))
+    assert store.read_folder(tmp_path, "m", "fp16").keys() == {"a"}
+    with pytest.raises(FileNotFoundError, match=r"variant='fp16'$"):
+        store.read_folder(tmp_path, "m")
+
+
+def test_arrays_are_made_when_they_are_asked_for():
+    made = []
+
+    def make(name):
+        made.append(name)
+        return ONE
+
+    lazy = Lazy({name: partial(make, name) for name in ("a.x", "b.x", "c")})
+    other = lazy.without(["c"]).renamed(lambda name: name.removesuffix(".x"))
+    assert (list(other), len(other), "a" in other, made) == (["a", "b"], 2, True, [])
+    assert other["b"] is ONE
+    assert made == ["b.x"]
+    with pytest.raises(ValueError, match=r"tensor 'b\.x' and another one are both 'x'"):
+        lazy.renamed(lambda name: name[-1])

@@ -134,16 +134,16 @@ def changed(changes):
         ),
         ({"vision_config": 3}, "vision_config is not an object"),
         ({"text_config_dict": [1]}, "text_config_dict is not an object"),
-        ({"projection_dim": "768"}, "projection_dim='768' is not what"),
-        ({"projection_dim": 0}, "projection_dim=0 is not what"),
+        ({"projection_dim": "768"}, "projection_dim='768' is not supported, only a whole number from 1 to 2147483647"),
+        ({"projection_dim": 0}, "projection_dim=0 is not supported"),
         ({"logit_scale_init_value": None}, "logit_scale_init_value=None"),
         ({"text_config_dict.num_hidden_layers": True}, r"text_config\.num_hidden_layers=True"),
         ({"text_config_dict.hidden_act": "relu"}, r"text_config\.hidden_act='relu' is not supported"),
         ({"text_config_dict.attention_dropout": 0.1}, r"text_config\.attention_dropout=0\.1 is not supported"),
-        ({"text_config.pruned_heads": {"0": [1]}}, r"text_config\.pruned_heads is not supported"),
+        ({"text_config.pruned_heads": {"0": [1]}}, r"text_config\.pruned_heads={'0': \[1\]} is not supported"),
         ({"vision_config_dict.num_channels": 4}, r"vision_config\.num_channels=4 is not supported, only 3"),
         ({"vision_config_dict.image_size": [224, 224]}, r"vision_config\.image_size=\[224, 224\]"),
-        ({"vision_config.use_mean_pooling": True}, r"a CLIP has no vision_config\.use_mean_pooling"),
+        ({"vision_config.use_mean_pooling": True}, r"a CLIP has no 'vision_config\.use_mean_pooling'"),
     ],
 )
 def test_what_is_not_supported_is_named(changes, message):
@@ -156,6 +156,24 @@ def test_what_is_not_supported_is_named(changes, message):
 def test_ends_that_transformers_would_not_find(end_id):
     with pytest.raises(ValueError, match=f"end_id={end_id}: expected below vocab_size=20, and not 2"):
         config_from_clip(TINY, end_id)
+
+
+def test_a_folder_in_half_precision_comes_back_to_the_byte(exported, tmp_path):
+    """A variant whose dtypes are kept is exported as the same file; without, it is widened."""
+    (tmp_path / "half").mkdir()
+    half = {name: value.astype(np.float16) for name, value in store.read_folder(exported, STEM).items()}
+    store.write_file(tmp_path / "half" / f"{STEM}.fp16.safetensors", half)
+    for name in ("config.json", PREPROCESSOR):
+        shutil.copy(exported / name, tmp_path / "half")
+    net, params = import_clip(tmp_path / "half", "fp16", keep_dtype=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float16)}
+    export_clip(net, params, tmp_path / "back")
+    written = (tmp_path / "back" / f"{STEM}.safetensors").read_bytes()
+    assert written == (tmp_path / "half" / f"{STEM}.fp16.safetensors").read_bytes()
+    _, widened = import_clip(tmp_path / "half", "fp16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(widened)} == {np.dtype(np.float32)}
+    with pytest.raises(FileNotFoundError, match=r"variant='fp16'$"):
+        import_clip(tmp_path / "half")
 
 
 def broken(tensors, case):
@@ -203,10 +221,10 @@ def test_folders_of_older_versions(exported, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"do_rescale": False}, "not divided by 255"),
-        ({"rescale_factor": 0.5}, "not divided by 255"),
-        ({"image_mean": [0.5, 0.5]}, r"image_mean=\[0\.5, 0\.5\], expected three numbers"),
-        ({"image_std": [0.5, 0.5, 0]}, r"image_std=\[0\.5, 0\.5, 0\], expected three numbers"),
+        ({"do_rescale": False}, r"preprocessor_config\.json: do_rescale=False is not supported, only True"),
+        ({"rescale_factor": 0.5}, r"rescale_factor=0\.5 is not supported, only 1/255"),
+        ({"image_mean": [0.5, 0.5]}, r"image_mean=\[0\.5, 0\.5\] is not supported, only a list of 3, each a number"),
+        ({"image_std": [0.5, 0.5, 0]}, r"image_std=\[0\.5, 0\.5, 0\] is not .* each a number above 0"),
     ],
 )
 def test_pixels_that_are_not_supported(changes, message, exported, tmp_path):

@@ -11,7 +11,7 @@ from flaxgen.family.family import Family
 from flaxgen.family.matching import SHOWN_POINTS, real_examples
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import Request, option, picture
-from flaxgen.family.requests import Sample, sampled
+from flaxgen.family.requests import Sample, label_option, sampled, set_option
 from flaxgen.family.trained import Handler, Progress
 from flaxgen.train.config import override, require
 from flaxgen.types import PRNGKey
@@ -32,6 +32,8 @@ PSI = "of a StyleGAN: psi, 1 for all variety, 0 for the mean alone"
 class SampleGan(Sample):
     """Draw samples."""
 
+    label: int | None = label_option()
+    set: tuple[str, ...] = set_option()
     truncation: float | None = option(None, PSI, default_text="the model's own")
 
 
@@ -51,7 +53,7 @@ class Interpolate(Request):
     frames: int = option(60, "how many pictures in all", least=2)
     once: bool = option(False, "end at the last sample; else the walk goes back")
     truncation: float | None = option(None, PSI, default_text="the model's own")
-    label: int | None = option(None, "the class to draw", least=0, default_text="all in turn", flag="class LABEL")
+    label: int | None = label_option()
     fps: float = option(20.0, "frames a second of a .gif", above=0, most=FASTEST)
 
 
