@@ -59,17 +59,36 @@ class Codec(NamedTuple):
     decode: Callable[[Params, Float[Array, "B h w c"]], Float[Array, "B H W C"]]
 
 
-Loss: TypeAlias = Callable[[Params, Batch, Keys], tuple[Float[Array, ""], Metrics]]
+class Held(NamedTuple):
+    """What a state holds beside what follows gradients: `statistics`, which a step moves by what it has seen of its
+    batch (counts of a codebook, running means), and `frozen` weights, which nothing moves."""
+
+    statistics: PyTree = ()
+    frozen: Params = ()
+
+
+class Seen(NamedTuple):
+    """What a loss returns beside its value: metrics and what its statistics follow, each a mean over the batch, so that
+    means over devices and parts of a batch are exact. A sum is such a mean times the batch size."""
+
+    metrics: Metrics
+    statistics: PyTree
+
+
+Loss: TypeAlias = Callable[..., tuple[Float[Array, ""], Metrics | Seen]]
+"""(params, batch, keys) to the value and metrics; where the state holds more, (params, batch, keys, held) to the value
+and metrics, or `Seen`."""
 TrainStep: TypeAlias = Callable[[State, Batch, PRNGKey], tuple[State, Metrics]]
 
 
 class TrainState(NamedTuple):
-    """Everything that training changes, as arrays only."""
+    """Everything that training needs from step to step, as arrays only."""
 
     step: Shaped[Array, ""]
     params: Params
     ema_params: Params
     opt_state: PyTree
+    held: Held = Held()
 
 
 @runtime_checkable  # beartype checks it in the tests

@@ -13,10 +13,11 @@ from flaxgen.family import directory, files
 from flaxgen.family.composite import Composite
 from flaxgen.family.describe import MeshShape
 from flaxgen.family.describe import describe as describe_path
-from flaxgen.family.family import Family
+from flaxgen.family.family import FREE, Family
 from flaxgen.interchange import LAYOUTS
 from flaxgen.measure.periodic import make_evaluate
 from flaxgen.train import log, loop
+from flaxgen.train.config import fingerprint
 from flaxgen.types import State
 from flaxgen.weights import hub
 from flaxgen.zoo import FAMILIES
@@ -125,7 +126,8 @@ def train(
         broken = getattr(source, "broken", {})
         return {"skipped_images": len(broken)} if broken else {}
 
-    extras = loop.Extras(counters, trackers, profile)
+    identity = fingerprint(config, FREE | family.free)
+    extras = loop.Extras(counters, trackers, profile, fingerprint=identity)
     if getattr(config, "evaluate_every", 0):
         evaluate = make_evaluate(family, config, workdir, plan)
         extras = extras._replace(evaluate_every=config.evaluate_every, evaluate=evaluate)

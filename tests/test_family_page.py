@@ -1,4 +1,5 @@
-"""docs/family.md as it stands: a family of a package of its own, known by an entry point, does all that the others do."""
+"""docs/family.md as it stands: a family of a package of its own, known by an entry point, does all that the others
+do."""
 
 import os
 import re
@@ -63,6 +64,7 @@ def test_every_command_of_the_page(package):
     assert (package / "again.png").read_bytes() == (package / "digits" / "003.png").read_bytes()
     python = "import flaxgen; print(flaxgen.load('models/vae')); print(flaxgen.load('models/vae').sample(num=2))"
     done = subprocess.run([sys.executable, "-c", python], cwd=package, capture_output=True, text=True, check=False,
-                          env={**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{Path(__file__).parents[1]}"})  # fmt: skip
+                          env={**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{Path(__file__).parents[1]}"})  # fmt:
+                          skip
     assert "tiny_vae model at step 300" in done.stdout, done.stderr
     assert "2 pictures of 8x8x1" in done.stdout

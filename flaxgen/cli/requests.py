@@ -151,7 +151,7 @@ def read_request(kind: type, given: dict[str, Any], what: str) -> Any:
     Raises:
         ValueError: naming a flag that this kind does not have, or that is out of range.
     """
-    from flaxgen.family.request import Clash, RequestError, specs
+    from flaxgen.family.request import Clash, RequestError, make, specs
 
     known = specs(kind)
     unknown = [name for name in given if name not in known]
@@ -159,7 +159,7 @@ def read_request(kind: type, given: dict[str, Any], what: str) -> Any:
         names = ", ".join(flag_of(name, spec) for name, spec in known.items() if not spec.is_positional)
         raise ValueError(f"{_said(unknown[0], given[unknown[0]])}: {what} has no such setting, only {names}")
     try:
-        return kind(**given)
+        return make(kind, given)
     except RequestError as error:
         spec = known[error.field]
         name = error.field if spec.is_positional else flag_of(error.field, spec)

@@ -105,7 +105,8 @@ def _held(family: Family, config: Any, fsdp: int) -> dict[str, int] | None:
         return None
     init, _ = family.training(config)
     state = jax.eval_shape(init, jax.random.key(0))
-    return {name: parallel.bytes_per_device(part, fsdp) for name, part in state._asdict().items()}
+    parts = {name: part for name, part in state._asdict().items() if jax.tree.leaves(part)}
+    return {name: parallel.bytes_per_device(part, fsdp) for name, part in parts.items()}
 
 
 def _composite(composite: Composite, path: Path, mesh: MeshShape | None) -> list[str]:

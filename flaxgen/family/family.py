@@ -19,7 +19,7 @@ from flaxgen.family.trained import Files, Handler, Trained
 from flaxgen.train import config as configs
 from flaxgen.train import optim, run, state
 from flaxgen.train.config import require
-from flaxgen.types import Experiment, Loss, Params, PRNGKey, Source
+from flaxgen.types import Experiment, Held, Loss, Params, PRNGKey, Source
 
 Training = tuple[Callable, Callable]
 NO_FILES: Files = {}
@@ -45,6 +45,10 @@ class Family:
     instead, which gives its `init(key)` and `make_step(axis_name)`. Without files both need be good for shapes only.
     `requests` are what its models can be asked; `instead` says what to do with a model that draws nothing.
 
+    What a run keeps beside parameters, statistics and frozen weights, is made by `init_held(config, key)`;
+    `follow(config, statistics, seen)` moves the statistics once a step, and `after_update(config, params)` brings
+    parameters back to where they may be.
+
     `prepare(config, found)` makes the small `files` that a new run needs, or takes those of an older one. `classes` is
     how many classes of the data the net knows, 0 for none; `check` refuses a config whose parts do not fit together;
     `free` are fields that may change between two commands of a run; `preview(model, key)`
@@ -60,6 +64,9 @@ class Family:
     batch_spec: Callable[[Any], dict[str, jax.ShapeDtypeStruct]]
     make_loss: Callable[[Any, Files], Loss] | None = None
     make_training: Callable[[Any, Files], Training] | None = None
+    init_held: Callable[[Any, PRNGKey], Held] | None = None
+    follow: Callable[[Any, Any, Any], Any] | None = None
+    after_update: Callable[[Any, Params], Params] | None = None
     requests: Mapping[type[Request], Handler] = dataclasses.field(default_factory=dict)
     model: type[Trained] = Trained
     instead: str = "draws nothing"
@@ -99,6 +106,9 @@ class Family:
             optim.make_optimizer(config.optimizer, config.steps),
             ema_decay=optim.make_ema_decay(config.ema),
             accumulate=config.accumulate,
+            init_held=None if self.init_held is None else functools.partial(self.init_held, config),
+            follow=None if self.follow is None else functools.partial(self.follow, config),
+            after_update=None if self.after_update is None else functools.partial(self.after_update, config),
         )
 
     def encode(self, config: Any) -> dict[str, Any]:

@@ -129,6 +129,28 @@ class Request:
 R = TypeVar("R", bound=Request)
 
 
+def make(kind: type[R], values: Mapping[str, Any]) -> R:
+    """The request with these fields, each brought to the type of its field: one caption is a tuple of one, a path a
+    picture.
+
+    Raises:
+        RequestError: naming the first field that cannot be, or is out of range.
+        ValueError: naming a field that lacks, or that there is not.
+    """
+    known = specs(kind)
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        meant = f", did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{kind.verb} has no {unknown[0]!r}: expected {', '.join(known)}{meant}")
+    lacking = [name for name in known if name not in values and default_of(kind, name) is MISSING]
+    if lacking:
+        raise ValueError(f"{kind.verb} needs {', '.join(lacking)}")
+    return kind(
+        **{name: _converted(name, value, annotation(kind, name), known[name]) for name, value in values.items()}
+    )
+
+
 def specs(kind: type[Request]) -> dict[str, Spec]:
     """The fields of a kind of request, those given by their place first."""
     found = {f.name: f.metadata[SPEC] for f in dataclasses.fields(kind)}
@@ -270,15 +292,11 @@ def from_json(kind: type[R], values: Mapping[str, Any]) -> R:
         ValueError: for a field that is not known, or a picture that is no longer what it was.
         OSError: if a picture is gone.
     """
-    known = specs(kind)
-    unknown = [name for name in values if name not in known and name != "verb"]
-    if unknown:
-        raise ValueError(f"{kind.verb} has no {unknown[0]!r}: expected {', '.join(known)}")
-    fields = {name: value for name, value in values.items() if name in known}
-    for name, spec in known.items():
+    fields = {name: value for name, value in values.items() if name != "verb"}
+    for name, spec in specs(kind).items():
         if spec.is_picture and name in fields:
             fields[name] = _read_again(fields[name], spec.channels)
-    return kind(**fields)
+    return make(kind, fields)
 
 
 def _read_again(stored: Any, channels: int) -> InputPicture:

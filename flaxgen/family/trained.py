@@ -143,7 +143,7 @@ def method_of(model: Any, kind: type[Request]) -> Callable[..., Pictures]:
 
     def method(*arguments, **keywords):
         bound = signature.bind(*arguments, **keywords)
-        request = kind(**bound.arguments)
+        request = requests.make(kind, bound.arguments)
         bar = Bar(model.requests[kind].stages(request))
         try:
             return model.perform(request, bar)

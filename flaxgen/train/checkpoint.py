@@ -1,14 +1,13 @@
 """Checkpoints that load whole or not at all; the only file that imports Orbax.
 
 Orbax writes the arrays but keeps no sums of them. A step is therefore written as `saving-STEP`, gets a manifest with
-the sha256 of every file, and only then takes the name `STEP`, by one rename. So whatever bears a number is complete,
-and what differs from its manifest was damaged later. `restore` and `read` verify, name what is bad, and take the
-newest step that is good.
+the sha256 of every file and the number of the step, is brought to disk, and only then takes the name `STEP`, by one
+rename. So whatever bears a number is complete, and what differs from its manifest was damaged or renamed later.
+`restore` and `read` verify, name what is bad, and take the newest step that is good. Frozen weights are the same at
+every step: they are written once, as `frozen-HASH`, which the manifests of the steps name.
 """
 
 import concurrent.futures
-import hashlib
-import json
 import logging
 import os
 import re
@@ -18,31 +17,32 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint.experimental.v1 as ocp
 
 from flaxgen import parallel
-from flaxgen.types import State
+from flaxgen.train.manifest import FROZEN, check_specs, find_fault, leaf_specs, read_manifest, sync, write_manifest
+from flaxgen.types import Held, Params, State
 
-MANIFEST = "manifest.json"
 SAVING = "saving-"
 DAMAGED = ".damaged"
 NONE, NONE_GOOD = -1, -2
 
 
 class Checkpoints:
-    """The saved steps of one run, of which the newest `keep` stay.
+    """The saved steps of one run, of which the newest `keep` stay; `config` is the fingerprint of the run's config, by
+    which steps of other runs are known ("": it is not checked).
 
     `save` returns while the writing goes on behind training; leaving the context waits for it. A write that failed
     raises OSError at the next call of any method; the steps before it are untouched.
     """
 
-    def __init__(self, directory: Path, *, keep: int):
+    def __init__(self, directory: Path, *, keep: int, config: str = ""):
         self.directory = Path(directory).absolute()
-        self.keep = keep
+        self.keep, self.config = keep, config
         self.newest: int | None = None
         self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: concurrent.futures.Future | None = None
+        self._frozen = ""
         logging.getLogger("absl").addFilter(_told_by_us)
         if parallel.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -70,11 +70,14 @@ class Checkpoints:
         if step == self.newest:
             return
         self.wait()
+        moving, frozen = _split(state)
         try:
-            response = ocp.save_async(str(self.directory / f"{SAVING}{step}"), state)
+            if jax.tree.leaves(frozen) and not self._frozen:
+                self._save_frozen(frozen)
+            response = ocp.save_async(str(self.directory / f"{SAVING}{step}"), moving)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._failure(step, error) from error
-        self._writing = self._executor.submit(self._finish, step, response, leaf_specs(state))
+        self._writing = self._executor.submit(self._finish, step, response, leaf_specs(moving))
         self.newest = step
 
     def wait(self) -> None:
@@ -102,17 +105,37 @@ class Checkpoints:
         if step == NONE_GOOD:
             raise ValueError(f"{self.directory}: no checkpoint can be loaded; move the directory away to start anew")
         path = self.directory / str(step)
-        _check_specs(path, leaf_specs(abstract))
-        state = ocp.load(str(path), abstract)
+        moving, frozen = _split(abstract)
+        check_specs(path, leaf_specs(moving))
+        self._frozen = read_manifest(path).frozen
+        if bool(self._frozen) != bool(jax.tree.leaves(frozen)):
+            has, wants = ("frozen weights" if some else "none" for some in (self._frozen, jax.tree.leaves(frozen)))
+            raise ValueError(f"{path} has {has}, the experiment has {wants}: was its config changed?")
+        loaded: Any = ocp.load(str(path), moving)
+        if self._frozen:
+            check_specs(self.directory / self._frozen, leaf_specs({FROZEN: frozen}))
+            frozen = ocp.load(str(self.directory / self._frozen), {FROZEN: frozen})[FROZEN]
         self.newest = step
-        return step, state
+        return step, _join(abstract, loaded, frozen)
+
+    def _save_frozen(self, frozen: Params) -> None:
+        """Writes them, as all steps to come will need them."""
+        saving = self.directory / f"{SAVING}{FROZEN}"
+        ocp.save(str(saving), {FROZEN: frozen})
+        self._frozen = FROZEN
+        if parallel.process_index() == 0:
+            for unused in self.directory.glob(f"{FROZEN}-*"):
+                _remove(unused)
+            self._frozen = write_manifest(saving, leaf_specs({FROZEN: frozen}))
+            saving.rename(self.directory / self._frozen)
+            sync(self.directory)
 
     def _choose(self) -> int:
         """The newest good step, as process 0 sees it; says no by number, so that all processes hear of it."""
         if parallel.process_index() != 0:
             return NONE
         try:
-            good = newest_good(self.directory)
+            good = newest_good(self.directory, self.config)
         except ValueError:
             return NONE_GOOD
         if good is None:
@@ -129,8 +152,9 @@ class Checkpoints:
             response.result()
             if parallel.process_index() == 0:
                 saving = self.directory / f"{SAVING}{step}"
-                _write_manifest(saving, specs)
+                write_manifest(saving, specs, step=step, config=self.config, frozen=self._frozen)
                 saving.rename(self.directory / str(step))
+                sync(self.directory)
                 for old in steps_in(self.directory)[: -self.keep]:
                     _remove(self.directory / str(old))
         except (OSError, ValueError, RuntimeError) as error:
@@ -155,7 +179,8 @@ class Checkpoints:
 def read(directory: Path, names: tuple[str, ...]) -> tuple[int, dict[str, Any]]:
     """The newest good step, and those fields of its state as nested dicts of arrays on one device.
 
-    For looking at a run without its optimizer; changes nothing on disk.
+    For looking at a run without its optimizer; changes nothing on disk. `held` has `statistics` and `frozen`, as far as
+    there are any.
 
     Raises:
         FileNotFoundError: if nothing was saved.
@@ -166,17 +191,46 @@ def read(directory: Path, names: tuple[str, ...]) -> tuple[int, dict[str, Any]]:
     if step is None:
         raise FileNotFoundError(f"{directory}: no checkpoint has been saved here")
     path = directory / str(step)
+    loaded, fields = _read_fields(path, set(names))
+    if "held" in names:
+        name = read_manifest(path).frozen
+        frozen = _read_fields(directory / name, {FROZEN})[0] if name else {}
+        loaded["held"] = {**loaded.get("held", {}), **frozen}
+    if missing := [name for name in names if name not in loaded]:
+        raise ValueError(f"{path} has no {missing[0]!r}; it has {', '.join(fields)}")
+    return step, loaded
+
+
+def _read_fields(path: Path, names: set[str]) -> tuple[dict[str, Any], list[str]]:
+    """Those fields that are in a checkpoint, on one device, and the names of all."""
     saved = ocp.metadata(str(path)).metadata
-    if missing := [name for name in names if name not in saved]:
-        raise ValueError(f"{path} has no {missing[0]!r}; it has {', '.join(saved)}")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def wanted(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
 
     abstract = {k: jax.tree.map(wanted if k in names else lambda _: ocp.PLACEHOLDER, v) for k, v in saved.items()}
-    loaded: Any = ocp.load(str(path), abstract)
-    return step, {name: loaded[name] for name in names}
+    loaded: Any = ocp.load(str(path), abstract) if names & saved.keys() else {}
+    return {name: loaded[name] for name in names & saved.keys()}, list(saved)
+
+
+def _split(state: State) -> tuple[State, Params]:
+    """What is saved at every step, and what once. A field without arrays is not saved: version 0.1.0 had none such."""
+    held = getattr(state, "held", None)
+    if not isinstance(held, Held):
+        return state, ()
+    moving = {**state._asdict(), "held": {"statistics": held.statistics}}
+    if not jax.tree.leaves(held.statistics):
+        del moving["held"]
+    return moving, held.frozen
+
+
+def _join(like: State, moving: Any, frozen: Params) -> State:
+    """The inverse of `_split`."""
+    if not isinstance(getattr(like, "held", None), Held):
+        return moving
+    statistics = moving["held"]["statistics"] if "held" in moving else like.held.statistics
+    return like._replace(**{**moving, "held": Held(statistics, frozen)})
 
 
 def steps_in(directory: Path) -> list[int]:
@@ -184,90 +238,22 @@ def steps_in(directory: Path) -> list[int]:
     return sorted(int(path.name) for path in directory.iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name))
 
 
-def newest_good(directory: Path) -> int | None:
-    """The newest step that is as it was written; None where there are no steps. Says on stderr which it passes over.
+def newest_good(directory: Path, config: str = "") -> int | None:
+    """The newest step that is as it was written, by a run of this config if that is known; None where there are no
+    steps. Says on stderr which it passes over.
 
     Raises:
         ValueError: if there are steps, but no good one.
     """
     steps = steps_in(directory)
     for step in reversed(steps):
-        fault = find_fault(directory / str(step))
+        fault = find_fault(directory / str(step), config)
         if fault is None:
             return step
         print(f"flaxgen: checkpoint {directory / str(step)} is skipped: {fault}", file=sys.stderr)
     if steps:
         raise ValueError(f"{directory}: none of the checkpoints can be loaded: {', '.join(map(str, steps))}")
     return None
-
-
-def find_fault(path: Path) -> str | None:
-    """What is wrong with a saved step, naming the file; None if every byte is as it was written."""
-    if not path.is_dir():
-        return "not a directory"
-    if not any(path.iterdir()):
-        return "an empty directory"
-    try:
-        files = _read_manifest(path)["files"]
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{MANIFEST} is damaged"
-    for name, (size, digest) in files.items():
-        try:
-            found = (path / name).stat().st_size
-            if found != size:
-                return f"{name} has {found} bytes instead of {size}"
-            if _sha256(path / name) != digest:
-                return f"{name} has changed since it was written (sha256 differs)"
-        except FileNotFoundError:
-            return f"{name} is missing"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-    return None
-
-
-def leaf_specs(tree) -> dict[str, str]:
-    """Of every leaf, by its path in the tree, dtype and shape, as in `float32[64,64]`."""
-
-    def spec(x):
-        dtype = x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
-        return f"{dtype}[{','.join(map(str, jnp.shape(x)))}]"
-
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): spec(x) for path, x in leaves}
-
-
-def _check_specs(path: Path, wanted: dict[str, str]) -> None:
-    """Orbax checks names and shapes but casts dtypes in silence."""
-    saved = _read_manifest(path)["leaves"]
-    for name in sorted(saved.keys() | wanted.keys()):
-        has, wants = saved.get(name, "no such array"), wanted.get(name, "no such array")
-        if has != wants:
-            raise ValueError(f"{path}: {name} is {has}, the experiment has {wants}: was its config changed?")
-
-
-def _write_manifest(path: Path, specs: dict[str, str]) -> None:
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    sums = {file.relative_to(path).as_posix(): [file.stat().st_size, _sha256(file)] for file in files}
-    content = {"files": sums, "leaves": specs}
-    (path / MANIFEST).write_text(json.dumps({"sha256": _content_sum(content), "content": content}, indent=1))
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest = json.loads((path / MANIFEST).read_text())
-    if _content_sum(manifest["content"]) != manifest["sha256"]:
-        raise ValueError(f"{path / MANIFEST} is damaged")
-    return manifest["content"]
-
-
-def _content_sum(content) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(path: Path) -> None:

@@ -8,10 +8,12 @@ imported by name, and no code is ever loaded from a file.
 import ast
 import dataclasses
 import difflib
+import hashlib
+import json
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from flax import linen as nn
@@ -57,6 +59,35 @@ def encode(value: Any, known: Types) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"a config holds plain values, and of types {', '.join(known)}, not {value!r}")
+
+
+def fingerprint(config: Any, free: Collection[str] = ()) -> str:
+    """A hash of what the config says, by which runs are told apart; `free` names the dotted paths that may change.
+
+    A field at its default says nothing: a later version that has more fields gives the same hash.
+    """
+    said = _differences(config, None, free, "")
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _differences(value: Any, default: Any, free: Collection[str], path: str) -> Any:
+    """What `value` says beyond `default`, or beyond its class; None for nothing."""
+    if not dataclasses.is_dataclass(value):
+        if isinstance(value, tuple) and value != default:
+            return [_differences(v, MISMATCH, free, path) for v in value]
+        return None if value == default else {"value": value}
+    same = type(default) is type(value)
+    said: dict[str, Any] = {} if same else {"type": type(value).__name__}
+    for name in (name for name in fields(type(value)) if f"{path}{name}" not in free):
+        before = getattr(default, name) if same else _default(type(value), name)
+        more = _differences(getattr(value, name), before, free, f"{path}{name}.")
+        said |= {} if more is None else {name: more}
+    return said or None
+
+
+def _default(kind: type, name: str) -> Any:
+    field = next(field for field in dataclasses.fields(kind) if field.name == name)
+    return MISMATCH if _is_required(field) else field.default
 
 
 def decode(data: Any, known: Types) -> Any:

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from time import perf_counter, time
+from time import time
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,18 @@ class RunLog:
         """One more step is on its way."""
         if self.speaks:
             self._bar.update()
+
+    def start_measuring(self) -> None:
+        """One more step is done, which compiled: its time is not in the estimate of what remains."""
+        if self.speaks:
+            self._bar.initial = self._bar.n = self._bar.last_print_n = self._bar.n + 1
+            self._bar.unpause()
+            self._bar.refresh()
+
+    def show(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The first figures, for the user's eyes: no line of metrics.jsonl, which does not depend on time."""
+        figures = (f"{name} {metrics[name]:.4g}" for name in sorted(metrics, key=lambda name: name != "loss"))
+        self.say(f"step {step}: {', '.join(figures)}")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds one line to metrics.jsonl, which is on disk when this returns, and a point to every curve."""
@@ -121,38 +133,6 @@ def _failure_named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, f"could not be written ({error.strerror})", str(path)) from error
-
-
-class Clock:
-    """How fast the run is, and which share of the time it waits for data."""
-
-    def __init__(self, batch_size: int):
-        self.batch_size = batch_size
-        self.restart()
-
-    def restart(self) -> None:
-        self._began, self._waited, self._steps = perf_counter(), 0.0, 0
-
-    def next(self, batches: Iterator[Any]) -> Any:
-        """The next batch.
-
-        Raises:
-            ValueError: if there is none.
-        """
-        asked = perf_counter()
-        batch = next(batches, None)
-        if batch is None:
-            raise ValueError("the data ended before the run: expected batches without end")
-        self._waited += perf_counter() - asked
-        self._steps += 1
-        return batch
-
-    def rates(self) -> dict[str, float]:
-        """Images per second and the share of time spent waiting for data, in [0, 1], since the last call."""
-        seconds = perf_counter() - self._began
-        rates = {"images_per_second": self._steps * self.batch_size / seconds, "input_wait": self._waited / seconds}
-        self.restart()
-        return rates
 
 
 def rewind(path: Path, step: int, *, logged: bool) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,10 @@ from jaxtyping import Array
 
 from flaxgen import parallel
 from flaxgen.train.checkpoint import Checkpoints
-from flaxgen.train.log import Clock, RunLog, Tracker, rewind, scalars
+from flaxgen.train.clock import Clock, is_preview_due
+from flaxgen.train.divergence import ADVICE, Divergence, watched
+from flaxgen.train.lock import locked
+from flaxgen.train.log import RunLog, Tracker, rewind, scalars
 from flaxgen.train.run import Run
 from flaxgen.train.stop import stop_requests
 from flaxgen.types import Experiment, Metrics, PRNGKey, State, TrainStep
@@ -33,13 +36,15 @@ PROFILED = 5
 class Extras(NamedTuple):
     """`counters` is asked for more numbers at every logged step (skipped images); `trackers` are told of every logged
     step; `profile` writes a trace of a few steps to `workdir/profile`. Every `evaluate_every` steps (0: never), and
-    after the last, `evaluate` is asked for figures of the state, which are logged; every process asks it."""
+    after the last, `evaluate` is asked for figures of the state, which are logged; every process asks it.
+    `fingerprint` is that of the config (`train.config.fingerprint`): checkpoints of other configs are not taken."""
 
     counters: Callable[[], Mapping[str, float]] = dict
     trackers: tuple[Tracker, ...] = ()
     profile: bool = False
     evaluate_every: int = 0
     evaluate: Callable[[State], Mapping[str, float]] = lambda state: {}
+    fingerprint: str = ""
 
     def evaluates(self, step: int, steps: int) -> bool:
         """Whether it is asked after `step` of `steps`."""
@@ -67,16 +72,18 @@ def run(
     On the same devices a resumed run is bit for bit the run that was never interrupted.
 
     Raises:
-        ValueError: if the devices do not divide the batch, the run is past `settings.steps`, or there are checkpoints
-            and none can be loaded.
-        FloatingPointError: if the loss or the state is not a number; the last good checkpoint stays.
+        ValueError: if the devices do not divide the batch, another run trains in `workdir`, the run is past
+            `settings.steps`, or there are checkpoints and none can be loaded.
+        FloatingPointError: if the loss or the state is not a number, or the run has diverged; the last good checkpoint
+            stays.
         OSError: if the disk is full; the last good checkpoint stays.
         SystemExit: 128 + the signal's number, after SIGTERM or SIGINT and a checkpoint of the step then reached.
     """
     parallel.check_batch(settings.batch_size, plan)
     workdir = Path(workdir)
     with (
-        Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints) as checkpoints,
+        locked(workdir),
+        Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints, config=extras.fingerprint) as checkpoints,
         stop_requests() as stop_after,
     ):
         step, state = _begin(experiment, plan, checkpoints, _keys(settings.seed).init)
@@ -89,7 +96,8 @@ def run(
         with RunLog(workdir, step, settings.steps, extras.trackers) as log:
             if step:
                 log.say(f"resumed after step {step}")
-            training = _Training(experiment, settings, plan, checkpoints, log, extras)
+            divergence = Divergence(settings.diverged_ratio, settings.diverged_steps)
+            training = _Training(experiment, settings, plan, checkpoints, log, extras, divergence)
             with contextlib.closing(_closable(make_batches(step))) as batches:
                 return training.run(step, state, batches, stop_after)
 
@@ -130,20 +138,27 @@ class _Training(NamedTuple):
     checkpoints: Checkpoints
     log: RunLog
     extras: Extras
+    divergence: Divergence
 
     def run(self, start: int, state: State, batches: Iterator, stop_after: Callable[[int], int]) -> State:
         train_step = self.plan.compile_step(self.experiment.make_train_step)
         key, clock = _keys(self.settings.seed).train, Clock(self.settings.batch_size)
         dispatched, signum = collections.deque(), 0
+        if start == 0:
+            self._draw(start, state, clock)
         with _profile(self.log.workdir / "profile", start + 3, self.extras.profile) as profile:
             for step in range(start + 1, self.settings.steps + 1):
                 profile(step)
                 batch = self.plan.place_batch(clock.next(batches))
-                step_now = train_step if step > start + 1 else self._told(train_step, clock)
-                state, metrics = step_now(state, batch, key)
-                dispatched.append(metrics)
+                if step == start + 1:
+                    state, metrics = self._first_step(train_step, state, batch, clock)
+                    self.divergence.note(step, scalars(watched(metrics)))
+                else:
+                    state, metrics = train_step(state, batch, key)
+                    self.log.advance()
+                    dispatched.append(metrics)
                 if len(dispatched) > AHEAD:
-                    jax.block_until_ready(dispatched.popleft())
+                    self._finished(step - AHEAD, dispatched.popleft(), clock)
                 signum = stop_after(step)
                 self._after(step, state, metrics, clock, bool(signum))
                 if signum:
@@ -154,36 +169,43 @@ class _Training(NamedTuple):
             raise SystemExit(128 + signum)
         return self.plan.single(state)
 
-    def _told(self, train_step: TrainStep, clock: Clock) -> TrainStep:
-        """The first step, which compiles: says so and takes the time, which would spoil the first rates."""
+    def _first_step(self, train_step: TrainStep, state: State, batch: Any, clock: Clock) -> tuple[State, Metrics]:
+        """The first step, which compiles: says so and takes the time, which would spoil rates and estimates."""
+        devices = f"{self.plan.devices} {jax.devices()[0].device_kind}"
+        self.log.say(f"compiling the train step: {self.plan.name} on {devices}, batch {self.settings.batch_size}")
+        began = perf_counter()
+        state, metrics = jax.block_until_ready(train_step(state, batch, _keys(self.settings.seed).train))
+        self.log.say(f"compiled, and took the first step, in {perf_counter() - began:.1f} s")
+        self.log.start_measuring()
+        clock.measure()
+        if self.settings.log_every > 1:
+            clock.restart()
+        return state, metrics
 
-        def first_step(state, batch, key):
-            devices = f"{self.plan.devices} {jax.devices()[0].device_kind}"
-            self.log.say(f"compiling the train step: {self.plan.name} on {devices}, batch {self.settings.batch_size}")
-            began = perf_counter()
-            state, metrics = jax.block_until_ready(train_step(state, batch, key))
-            self.log.say(f"compiled, and took the first step, in {perf_counter() - began:.1f} s")
-            if self.settings.log_every > 1:
-                clock.restart()
-            return state, metrics
-
-        return first_step
+    def _finished(self, step: int, metrics: Metrics, clock: Clock) -> None:
+        """Waits for the step that makes these."""
+        self.divergence.note(step, scalars(watched(metrics)))
+        if line := clock.forecast(self.settings.steps - step):
+            self.log.say(line)
 
     def _after(self, step: int, state: State, metrics: Metrics, clock: Clock, stopping: bool) -> None:
         settings, last = self.settings, step == self.settings.steps
-        self.log.advance()
         evaluates = self.extras.evaluates(step, settings.steps)
-        if last or evaluates or step % settings.log_every == 0:
+        logs = last or evaluates or step % settings.log_every == 0
+        if logs:
             self.checkpoints.check()
             numbers = {**_finite(step, metrics), **clock.rates(), **self.extras.counters()}
             if evaluates and not stopping:
-                numbers |= self.extras.evaluate(self.plan.single(state))
-                clock.restart()
+                with clock.pause():
+                    numbers |= self.extras.evaluate(self.plan.single(state))
             self.log.write(step, numbers)
-        if last or stopping or step % settings.checkpoint_every == 0:
+        if clock.is_first_line_due(logs):
+            self.log.show(step, _finite(step, metrics))
+        due = step % settings.checkpoint_every == 0 and not self.divergence.is_suspect(_finite(step, metrics))
+        if last or stopping or due:
             self._save(step, state, metrics)
-        if settings.preview_every and not stopping and (last or step % settings.preview_every == 0):
-            self._draw(step, state)
+        if not stopping and (last or is_preview_due(step, settings.preview_every)):
+            self._draw(step, state, clock)
 
     def _save(self, step: int, state: State, metrics: Metrics) -> None:
         """Never saves what cannot be gone on from."""
@@ -191,18 +213,17 @@ class _Training(NamedTuple):
         single = self.plan.single(state)
         for name, bad in jax.device_get(_nans(single)).items():
             if bad:
-                raise FloatingPointError(f"{name} is nan after step {step}; {_ADVICE}")
+                raise FloatingPointError(f"{name} is nan after step {step}; {ADVICE}")
         self.checkpoints.save(step, single)
 
-    def _draw(self, step: int, state: State) -> None:
-        if self.experiment.preview is None:
+    def _draw(self, step: int, state: State, clock: Clock) -> None:
+        if self.experiment.preview is None or not self.settings.preview_every:
             return
-        whole = parallel.local(self.plan.single(state))
-        if parallel.process_index() == 0:
-            self.log.picture(step, self.experiment.preview(whole, _keys(self.settings.seed).preview))
-
-
-_ADVICE = "nothing newer than the last checkpoint is kept: lower the learning rate, or clip the gradients"
+        jax.block_until_ready(state)  # the steps before are not part of the pause
+        with clock.pause():
+            whole = parallel.local(self.plan.single(state))
+            if parallel.process_index() == 0:
+                self.log.picture(step, self.experiment.preview(whole, _keys(self.settings.seed).preview))
 
 
 def _finite(step: int, metrics: Metrics) -> dict[str, float]:
@@ -212,9 +233,9 @@ def _finite(step: int, metrics: Metrics) -> dict[str, float]:
         FloatingPointError: if a loss or the norm of the gradients is nan or infinite.
     """
     numbers = scalars(metrics)
-    for name, value in numbers.items():
-        if ("loss" in name or name == "grad_norm") and not math.isfinite(value):
-            raise FloatingPointError(f"{name} is {value} at step {step}; {_ADVICE}")
+    for name, value in watched(numbers).items():
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{name} is {value} at step {step}; {ADVICE}")
     return numbers
 
 

@@ -2,19 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
 from flaxgen.train.config import require
+from flaxgen.types import Params
+
+GAINS = ("scale", "logit_scale")
+"""Names of parameters that multiply; those of biases hold the word."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
     """Adam and its kin. `clip` is the largest global norm of the gradient (0: none); `warmup` counts steps of linear
-    warm-up, after which `decay` runs over the rest of the run down to zero."""
+    warm-up, after which `decay` runs over the rest of the run down to zero. `weight_decay` is that of adamw and lion,
+    for weights that are neither gains nor biases."""
 
     name: Literal["adam", "adamw", "lion", "sgd"] = "adam"
     learning_rate: float = 2e-4
@@ -67,12 +73,34 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
     b1, b2 = config.beta1, config.beta2
     makers = {
         "adam": lambda: optax.adam(rate, b1, b2, eps=config.epsilon),
-        "adamw": lambda: optax.adamw(rate, b1, b2, eps=config.epsilon, weight_decay=config.weight_decay),
-        "lion": lambda: optax.lion(rate, b1, b2, weight_decay=config.weight_decay),
+        "adamw": lambda: _decaying(optax.scale_by_adam(b1, b2, eps=config.epsilon), config.weight_decay, rate),
+        "lion": lambda: _decaying(optax.scale_by_lion(b1, b2), config.weight_decay, rate),
         "sgd": lambda: optax.sgd(rate, momentum=config.beta1),
     }
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
     return optax.chain(clip, makers[config.name]())
+
+
+def is_decayed(name: str, value: Any) -> bool:
+    """Whether weight decay is for the parameter of this name: for those with two axes or more that are neither gain nor
+    bias [Radford21, sec. 2.5]. Embeddings of tokens and positions are weights, as in OpenAI's CLIP and OpenCLIP.
+
+    Axes alone do not tell: a stack of layers gives every gain one more.
+    """
+    return jnp.ndim(value) >= 2 and name not in GAINS and "bias" not in name
+
+
+def _decaying(direction: optax.GradientTransformation, decay: float, rate: optax.Schedule):
+    """optax.adamw or lion with decay for some; optax's own mask would change the state, which older runs have saved."""
+
+    def add_decay(updates: Params, params: Params | None) -> Params:
+        def add(path, update, value):
+            name = str(getattr(path[-1], "key", "")) if path else ""
+            return update + decay * value if is_decayed(name, value) else update
+
+        return jax.tree_util.tree_map_with_path(add, updates, params)
+
+    return optax.chain(direction, optax.stateless(add_decay), optax.scale_by_learning_rate(rate))
 
 
 def make_ema_decay(config: Ema) -> Callable[[Array], Float[Array, ""]]:

@@ -263,8 +263,7 @@ def test_drops_never_and_always():
     @jax.jit
     def labels(keys):
         never, always = (
-            read_batch("image", ("label",), (Drop(probability, NO_LABEL.null),))
-            for probability in (0.0, 1.0)
+            read_batch("image", ("label",), (Drop(probability, NO_LABEL.null),)) for probability in (0.0, 1.0)
         )
         return jax.vmap(lambda key: [inputs(BATCH, key)[1]["label"] for inputs in (never, always)])(keys)
 

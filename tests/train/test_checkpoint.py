@@ -2,16 +2,16 @@
 
 import resource
 import shutil
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
+from saved import DAMAGES, abstract_of, assert_bit_equal, odd_state
 
 from flaxgen import parallel
-from flaxgen.train.checkpoint import Checkpoints, find_fault, newest_good, read, steps_in
+from flaxgen.train.checkpoint import Checkpoints, newest_good, read, steps_in
+from flaxgen.train.manifest import find_fault
 from flaxgen.train.state import init_state
 
 FILES = (
@@ -25,32 +25,6 @@ FILES = (
     "state/ocdbt.process_0/manifest.ocdbt",
     "state/ocdbt.process_0/d/*",
 )
-
-
-class Odd(NamedTuple):
-    """A state that is nobody's TrainState."""
-
-    step: jax.Array
-    nets: dict
-    optimizers: tuple
-
-
-def odd_state(seed):
-    params = {"a": jax.random.normal(jax.random.key(seed), (5, 3)), "b": {"c": jnp.full(3, seed, jnp.bfloat16)}}
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.masked(optax.adam(1e-3), {"a": True, "b": False}))
-    counters = {"seen": jnp.arange(4, dtype=jnp.int32), "flag": jnp.array(True), "p": jnp.float16(0.5)}
-    return Odd(jnp.int32(seed), {"g": params, "ada": counters}, (tx.init(params), optax.sgd(0.1).init(params)))
-
-
-def abstract_of(state):
-    return parallel.jit_plan().abstract(state)
-
-
-def assert_bit_equal(tree, expected):
-    assert jax.tree.structure(tree) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
 @pytest.fixture(scope="module")
@@ -108,19 +82,6 @@ def test_the_newest_stay(tmp_path, keep):
         for step in (5, 10, 15, 20):
             checkpoints.save(step, {"x": jnp.float32(step)})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(map(str, (5, 10, 15, 20)[-keep:]))
-
-
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 8
-    path.write_bytes(content)
-
-
-DAMAGES = {
-    "flipped": flip_a_bit,
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "missing": lambda path: path.unlink(),
-}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -140,3 +140,32 @@ def test_overrides_are_checked_together_not_one_by_one():
     assert configs.override(Pair(), ["low=5", "high=9"]) == Pair(5, 9)
     with pytest.raises(ValueError, match="low=5: expected less than high=1"):
         configs.override(Pair(), ["low=5"])
+
+
+def test_a_fingerprint_tells_what_matters_apart():
+    one = configs.fingerprint(Config())
+    assert configs.fingerprint(Config(rates=Rates(decay="cosine"))) != one
+    assert configs.fingerprint(Config(net=Net(multipliers=(1, 2, 2)))) != one
+    assert configs.fingerprint(Config(path="b"), {"path"}) == configs.fingerprint(Config(), {"path"})
+    assert configs.fingerprint(Config(rates=Rates(learning_rate=1.0)), {"rates.learning_rate"}) == one
+    assert configs.fingerprint(Config(rates=Rates(learning_rate=1.0)), {"rates"}) == one
+    assert configs.fingerprint(Config(rates=Rates(learning_rate=1.0)), {"learning_rate"}) != one, "a path is whole"
+
+
+def test_a_fingerprint_knows_a_class_default_from_the_default_of_a_field():
+    @dataclass(frozen=True)
+    class Outer:
+        rates: Rates = Rates(learning_rate=0.5)
+
+    prints = {configs.fingerprint(Outer(rates)) for rates in (Rates(), Rates(learning_rate=0.5), Rates(0.25))}
+    assert len(prints) == 3
+
+
+def test_a_fingerprint_is_that_of_a_later_version_with_more_fields():
+    @dataclass(frozen=True)
+    class Later(Config):
+        sharpness: float = 0.0
+
+    Later.__name__ = "Config"
+    assert configs.fingerprint(Later(steps=3)) == configs.fingerprint(Config(steps=3))
+    assert configs.fingerprint(Later(steps=3, sharpness=1.0)) != configs.fingerprint(Config(steps=3))

@@ -1,14 +1,17 @@
 """Runs in processes of their own, killed, stopped, starved of disk, and resumed."""
 
 import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import jax
 import numpy as np
 import pytest
-from launch import finish, free_port, start
+from launch import ROOT, finish, free_port, start
 
 from flaxgen.train.checkpoint import newest_good, read, steps_in
 
@@ -86,6 +89,32 @@ def test_sigterm_saves_and_leaves_in_time(tmp_path, distributed):
     assert "Traceback" not in said
     assert "stopped by SIGTERM" in said
     assert newest_good(tmp_path / "checkpoints") == max(logged(tmp_path)), "the step reached is the step saved"
+
+
+COMPILING = """
+import hashlib
+from flaxgen.train import stop
+stop.GRACE = 0.5
+with stop.stop_requests() as stop_after:
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in one call of C without the lock, as a compilation is
+"""
+
+
+def test_signals_are_answered_while_python_cannot_run_a_handler():
+    """The first at once, the second with the end of the process."""
+    command, environment = [sys.executable, "-c", COMPILING], {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        run.send_signal(signal.SIGINT)
+        assert run.stderr.readline().startswith("SIGINT: stopping after this step; Ctrl-C once more")
+        run.send_signal(signal.SIGINT)
+        assert run.stderr.readline() == "SIGINT again: ending at once\n"
+        assert run.wait(30) == 130
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto import event_pb2
 
-from flaxgen.train.log import Clock, RunLog, rewind, scalars, wandb_tracker
+from flaxgen.train.log import RunLog, rewind, scalars, wandb_tracker
 
 
 def lines(path):
@@ -69,22 +69,29 @@ def test_rewinding_drops_a_torn_line(tmp_path):
     rewind(tmp_path / "none.jsonl", 10, logged=True)
 
 
-def test_rates_count_images_and_waiting(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("flaxgen.train.log.perf_counter", lambda: now[0])
+def test_the_first_step_is_not_in_the_estimate_of_what_remains(tmp_path):
+    """A minute of compiling, then 10 steps a second."""
+    with RunLog(tmp_path, 20, 120) as log:
+        bar = log._bar
+        bar.start_t -= 60
+        bar.last_print_t -= 60
+        log.start_measuring()
+        shown = bar.format_dict
+        assert (shown["n"], shown["initial"], shown["total"]) == (21, 21, 120)
+        assert shown["elapsed"] < 1
+        bar.start_t -= 1
+        for _ in range(10):
+            log.advance()
+        shown = bar.format_dict
+        rate = shown["rate"] or (shown["n"] - shown["initial"]) / shown["elapsed"]
+        assert rate == pytest.approx(10, rel=0.2)
 
-    def slow():
-        for i in range(3):
-            now[0] += 0.5
-            yield i
 
-    clock, batches = Clock(batch_size=8), slow()
-    for _ in range(3):
-        clock.next(batches)
-        now[0] += 1.5
-    assert clock.rates() == {"images_per_second": 4.0, "input_wait": 0.25}
-    with pytest.raises(ValueError, match="the data ended"):
-        clock.next(batches)
+def test_first_figures_are_shown_and_not_in_the_file(tmp_path, capfd):
+    with RunLog(tmp_path, 0, 10) as log:
+        log.show(7, {"grad_norm": 2.0, "loss": 0.123456})
+    assert "step 7: loss 0.1235, grad_norm 2\n" in capfd.readouterr().err
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
 
 
 def test_metrics_become_numbers():

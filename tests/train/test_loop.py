@@ -11,7 +11,8 @@ from toy_run import Toy, toy_batches, toy_experiment
 
 from flaxgen import parallel
 from flaxgen.train import loop
-from flaxgen.train.checkpoint import find_fault, newest_good, steps_in
+from flaxgen.train.checkpoint import newest_good, steps_in
+from flaxgen.train.manifest import find_fault
 from flaxgen.train.run import Run
 
 PLANS = {
@@ -101,6 +102,49 @@ def test_a_signal_saves_the_step_it_came_in(tmp_path, whole, signals, code, capf
     assert logged(tmp_path) == logged(whole[1])
 
 
+def test_the_answer_to_a_signal_is_said_once(tmp_path, capfd):
+    with pytest.raises(SystemExit):
+        run(toy(40), tmp_path, make_batches=signalling(toy(40), 7, signal.SIGTERM, signal.SIGTERM))
+    said = capfd.readouterr().err
+    assert said.count("stopping after this step") == 1
+    assert "SIGTERM: stopping after this step; Ctrl-C once more ends at once" in said
+
+
+def test_figures_are_shown_before_the_first_line_of_a_slow_run(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("flaxgen.train.clock.FIRST_LINE", 0.0)
+    run(toy(10, log_every=10), tmp_path)
+    said = capfd.readouterr().err
+    assert said.count("step 1: loss ") == 1
+    assert "step 2: loss" not in said
+    assert [step for step, *_ in logged(tmp_path)] == [10]
+
+
+def test_a_run_of_days_says_so(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("flaxgen.train.clock.MEASURED", (3, 0.0))
+    monkeypatch.setattr("flaxgen.train.clock.DAY", 1e-9)
+    run(toy(10), tmp_path)
+    assert capfd.readouterr().err.count("days here: 6 steps of") == 1
+
+
+def test_a_second_run_in_the_directory_is_refused_and_the_first_loses_nothing(tmp_path, whole):
+    """The second begins while the first is saving."""
+    config, refused = toy(40), []
+
+    def batches(start):
+        for at, batch in enumerate(toy_batches(config)(start), start + 1):
+            if at == 11:
+                (tmp_path / "checkpoints" / "saving-99").mkdir()
+                with pytest.raises(ValueError, match="is being trained in by process") as error:
+                    run(config, tmp_path)
+                refused.append(error)
+                assert (tmp_path / "checkpoints" / "saving-99").exists(), "the first one's unfinished checkpoint"
+            yield batch
+
+    assert_bit_equal(run(config, tmp_path, make_batches=batches), whole[0])
+    assert len(refused) == 1
+    assert not (tmp_path / "lock").exists()
+
+
 def test_a_second_interrupt_does_not_wait(tmp_path):
     config = toy(40)
     with pytest.raises(KeyboardInterrupt):
@@ -118,6 +162,26 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(tmp_path, log
     assert steps_in(tmp_path / "checkpoints") == [10]
     assert find_fault(tmp_path / "checkpoints" / "10") is None
     assert all(step < nan_at for step, *_ in logged(tmp_path))
+
+
+def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(tmp_path):
+    """From step 13 on; what is saved every 5 steps is not, once the loss is 1e12 times what it was."""
+    config = toy(100, checkpoint_every=5, diverged_steps=20)
+
+    def batches(start):
+        for at, batch in enumerate(toy_batches(config)(start), start + 1):
+            yield {"x": batch["x"] * (1e6 if at > 12 else 1)}
+
+    with pytest.raises(FloatingPointError, match=r"loss is .*e\+\d\d at step 32, and has been more than 1000 times"):
+        run(config, tmp_path, make_batches=batches)
+    assert steps_in(tmp_path / "checkpoints") == [5, 10]
+    assert find_fault(tmp_path / "checkpoints" / "10") is None
+
+
+def test_a_wrong_learning_rate_is_found_out(tmp_path):
+    with pytest.raises(FloatingPointError, match="at step 51, and has been more than 1000 times its running value"):
+        run(toy(400, rate=1e4, log_every=100, checkpoint_every=100), tmp_path)
+    assert steps_in(tmp_path / "checkpoints") == []
 
 
 def test_a_state_that_is_no_number_is_not_saved_though_the_loss_was_one(tmp_path):
@@ -154,11 +218,8 @@ def test_previews_counters_and_trackers(tmp_path, capfd):
     told = []
     extras = loop.Extras(lambda: {"skipped": 2.0}, (lambda step, metrics: told.append((step, metrics)),))
     run(toy(12, preview_every=5), tmp_path, extras=extras)
-    assert sorted(path.name for path in (tmp_path / "previews").iterdir()) == [
-        "step-000005.png",
-        "step-000010.png",
-        "step-000012.png",
-    ]
+    drawn = sorted(path.name for path in (tmp_path / "previews").iterdir())
+    assert drawn == [f"step-{step:06d}.png" for step in (0, 1, 5, 10, 12)]
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["skipped"]) for row in rows] == [(5, 2.0), (10, 2.0), (12, 2.0)]
     assert all(row["images_per_second"] > 0 and 0 <= row["input_wait"] <= 1 for row in rows)
@@ -218,7 +279,14 @@ def test_a_batch_that_the_devices_do_not_divide(tmp_path):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"steps": 0}, {"batch_size": -8}, {"log_every": 0}, {"seed": -1}, {"keep_checkpoints": True}],
+    [
+        {"steps": 0},
+        {"batch_size": -8},
+        {"log_every": 0},
+        {"seed": -1},
+        {"keep_checkpoints": True},
+        {"diverged_steps": -1},
+    ],
 )
 def test_settings_out_of_range_are_named(fields):
     (name,) = fields

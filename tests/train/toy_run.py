@@ -1,8 +1,8 @@
 """A run small enough to be killed twenty times: `python toy_run.py WORKDIR STEPS [key=value ...]`.
 
 Keys: those of `Run`; parallel (a plan); fsdp; sleep (seconds a step); nan_at (the step whose batch is not a number);
-width (of the net); file_limit (bytes a file may have, to fail as on a full disk); distributed (jax.distributed:
-port,processes,process).
+width (of the net); rate (of learning); file_limit (bytes a file may have, to fail as on a full disk); distributed
+(jax.distributed: port,processes,process).
 """
 
 import dataclasses
@@ -31,10 +31,13 @@ class Toy(Run):
     width: int = 16
     nan_at: int = 0
     sleep: float = 0.0
+    rate: float = 1e-2
 
 
 def toy_experiment(config: Toy) -> Experiment:
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(1e-2, 1e-3, 40)))
+    tx = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(config.rate, 0.1 * config.rate, 40))
+    )
 
     def init(key):
         return init_state({"w": 0.1 * jax.random.normal(key, (config.width, config.width))}, tx)

@@ -85,7 +85,9 @@ def stages():
     """An unCLIP as Karlo's, but for sizes and the kind of its tokenizer."""
     tokenizer = train_bpe(["a red circle", "a blue square"], 300, CONTEXT)
     params = {name: random_params(name) for name in CONFIGS}
-    model = clip.FAMILY.trained(CONFIGS["clip"], params["clip"], 0, HERE, {clip.TOKENIZER: tokenizer.to_json().encode()})
+    model = clip.FAMILY.trained(
+        CONFIGS["clip"], params["clip"], 0, HERE, {clip.TOKENIZER: tokenizer.to_json().encode()}
+    )
     named = check_companion(CLIP_FILE, {}, "CLIP", model.fingerprint)
     empty = {f"empty_{k}": v for k, v in model.empty_text().items() if k != "text_ids"}
     fitted = {"mean": np.linspace(-1, 1, DIM, dtype=np.float32), "std": np.linspace(1, 2, DIM, dtype=np.float32)}
