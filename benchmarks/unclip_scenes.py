@@ -131,9 +131,7 @@ def given(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     captions = scenes("seen", num, 16)[1]
     result = {}
     for through in GIVEN:
-        drawn = (
-            model.draw(captions, seed=seed + i, num=1, through=through, candidates=candidates) for i in range(3)
-        )
+        drawn = (model.draw(captions, seed=seed + i, num=1, through=through, candidates=candidates) for i in range(3))
         shares = [accuracy(drawn_once.images, captions) for drawn_once in drawn]
         result[through] = {"mean": np.mean(shares), "deviation": np.std(shares, ddof=1), "seeds": shares}
     return result

@@ -28,7 +28,9 @@ class Sample(Request):
     def __post_init__(self):
         super().__post_init__()
         if self.data is not None and not self.beside_data:
-            raise Clash("{data} says where those of {beside_data} are: give both or none", data=self.data, beside_data=None)
+            raise Clash(
+                "{data} says where those of {beside_data} are: give both or none", data=self.data, beside_data=None
+            )
 
     @property
     def numbers(self) -> range:
