@@ -17,7 +17,7 @@ from flaxgen.family.family import FREE, Family
 from flaxgen.interchange import LAYOUTS
 from flaxgen.measure.periodic import make_evaluate
 from flaxgen.train import log, loop
-from flaxgen.train.config import fingerprint
+from flaxgen.train.config import fingerprint, require
 from flaxgen.types import State
 from flaxgen.weights import hub
 from flaxgen.zoo import FAMILIES
@@ -171,13 +171,13 @@ def import_model(
     """
     place = Path(source)
     if place.suffix and not place.is_dir() and any(layout.matches(place) for layout in LAYOUTS):
-        if revision is not None:
-            raise ValueError(f"revision={revision!r} is for Hub ids, but {source} is a file")
+        require(revision is None, f"revision={revision!r} is for Hub ids, but {source} is a file")
+        located = hub.Source(place)
     else:
-        place = hub.resolve(source, revision)
+        located = hub.locate(source, revision)
     for layout in LAYOUTS:
-        if layout.matches(place):
-            layout.read(place, Path(target), overrides)
+        if layout.matches(located.fetch(*layout.marks)):
+            layout.read(located.fetch_plain(*layout.files), Path(target), overrides)
             return
     looked = "; ".join(layout.looked_for for layout in LAYOUTS)
     raise ValueError(f"{source} is of no layout that is known here, looked for: {looked}")

@@ -38,10 +38,10 @@ def package(tmp_path_factory):
     return folder
 
 
-def run(folder, *arguments):
+def run(folder, *arguments, program="flaxgen"):
     path = os.pathsep.join([str(folder), str(Path(__file__).parents[1])])
     environment = {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "flaxgen", *arguments]
+    command = [sys.executable, *(["-c"] if program == "-c" else ["-m", program]), *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -62,9 +62,7 @@ def test_every_command_of_the_page(package):
     again = run(package, "again", "digits/003.png", "--out", "again.png")
     assert again.returncode == 0, again.stderr
     assert (package / "again.png").read_bytes() == (package / "digits" / "003.png").read_bytes()
-    python = "import flaxgen; print(flaxgen.load('models/vae')); print(flaxgen.load('models/vae').sample(num=2))"
-    done = subprocess.run([sys.executable, "-c", python], cwd=package, capture_output=True, text=True, check=False,
-                          env={**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{Path(__file__).parents[1]}"})  # fmt:
-                          skip
+    code = "import flaxgen; model = flaxgen.load('models/vae'); print(model); print(model.sample(num=2))"
+    done = run(package, code, program="-c")
     assert "tiny_vae model at step 300" in done.stdout, done.stderr
     assert "2 pictures of 8x8x1" in done.stdout

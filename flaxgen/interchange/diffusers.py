@@ -289,4 +289,5 @@ LAYOUT = Layout(
     _matches,
     _read,
     _write,
+    files=("*.json", "unet/*", "diffusion_pytorch_model*"),
 )

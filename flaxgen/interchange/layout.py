@@ -23,6 +23,8 @@ class Layout(NamedTuple):
     matches: Callable[[Path], bool]
     read: Callable[[Path, Path, Sequence[str]], None]
     write: Callable[[Any, Path], None] | None = None
+    files: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
 
 def refuse_overrides(place: Path, overrides: Sequence[str]) -> None:

@@ -103,5 +103,12 @@ def _write(model: Model, directory: Path) -> None:
 
 
 LAYOUT = Layout(
-    "nvlabs", f"a StyleGAN2's state_dict, a file .safetensors or {GENERATOR}", FAMILY, _matches, _read, _write
+    "nvlabs",
+    f"a StyleGAN2's state_dict, a file .safetensors or {GENERATOR}",
+    FAMILY,
+    _matches,
+    _read,
+    _write,
+    files=(GENERATOR, DISCRIMINATOR),
+    marks=(GENERATOR, DISCRIMINATOR),
 )

@@ -34,6 +34,14 @@ class Source(NamedTuple):
             _download(self.repository, self.folder.name, map(escape, data))
         return self.folder
 
+    def fetch_plain(self, *patterns: str) -> Path:
+        """The folder, with those of `plain_files` that match.
+
+        Raises:
+            OSError: as `fetch`.
+        """
+        return self.fetch(*map(escape, _matching(plain_files(self.names), patterns)))
+
     def fetch_weights(self, part: str, stem: str, variant: str | None = None) -> Path:
         """The folder of a `part` such as "unet", "" for the whole, with the files that `store.open_folder` reads.
 

@@ -31,5 +31,7 @@ PIPELINE = Layout(
     is_pipeline,
     _read_pipeline,
     lambda model, directory: export_pipeline(model.parts, directory),
+    files=("*/*", "*.json"),
 )
-PRIOR = Layout("diffusers", "config.json of a PriorTransformer", PRIOR_FAMILY, is_prior, _read_prior)
+PRIOR = Layout("diffusers", "config.json of a PriorTransformer", PRIOR_FAMILY, is_prior, _read_prior,
+               files=("*.json", "diffusion_pytorch_model*"))  # fmt: skip
