@@ -31,6 +31,8 @@ from flaxgen.metrics.picture import psnr
 from flaxgen.metrics.scene_oracle import accuracy, arrange, holds, read, relation, spread
 from flaxgen.scenes.captions import COLOURS, FALSE, OPPOSITE, SHAPES, parse
 from flaxgen.zoo import unclip, upsampler
+from flaxgen.zoo.unclip.drawing import Drawing
+from flaxgen.zoo.unclip.family import DrawUnclip
 
 DATA_SEED = 1
 """Scenes of another seed than the models were trained on."""
@@ -52,10 +54,10 @@ def examples(split: str, num: int, size: int) -> list[Mapping]:
     return [source[i] for i in range(num)]
 
 
-def clip(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
+def clip(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     """recall@1, and how often a picture is nearer to its caption than to the same one with two words swapped, and than
     to each of its false captions."""
-    stage = model.stages.clip
+    stage = model.parts["clip"]
     known = examples("seen", num, stage.config.net.vision.image_size)
     images, captions = np.stack([example["image"] for example in known]), [example["text"] for example in known]
 
@@ -91,12 +93,12 @@ def _swap(caption: str, a: str, b: str) -> str:
     return caption.replace(a, "\0").replace(b, a).replace("\0", b)
 
 
-def draw(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
+def draw(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     """Share of captions that hold, at the size drawn, and what becomes of those of two objects."""
     result = {}
     for split in ("seen", "novel"):
         captions = scenes(split, num, 16)[1]
-        drawn = model.draw(captions, seed=seed, settings=settings)
+        drawn = model.draw(captions, seed=seed, num=1, candidates=candidates).images
         held = np.array([holds(image, caption) for image, caption in zip(drawn, captions, strict=True)])
         single = np.array([len(parse(caption).things) == 1 for caption in captions])
         result[split] = {"all": held.mean(), "one object": held[single].mean(), "two objects": held[~single].mean()}
@@ -124,48 +126,49 @@ def arrangement(images: np.ndarray, captions: list[str]) -> dict:
     }
 
 
-def given(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
+def given(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     """The same by what the decoder is given, on seen compositions: mean and deviation of three seeds."""
     captions = scenes("seen", num, 16)[1]
     result = {}
     for through in GIVEN:
-        drawn = (model.draw(captions, seed=seed + i, through=through, settings=settings) for i in range(3))
-        shares = [accuracy(images, captions) for images in drawn]
+        drawn = (model.draw(captions, seed=seed + i, num=1, through=through, candidates=candidates) for i in range(3))
+        shares = [accuracy(drawn_once.images, captions) for drawn_once in drawn]
         result[through] = {"mean": np.mean(shares), "deviation": np.std(shares, ddof=1), "seeds": shares}
     return result
 
 
-def guidance(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
+def guidance(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     """Accuracy over captions, and the mean distance of places where 16 pictures of one caption put its objects."""
     captions = scenes("seen", num, 16)[1]
     few = captions[:16]
     result = {}
     for scale in SCALES:
-        scaled = settings._replace(guidance=scale)
-        several = model.draw(few, seed=seed, num=16, settings=scaled).reshape(len(few), 16, *[model.image_size] * 2, 3)
+        scaled = {"guidance": scale, "candidates": candidates}
+        several = model.draw(few, seed=seed, num=16, **scaled).images
+        several = several.reshape(len(few), 16, *[model.image_size] * 2, 3)
         spreads = [spread(images, caption) for images, caption in zip(several, few, strict=True)]
         result[str(scale)] = {
-            "accuracy": accuracy(model.draw(captions, seed=seed, settings=scaled), captions),
+            "accuracy": accuracy(model.draw(captions, seed=seed, num=1, **scaled).images, captions),
             "spread": float(np.nanmean(spreads)),
         }
     return result
 
 
-def vary(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
+def vary(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     """Variations of real scenes: whether the source's caption holds, and how far they are from the source."""
     images, captions = scenes("seen", num // 4, model.image_size)
     result = {}
     for name, invert, eta in WAYS:
         held, distance = [], []
         for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-            drawn = model.vary(image, seed=seed + i, num=4, invert=invert, settings=settings._replace(eta=eta))
+            drawn = model.vary(image, seed=seed + i, num=4, invert=invert, eta=eta, candidates=candidates).images
             held += [holds(picture, caption) for picture in drawn]
             distance += [np.abs(picture.astype(float) - image).mean() for picture in drawn]
         result[name] = {"holds": np.mean(held), "mean absolute difference": np.mean(distance)}
     return result
 
 
-def edit(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
+def edit(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     """Single objects of one kind to another, 7 pictures on the way: whether any holds, and how often each does."""
     rng = np.random.default_rng(seed)
     images, captions = scenes("seen", 4 * num, model.image_size)
@@ -176,7 +179,8 @@ def edit(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) ->
         colour = rng.choice([c for c in COLOURS if c != thing.colour])
         shape = rng.choice([s for s in SHAPES if s != thing.shape])
         source, target = f"a {thing.colour} {thing.shape}", f"a {colour} {shape}"
-        drawn = model.edit(images[i], source, target, seed=seed, num=7, strength=1.0)
+        settings = {"caption_from": source, "caption_to": target, "seed": seed, "num": 7, "strength": 1.0}
+        drawn = model.edit(images[i], **settings).images
         there.append([holds(picture, target) for picture in drawn])
     by_strength = {
         f"strength {strength:.2f}": share for strength, share in zip(strengths, np.mean(there, 0), strict=True)
@@ -184,24 +188,24 @@ def edit(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) ->
     return {"any holds": np.any(there, 1).mean(), "edits": len(chosen)} | by_strength
 
 
-def inpaint(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
+def inpaint(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     """The right half of scenes drawn anew: pixels of the left half that changed."""
     images, captions = scenes("seen", num // 16, model.image_size)
     mask = np.zeros(images.shape[1:3], bool)
     mask[:, model.image_size // 2 :] = True
     changed = sum(
-        int((model.inpaint(image, mask, caption, seed=seed)[0] != image)[~mask].any(-1).sum())
+        int((model.inpaint(image, mask, caption, seed=seed, num=1).images[0] != image)[~mask].any(-1).sum())
         for image, caption in zip(images, captions, strict=True)
     )
     return {"pixels changed outside the mask": changed, "pictures": len(images)}
 
 
-def upsample(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
+def upsample(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     """Renders at the final size, made small and enlarged by the upsamplers and by bicubic interpolation."""
     images, captions = scenes("seen", num, model.image_size)
-    factor = int(np.prod([stage.config.factor for stage in model.stages.upsamplers]))
+    factor = int(np.prod([stage.config.factor for stage in model.upsamplers]))
     small = np.asarray(upsampler.shrink(images / np.float32(127.5) - 1, factor))
-    large = model.enlarge(small, jax.random.key(seed))
+    large = Drawing(model, {"upsamplers": jax.random.key(seed)}, lambda stage: None).enlarge(small)
     bicubic = to_pixels(np.asarray(jnp.clip(jax.image.resize(small, images.shape, "bicubic"), -1, 1)))
     return {
         name: {"accuracy": accuracy(made, captions), "psnr": float(np.mean(psnr(images, made, 255)))}
@@ -209,20 +213,20 @@ def upsample(model: unclip.Model, num: int, seed: int, settings: unclip.Settings
     } | {"small": {"accuracy": accuracy(to_pixels(small), captions)}}
 
 
-def speed(model: unclip.Model, num: int, seed: int, settings: unclip.Settings) -> dict:
+def speed(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     """Seconds of 4 pictures, everything compiled, and the share of each stage."""
     began: list[tuple[str, float]] = []
-    reporting = model.reporting(lambda stage: began.append((stage, time.perf_counter())))
+    request = DrawUnclip(captions=("a red circle above a blue square",), seed=seed, num=4)
     for _ in range(2):
         began.clear()
-        reporting.draw(["a red circle above a blue square"], seed=seed, num=4)
+        model.perform(request, lambda stage: began.append((stage, time.perf_counter())))
         began.append(("end", time.perf_counter()))
     total = began[-1][1] - began[0][1]
     shares = {name: (after[1] - at) / total for (name, at), after in itertools.pairwise(began)}
     return {"seconds": total, "shares": shares}
 
 
-MEASURES: dict[str, Callable[[unclip.Model, int, int, unclip.Settings], dict]] = {
+MEASURES: dict[str, Callable[[unclip.Model, int, int, int], dict]] = {
     measure.__name__: measure for measure in (clip, draw, given, guidance, vary, edit, inpaint, upsample, speed)
 }
 
@@ -255,14 +259,14 @@ def rounded(value):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measure", choices=MEASURES)
-    parser.add_argument("--model", type=Path, default=unclip.SHIPPED)
+    parser.add_argument("--model")
     parser.add_argument("--num", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--candidates", type=int, default=1)
     parser.add_argument("--plot", type=Path)
     parsed = parser.parse_args()
-    settings = unclip.Settings(candidates=parsed.candidates)
-    result = rounded(MEASURES[parsed.measure](flaxgen.load(parsed.model), parsed.num, parsed.seed, settings))
+    measure, model = MEASURES[parsed.measure], flaxgen.load(parsed.model)
+    result = rounded(measure(model, parsed.num, parsed.seed, parsed.candidates))
     print(json.dumps({parsed.measure: result}, indent=2))
     if parsed.plot and parsed.measure == "guidance":
         plot(parsed.plot, result)

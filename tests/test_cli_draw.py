@@ -1,6 +1,7 @@
 """draw, vary, blend, edit, inpaint and compose as a user meets them: what is wrong is one line and exit code 2."""
 
 import io
+import json
 import shutil
 import struct
 import zlib
@@ -10,10 +11,11 @@ import pytest
 import unclip_toy
 from PIL import Image
 
+from flaxgen import verbs
 from flaxgen.cli import main
 from flaxgen.data import Data, open_source
 from flaxgen.family import sheets
-from flaxgen.zoo import unclip
+from flaxgen.family.pictures import read_about
 
 FOUR = ["--num", "4"]
 
@@ -48,9 +50,10 @@ def claiming(side, png):
     return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
-def read_text(path):
-    with Image.open(path) as image:
-        return dict(image.text)
+def read_request(path):
+    """What a picture was drawn by; of pictures that were given their paths."""
+    about = read_about(path)["request"]
+    return {name: value.get("path") if isinstance(value, dict) else value for name, value in about.items()}
 
 
 def test_draw_writes_pictures_that_know_how_they_were_made(toy, tmp_path, capsys):
@@ -58,28 +61,46 @@ def test_draw_writes_pictures_that_know_how_they_were_made(toy, tmp_path, capsys
     draw = ["draw", "a red circle", "--model", str(toy.model), *FOUR, "--guidance", "2.5", "--seed", "3"]
     assert main([*draw, "--out", str(out)]) == 0
     said = capsys.readouterr()
-    assert said.out == f"wrote {out}: 4 pictures of 64x64, seed 3\n"
+    lines = said.out.splitlines()
+    assert lines[0] == f"wrote {out}: 4 pictures of 64x64, draw, seed 3"
     assert said.err == ""
-    told = read_text(out)
-    assert {"prompt": "a red circle", "seed": "3", "guidance": "2.5", "verb": "draw"}.items() <= told.items()
-    assert {"through": "diffusion", "num": "4", "model": str(toy.model)}.items() <= told.items()
+    with Image.open(out) as picture:
+        assert list(picture.text) == ["flaxgen"]
+        about = json.loads(picture.text["flaxgen"])
+    told = about["request"]
+    assert {"captions": ["a red circle"], "seed": 3, "guidance": 2.5, "verb": "draw"}.items() <= told.items()
+    assert {"through": "diffusion", "num": 4, "candidates": 1}.items() <= told.items()
+    assert about["settings"]["guidance"] == 2.5
+    assert (about["model"], about["step"]) == (str(toy.model), unclip_toy.STEPS)
+    assert about["weights"] == verbs.load(toy.model).fingerprint
     assert main([*draw, "--out", str(tmp_path / "out.npz")]) == 0
     samples = np.load(tmp_path / "out.npz")["samples"]
     assert (samples.shape, samples.dtype) == ((4, 64, 64, 3), np.uint8)
     with Image.open(out) as grid:
         np.testing.assert_array_equal(np.asarray(grid), sheets.grid(samples))
+    singles = sorted(out.with_suffix("").iterdir())
+    assert [path.name for path in singles] == ["000.png", "001.png", "002.png", "003.png"]
+    for i, path in enumerate(singles):
+        with Image.open(path) as single:
+            np.testing.assert_array_equal(np.asarray(single), samples[i])
+        assert read_about(path) == {**about, "picture": i, "of": 4, "score": read_about(path)["score"]}
+    scores = " ".join(f"{read_about(path)['score']:.3f}" for path in singles)
+    assert lines[1:] == [f"  CLIP score {scores}  a red circle"]
 
 
 VERBS = {
-    "vary": (["{a}", *FOUR], {"source": "{a}", "invert": "False", "candidates": "1"}),
-    "vary of candidates": (["{a}", "--num", "2", "--candidates", "2"], {"num": "2", "candidates": "2"}),
-    "vary inverted": (["{a}", *FOUR, "--invert", "--eta", "0.5"], {"invert": "True", "eta": "0.5"}),
-    "blend": (["{a}", "{b}", "--num", "3"], {"source": "{a}, {b}"}),
+    "vary": (["{a}", *FOUR], {"image": "{a}", "invert": False, "candidates": 1}),
+    "vary of candidates": (["{a}", "--num", "2", "--candidates", "2"], {"num": 2, "candidates": 2}),
+    "vary inverted": (["{a}", *FOUR, "--invert", "--eta", "0.5"], {"invert": True, "eta": 0.5}),
+    "blend": (["{a}", "{b}", "--num", "3"], {"a": "{a}", "b": "{b}"}),
     "edit": (
         ["{a}", "--from", "a red circle", "--to", "a blue ring", "--num", "3", "--strength", "0.25"],
-        {"source": "{a}", "prompt": "a red circle -> a blue ring", "strength": "0.25"},
+        {"image": "{a}", "caption_from": "a red circle", "caption_to": "a blue ring", "strength": 0.25},
     ),
-    "inpaint": (["{a}", "{mask}", "a ring", *FOUR], {"source": "{a}", "prompt": "a ring", "through": "diffusion"}),
+    "inpaint": (
+        ["{a}", "{mask}", "a ring", *FOUR],
+        {"image": "{a}", "mask": "{mask}", "caption": "a ring", "through": "diffusion"},
+    ),
 }
 
 
@@ -89,8 +110,10 @@ def test_every_verb_writes_a_picture(arguments, told, toy, files, tmp_path, requ
     names = {"a": files / "a.png", "b": files / "b.png", "mask": files / "mask.png"}
     arguments = [argument.format(**names) for argument in arguments]
     assert main([verb, *arguments, "--model", str(toy.model), "--out", str(out)]) == 0
-    expected = {key: value.format(**names) for key, value in told.items()}
-    assert {**expected, "verb": verb, "seed": "0"}.items() <= read_text(out).items()
+    expected = {key: value.format(**names) if isinstance(value, str) else value for key, value in told.items()}
+    about = read_request(out)
+    assert {key: about[key] for key in expected} == expected
+    assert (about["verb"], about["seed"]) == (verb, 0)
 
 
 def test_inpainting_keeps_what_is_not_marked(toy, files, tmp_path):
@@ -113,8 +136,11 @@ def test_pictures_of_every_kind_are_taken(name, toy, files, tmp_path, capsys):
 def test_captions_of_every_kind_are_drawn(caption, toy, tmp_path, capsys):
     out = tmp_path / "out.png"
     assert main(["draw", caption, "--model", str(toy.model), *FOUR, "--out", str(out)]) == 0
-    assert capsys.readouterr().err.count("\n") <= 1, "at most the line that says that it was cut"
-    assert read_text(out)["prompt"] == caption.encode("utf-8", "replace").decode()
+    lines = [line for line in capsys.readouterr().err.splitlines() if "has never seen the word" not in line]
+    assert len(lines) <= 1, "at most the line that says that it was cut"
+    assert read_request(out)["captions"] == [caption]
+    assert main(["show", str(out)]) == 0
+    assert caption.encode("utf-8", "replace").decode() in capsys.readouterr().out
 
 
 def test_a_caption_that_is_too_long_is_cut_with_one_warning(toy, tmp_path, capsys):
@@ -122,7 +148,7 @@ def test_a_caption_that_is_too_long_is_cut_with_one_warning(toy, tmp_path, capsy
     out = tmp_path / "out.png"
     assert main(["draw", caption, "--model", str(toy.model), *FOUR, "--out", str(out)]) == 0
     assert capsys.readouterr().err == "warning: captions longer than 16 tokens are cut to that\n"
-    assert read_text(out)["prompt"] == caption
+    assert read_request(out)["captions"] == [caption]
 
 
 DRAW = ["draw", "a ring", "--model", "{model}", "--out", "{tmp}/out.png"]
@@ -134,44 +160,54 @@ BAD = [
     ([*DRAW, "--num", "0"], "--num 0: expected 1 or more"),
     ([*DRAW, "--num", "-3"], "--num -3: expected 1 or more"),
     ([*DRAW, "--candidates", "0"], "--candidates 0: expected 1 or more"),
-    ([*DRAW, "--guidance", "nan"], "--guidance nan: expected 0 or more, 1 for none"),
+    ([*DRAW, "--guidance", "nan"], "--guidance nan: expected 0 or more"),
     ([*DRAW, "--guidance", "inf"], "--guidance inf: expected 0 or more"),
     ([*DRAW, "--guidance", "-1"], "--guidance -1.0: expected 0 or more"),
     ([*DRAW, "--prior-guidance", "nan"], "--prior-guidance nan: expected 0 or more"),
-    ([*DRAW, "--prior-guidance", "2", "--through", "text"], "--through text has none"),
-    ([*DRAW, "--steps", "0"], "steps=0: expected 1 or more"),
+    (
+        [*DRAW, "--prior-guidance", "2", "--through", "text"],
+        "--prior-guidance 2.0 needs a prior: --through text has none",
+    ),
+    ([*DRAW, "--steps", "0"], "--steps 0: expected 1 or more"),
     ([*DRAW, "--steps", "99"], "steps=99 is more than"),
     ([*DRAW, "--seed", "-1"], "--seed -1: expected 0 to 4294967295"),
     ([*DRAW, "--seed", str(2**80)], f"--seed {2**80}: expected 0 to"),
-    (["draw", "a ring", "--model", "{model}", "--out", "{tmp}/out.gif"], "expected a name that ends in .png or .npz"),
+    (["draw", "a ring", "--model", "{model}", "--out", "{tmp}/out.tif"], "expected a name that ends in .png, .jpg"),
     (["draw", "a ring", "--model", "{model}", "--out", "{folder}"], "is a directory: expected the name of a file"),
     (["draw", "a ring", "--model", "{model}", "--out", "{a}/out.png"], "{a}"),
     (["draw", "a ring", "--model", "{tmp}/none", "--out", "{tmp}/out.png"], "none is no run or model directory"),
-    (["draw", "a ring", "--model", "{decoder}", "--out", "{tmp}/out.png"], "is no unCLIP: expected a directory of"),
+    (
+        ["draw", "a ring", "--model", "{decoder}", "--out", "{tmp}/out.png"],
+        "draws from CLIP embeddings alone: draw with the unCLIP that `flaxgen compose`",
+    ),
     ([*DRAW, "--parallel", "jit", "--mesh", "data=2"], "needs --parallel mesh"),
     ([*VARY, "{tmp}/none.png"], "none.png"),
     ([*VARY, "{tmp}"], "Is a directory"),
     ([*VARY, "{files}/text.png"], "text.png: not one of JPEG, PNG"),
     ([*VARY, "{files}/giant.png"], "giant.png"),
     ([*VARY, "{files}/large.png"], "large.png: 12000x12000 pixels, more than the"),
-    ([*VARY, "{a}", "--eta", "0.5"], "give --invert too"),
-    ([*VARY, "{a}", "--invert", "--eta", "2"], "eta=2.0: expected a number in [0, 1]"),
-    ([*VARY, "{a}", "--invert", "--eta", "nan"], "eta=nan: expected a number in [0, 1]"),
+    ([*VARY, "{a}", "--eta", "0.5"], "--eta 0.5 is for variations from inverted noise: give --invert too"),
+    ([*VARY, "{a}", "--invert", "--eta", "2"], "--eta 2.0: expected 0 to 1"),
+    ([*VARY, "{a}", "--invert", "--eta", "nan"], "--eta nan: expected 0 to 1"),
     (["blend", "{a}", "{tmp}/none.png", "--model", "{model}", "--out", "{tmp}/out.png"], "none.png"),
-    ([*EDIT, "--strength", "0"], "strength=0.0: expected a share in (0, 1]"),
-    ([*EDIT, "--strength", "nan"], "strength=nan: expected a share in (0, 1]"),
-    ([*EDIT, "--strength", "2"], "strength=2.0: expected a share in (0, 1]"),
+    ([*EDIT, "--strength", "0"], "--strength 0.0: expected a number above 0, at most 1"),
+    ([*EDIT, "--strength", "nan"], "--strength nan: expected a number above 0, at most 1"),
+    ([*EDIT, "--strength", "2"], "--strength 2.0: expected a number above 0, at most 1"),
+    (
+        ["edit", "{a}", "--from", "a", "--model", "{model}", "--out", "{tmp}/out.png"],
+        "an edit needs two captions: --from what the picture shows, --to what it should show",
+    ),
     ([*INPAINT, "{a}", "{files}/low.png", "a"], "the mask is 64x48 and the image 64x64: expected one size"),
     ([*INPAINT, "{a}", "{files}/black.png", "a"], "the mask marks nothing"),
     ([*INPAINT, "{a}", "{files}/none.png", "a"], "none.png"),
     (
         ["draw", "a", "--model", "{without_prior}", "--out", "{tmp}/a.png"],
-        "lacks the stage 'prior': vary, blend and edit",
+        "lacks the part 'prior': vary, blend and edit",
     ),
-    (["draw", "a", "--model", "{without_clip}", "--out", "{tmp}/a.png"], "lacks the stage 'clip': draw, vary, blend"),
+    (["draw", "a", "--model", "{without_clip}", "--out", "{tmp}/a.png"], "lacks the part 'clip': draw, vary, blend"),
     (["draw", "a", "--model", "{mixed}", "--out", "{tmp}/a.png"], "prior: this stage was trained with the CLIP"),
-    ([*COMPOSE, "clip"], "clip: expected STAGE=DIR, for example clip=runs/clip"),
-    ([*COMPOSE, "critic={decoder}"], "stage critic is not known: expected some of clip, prior"),
+    ([*COMPOSE, "clip"], "clip: expected PART=DIR, for example clip=runs/clip"),
+    ([*COMPOSE, "critic={decoder}"], "part critic is not known: expected some of clip, prior"),
     (
         [*COMPOSE, "clip={decoder}"],
         "clip: {decoder} is of type UnclipDecoder: expected a run or model directory of type Clip",
@@ -182,13 +218,13 @@ BAD = [
     ([*COMPOSE, "upsampler_2={upsampler_1}"], "give both, or call it upsampler_1"),
     ([*COMPOSE, "clip={other}", "prior={prior}"], "prior: this stage was trained with the CLIP"),
     (["compose", "{model}", "clip={clip}"], "is not empty: choose a new directory"),
-    (["sample", "{model}", "--out", "{tmp}/a.png"], "is an unCLIP, which draws from captions: use `flaxgen draw"),
-    (["sample", "{clip}", "--out", "{tmp}/a.png"], "is a CLIP, which embeds pictures and captions"),
-    (["sample", "{prior}", "--out", "{tmp}/a.png"], "is a prior, which makes embeddings"),
-    (["sample", "{decoder}", "--out", "{tmp}/a.png"], "is an unCLIP's decoder, which draws from CLIP embeddings"),
-    (["sample", "{upsampler_1}", "--out", "{tmp}/a.png"], "is an upsampler, which enlarges pictures"),
-    (["sample", "{clip}", "--seed", "-1", "--out", "{tmp}/a.png"], "--seed -1: expected 0 to"),
-    (["export", "{model}", "{tmp}/new"], "is an unCLIP, a model directory already"),
+    (["sample", "{model}", "--out", "{tmp}/a.png"], "is a unclip model: it has no sample"),
+    (["sample", "{clip}", "--out", "{tmp}/a.png"], "embeds pictures and captions and draws nothing"),
+    (["sample", "{prior}", "--out", "{tmp}/a.png"], "makes embeddings"),
+    (["sample", "{decoder}", "--out", "{tmp}/a.png"], "draws from CLIP embeddings alone"),
+    (["sample", "{upsampler_1}", "--out", "{tmp}/a.png"], "upsampler model: it has no sample"),
+    (["upscale", "{upsampler_1}", "{a}", "--seed", "-1", "--out", "{tmp}/a.png"], "--seed -1: expected 0 to"),
+    (["export", "{model}", "{tmp}/new"], "is of unclip, a model directory already"),
 ]
 
 
@@ -219,7 +255,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, places, tmp_p
 
 
 def test_without_a_model_that_is_shipped(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(unclip, "SHIPPED", tmp_path / "none")
+    monkeypatch.setattr(verbs, "MODELS", tmp_path / "none")
     assert main(["draw", "a ring", "--out", str(tmp_path / "out.png")]) == 2
     assert capsys.readouterr().err.endswith("this installation comes without a model: name one with --model DIR\n")
 

@@ -1,4 +1,4 @@
-"""A tiny unCLIP of scenes, every stage trained by `zoo.train` for a few steps: real files, and nothing to look at.
+"""A tiny unCLIP of scenes, every stage trained by `verbs.train` for a few steps: real files, and nothing to look at.
 
 Pictures are 16 px in CLIP and the decoder, and 32 and 64 px behind the two upsamplers.
 """

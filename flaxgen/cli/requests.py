@@ -151,7 +151,7 @@ def read_request(kind: type, given: dict[str, Any], what: str) -> Any:
     Raises:
         ValueError: naming a flag that this kind does not have, or that is out of range.
     """
-    from flaxgen.family.request import RequestError, make, specs
+    from flaxgen.family.request import Clash, RequestError, make, specs
 
     known = specs(kind)
     unknown = [name for name in given if name not in known]
@@ -164,6 +164,11 @@ def read_request(kind: type, given: dict[str, Any], what: str) -> Any:
         spec = known[error.field]
         name = error.field if spec.is_positional else flag_of(error.field, spec)
         raise ValueError(f"{name} {error.value}: expected {error.expected}") from error
+    except Clash as error:
+        flags = {name: flag_of(name, known[name]) for name in error.fields}
+        said = {name: flag if error.fields[name] is None else f"{flag} {error.fields[name]}"
+                for name, flag in flags.items()}  # fmt: skip
+        raise ValueError(error.text.format_map(said)) from error
 
 
 def _said(name: str, value: Any) -> str:
@@ -217,8 +222,14 @@ def _draw(parsed, family: Any, path: Path, request: Any, only: int | None = None
     files = " and ".join(map(str, [written, *drawn.beside_files(written)]))
     print(f"wrote {files}: {what}, {request.verb}, seed {request.seed}" + (f"; {drawn.note}" if drawn.note else ""))
     for caption, scores in drawn.scores_by_caption():
-        print(f"  CLIP score {' '.join(f'{score:.3f}' for score in scores)}  {caption}")
+        print(f"  CLIP score {' '.join(f'{score:.3f}' for score in scores)}  {_printable(caption)}")
     return 0
+
+
+def _printable(text: str) -> str:
+    """The text with a mark for each character that cannot be printed here."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def _warn_of_words(model: Any, request: Any) -> None:
@@ -266,7 +277,7 @@ def _again(parsed) -> int:
 def _show(parsed) -> int:
     from flaxgen.family.pictures import read_about
 
-    print(json.dumps(read_about(parsed.picture), indent=2, ensure_ascii=False))
+    print(_printable(json.dumps(read_about(parsed.picture), indent=2, ensure_ascii=False)))
     return 0
 
 

@@ -36,7 +36,7 @@ class Encoder(NamedTuple):
     """A model as a function of examples: `encode(examples)` gives each of `fields` for all of them, [N ...].
 
     `fingerprint` tells it from others, `see(data)` is how it reads pictures, and `empty` what it says of the empty
-    caption, or {}. `needs` names fields of an example and what to do where they lack.
+    caption, or {}. `needs` names fields of an example and says what lacks, and the way out, where there is none.
     """
 
     name: str
@@ -142,8 +142,8 @@ def open_cache(encoder: Encoder, data: Data, root: Path) -> tuple[Path, tuple[st
     with ThreadPoolExecutor(max(1, data.threads)) as readers:
         for i in tqdm(missing, f"{encoder.name} embeddings", unit="shard", disable=not missing):
             examples = list(readers.map(source.__getitem__, rows[i]))
-            for field, way_out in encoder.needs.items():
-                require(field in examples[0], f"data.source={data.source} has no {field}: {way_out}")
+            for field, said in encoder.needs.items():
+                require(field in examples[0], f"data.source={data.source} {said}")
             _write(folder / _name(i), encoder.fields, encoder.encode(examples))
     if parallel.process_index() == 0 and not (folder / EMPTY).is_file():
         partial = folder / f"{os.getpid()}.{EMPTY}"

@@ -1,6 +1,7 @@
 """Models made of other models: a directory with `model_index.json` and a folder for each part."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -169,8 +170,8 @@ class Assembled(Answering):
         """The most steps that a part was trained for."""
         return max((part.step for part in self.parts.values()), default=0)
 
-    @property
-    def fingerprint(self) -> str:
+    @functools.cached_property
+    def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What tells these weights from others: the parts' own, in a hash."""
         joined = "".join(f"{name} {files.fingerprint(part.params)}" for name, part in sorted(self.parts.items()))
         return hashlib.sha256(joined.encode()).hexdigest()[:12]

@@ -51,6 +51,15 @@ class RequestError(ValueError):
         self.field, self.value, self.expected = field, value, expected
 
 
+class Clash(ValueError):
+    """Fields of a request that do not go together. The text has them in braces, for which a name with its value is put,
+    or with None the name alone; the command line puts flags."""
+
+    def __init__(self, text: str, **fields: Any):
+        super().__init__(text.format_map({k: k if v is None else f"{k}={v}" for k, v in fields.items()}))
+        self.text, self.fields = text, fields
+
+
 def option(
     default: Any, help: str, *, least: float | int | None = None, most: float | int | None = None,
     above: float | int | None = None,
@@ -234,7 +243,8 @@ def describe_range(spec: Spec) -> str:
 
 
 def read_input(value: Any, channels: int = 3) -> InputPicture:
-    """A picture from a file, an array [H W] or [H W C], uint8 or float in [-1, 1], or a PIL image.
+    """A picture from a file, an array [H W] or [H W C], uint8 or float in [-1, 1], or a PIL image; a mask of 1 channel
+    may be of any other numbers as well, and is marked where they are above 0.
 
     Raises:
         ValueError, OSError: if it cannot be read, naming the file.
@@ -255,7 +265,11 @@ def read_input(value: Any, channels: int = 3) -> InputPicture:
         raise ValueError(f"a picture of shape {np.shape(value)}: expected a file, a PIL image or an array [H W 3]")
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
+    elif pixels.dtype != np.uint8 and channels == 1:
+        pixels = (pixels > 0).astype(np.uint8) * 255
     elif pixels.dtype != np.uint8:
+        if not np.issubdtype(pixels.dtype, np.floating):
+            raise ValueError(f"a picture of {pixels.dtype}: expected uint8, or floats in [-1, 1]")
         pixels = np.clip(np.round((pixels + 1) * 127.5), 0, 255).astype(np.uint8)
     if channels == 1:
         return InputPicture(pixels[..., :3].max(-1, keepdims=True))

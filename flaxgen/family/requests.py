@@ -8,7 +8,7 @@ import numpy as np
 from flaxgen.data import to_pixels
 from flaxgen.family.matching import SHOWN_POINTS, real_examples
 from flaxgen.family.pictures import Pictures
-from flaxgen.family.request import Request, option, picture, positional
+from flaxgen.family.request import Clash, Request, option, picture, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,9 @@ class Sample(Request):
     def __post_init__(self):
         super().__post_init__()
         if self.data is not None and not self.beside_data:
-            raise ValueError(f"data={self.data} says where the data of beside_data are: give both or none")
+            raise Clash(
+                "{data} says where those of {beside_data} are: give both or none", data=self.data, beside_data=None
+            )
 
     @property
     def numbers(self) -> range:
@@ -131,7 +133,10 @@ class Edit(Request):
     def __post_init__(self):
         super().__post_init__()
         if not (self.caption_from and self.caption_to):
-            raise ValueError("an edit needs two captions, --from what the picture shows and --to what it should show")
+            raise Clash(
+                "an edit needs two captions: {caption_from} what the picture shows, {caption_to} what it should show",
+                caption_from=None, caption_to=None,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -369,7 +369,7 @@ class Model(Trained):
             half = {"text_hidden": text["text_hidden"].astype(np.float16)}
             return {"image_embedding": image.astype(np.float32), **text, **half}
 
-        needs = {"text": "set data.caption_field"}
+        needs = {"text": "has no captions: set data.caption_field"}
         return Encoder("CLIP", self.fingerprint, FIELDS, encode, see, self.empty_text, needs)
 
     def cached(self, data: Data, cache: str) -> "Embeddings":

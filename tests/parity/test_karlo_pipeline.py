@@ -42,7 +42,7 @@ def normal(key, shape):
 
 
 def walked(key, shape, steps):
-    """x_T and the noise of every step but the last, [steps ...]: the keys of `drawing.walk`."""
+    """x_T and the noise of every step but the last, [steps ...]: the keys of `sampling.walk`."""
     start, key = jax.random.split(key)
     return np.stack([normal(start, shape), *(normal(jax.random.fold_in(key, i), shape) for i in range(steps - 1))])
 
@@ -129,14 +129,14 @@ def drawn(tmp_path_factory):
     return folder, flaxgen.load(folder / "ours"), images, made
 
 
-def draw_small(stages, condition, key):
-    empty = {name: value[None] for name, value in embeddings.empty_text(stages.clip).items()}
-    return stages.decoder.draw(condition, key, empty=empty)
+def draw_small(parts, condition, key):
+    empty = {name: value[None] for name, value in parts["clip"].empty_text().items()}
+    return parts["decoder"].generate(condition, key, empty=empty)
 
 
-def enlarge(stages, small, key):
+def enlarge(parts, small, key):
     """In [0, 1], as diffusers gives pictures."""
-    return stages.upsampler_1.upsample(small, jax.random.fold_in(key, 0)) / 2 + 0.5
+    return parts["upsampler_1"].upsample(small, jax.random.fold_in(key, 0)) / 2 + 0.5
 
 
 def largest(ours, theirs):
@@ -147,30 +147,30 @@ def largest(ours, theirs):
 
 def test_prior(drawn):
     _, model, _, made = drawn
-    ours = model.stages.prior.draw(embeddings.text_fields(model.stages.clip, CAPTIONS), stage_keys()[0])
+    ours = model.parts["prior"].draw_embeddings(model.parts["clip"].text_fields(CAPTIONS), stage_keys()[0])
     assert largest(ours, made["prior"]) <= 1e-4
 
 
 def test_decoder(drawn):
     _, model, _, made = drawn
-    text = embeddings.text_fields(model.stages.clip, CAPTIONS)
-    ours = draw_small(model.stages, {**text, "image_embedding": made["prior"]}, stage_keys()[1])
+    text = model.parts["clip"].text_fields(CAPTIONS)
+    ours = draw_small(model.parts, {**text, "image_embedding": made["prior"]}, stage_keys()[1])
     assert largest(ours, made["decoder"]) <= 1e-3
 
 
 def test_upsampler(drawn):
     _, model, images, made = drawn
-    assert largest(enlarge(model.stages, made["decoder"], stage_keys()[2]), images) <= 1e-4
+    assert largest(enlarge(model.parts, made["decoder"], stage_keys()[2]), images) <= 1e-4
 
 
 def test_whole_pipeline(drawn):
     _, model, images, _ = drawn
-    text = embeddings.text_fields(model.stages.clip, CAPTIONS)
+    text = model.parts["clip"].text_fields(CAPTIONS)
     prior_key, decoder_key, upsamplers_key = stage_keys()
-    embedding = model.stages.prior.draw(text, prior_key)
-    small = draw_small(model.stages, {**text, "image_embedding": embedding}, decoder_key)
-    assert largest(enlarge(model.stages, small, upsamplers_key), images) <= 1e-3
-    pixels = model.draw(CAPTIONS, seed=SEED)
+    embedding = model.parts["prior"].draw_embeddings(text, prior_key)
+    small = draw_small(model.parts, {**text, "image_embedding": embedding}, decoder_key)
+    assert largest(enlarge(model.parts, small, upsamplers_key), images) <= 1e-3
+    pixels = model.draw(CAPTIONS, seed=SEED, num=1).images
     assert np.abs(pixels - images * 255.0).max() <= 1
 
 
@@ -215,10 +215,10 @@ def test_variation(tmp_path):
     with torch.no_grad():
         pixels = pipeline.feature_extractor(images=image, return_tensors="pt").pixel_values
         embedding = pipeline.image_encoder(pixels).image_embeds.numpy()
-    assert largest(model.stages.clip.encode_image(PICTURE[None]), embedding) <= 1e-5
+    assert largest(model.parts["clip"].encode_image(PICTURE[None]), embedding) <= 1e-5
     noises = noise_of_stages()[1:]
     images, _ = run_theirs(pipeline, noises, ("decoder", "super_res"), image=image, num_images_per_prompt=2)
-    assert np.abs(model.vary(PICTURE, seed=SEED, num=2) - images * 255.0).max() <= 1
+    assert np.abs(model.vary(PICTURE, seed=SEED, num=2).images - images * 255.0).max() <= 1
     assert largest(images[0], images[1]) > 0.1
 
     assert cli.main(["export", str(tmp_path / "ours"), str(tmp_path / "back"), "--layout", "diffusers"]) == 0
@@ -233,9 +233,9 @@ def test_kandinsky_prior(tmp_path):
     karlo.kandinsky_prior().save_pretrained(tmp_path / "theirs")
     assert cli.main(["import", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 0
     model = flaxgen.load(tmp_path / "ours")
-    assert model.stages.prior.config.sampling.limit == 10.0
-    text = embeddings.text_fields(model.stages.clip, CAPTIONS)
-    assert np.isfinite(model.stages.prior.draw(text, jax.random.key(0))).all()
+    assert model.parts["prior"].config.sampling.limit == 10.0
+    text = model.parts["clip"].text_fields(CAPTIONS)
+    assert np.isfinite(model.parts["prior"].draw_embeddings(text, jax.random.key(0))).all()
     assert cli.main(["export", str(tmp_path / "ours"), str(tmp_path / "back"), "--layout", "diffusers"]) == 0
     check_same_files(tmp_path / "theirs", tmp_path / "back", 3)
     read(diffusers.KandinskyV22PriorPipeline, tmp_path / "back")
@@ -266,7 +266,7 @@ def test_files_of_before(drawn, tmp_path):
     pad = {"content": "!", "lstrip": False, "normalized": False}
     (there / "special_tokens_map.json").write_text(json.dumps({"pad_token": pad}))
     import_pipeline(tmp_path / "old", tmp_path / "ours")
-    again = flaxgen.load(tmp_path / "ours").stages.clip
-    for ours, before in zip(again.tokenizer(CAPTIONS), model.stages.clip.tokenizer(CAPTIONS), strict=True):
+    again = flaxgen.load(tmp_path / "ours").parts["clip"]
+    for ours, before in zip(again.tokenizer(CAPTIONS), model.parts["clip"].tokenizer(CAPTIONS), strict=True):
         np.testing.assert_array_equal(ours, before)
     assert again.tokenizer.pad_id == 0

@@ -9,13 +9,14 @@ from saving import write_model
 
 from flaxgen import verbs
 from flaxgen.data import Data
+from flaxgen.family import directory
 from flaxgen.family.describe import LARGEST, MeshShape
 from flaxgen.family.process import Process
 from flaxgen.nets.mlp import MLP
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import unclip, upsampler
 from flaxgen.zoo.diffusion import Config
-from flaxgen.zoo.unclip import stages
+from flaxgen.zoo.unclip.drawing import UPSAMPLERS
 
 CONFIG = Config(
     seed=0, steps=4, batch_size=8, data=Data(source="moons"), net=MLP(features=2, width=64, depth=2),
@@ -77,7 +78,7 @@ def test_parameters_are_counted_and_the_config_is_shown(model, params):
 
 
 def test_how_far_a_run_is(tmp_path, params):
-    directory.claim(tmp_path, CONFIG, {})
+    directory.claim(tmp_path, verbs.family_of(CONFIG), CONFIG, {})
     assert "nothing saved yet" in verbs.describe(tmp_path)
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     assert "at step 3 of 4" in verbs.describe(tmp_path)
@@ -127,12 +128,10 @@ def test_a_mesh_without_devices(model, mesh):
 @pytest.fixture
 def composite(tmp_path):
     """Two upsamplers, one of them with a net for its last step; no other stage."""
-    for name, config in zip(
-        stages.UPSAMPLERS, (UPSAMPLER, dataclasses.replace(UPSAMPLER, last_step=True)), strict=True
-    ):
+    for name, config in zip(UPSAMPLERS, (UPSAMPLER, dataclasses.replace(UPSAMPLER, last_step=True)), strict=True):
         write_model(tmp_path / name, config, init(config), 3)
         (tmp_path / name / "model.safetensors").write_bytes(b"lost")
-    stages.write_index(tmp_path, stages.UPSAMPLERS)
+    unclip.FAMILY.write_index(tmp_path, UPSAMPLERS)
     return tmp_path
 
 
@@ -141,13 +140,13 @@ def test_a_composite_lists_its_stages_and_what_is_not_there(composite):
     assert lines[0].startswith(f"{composite}: unclip, ")
     assert f"  {size:>13,}  upsampler_1: UNet, step 3" in lines
     assert f"  {2 * size:>13,}  upsampler_2: UNet, step 3" in lines
-    gone = [line.split()[1] for line in lines if line.endswith("(not there)")]
-    assert gone == [name for name in unclip.STAGES if name not in stages.UPSAMPLERS]
+    gone = [line.split()[1] for line in lines if line.endswith("(missing)")]
+    assert gone == [name for name in unclip.FAMILY.parts if name not in UPSAMPLERS]
 
 
 def test_a_composite_on_a_mesh_leaves_out_what_is_only_imported(composite):
     lines = verbs.describe(composite, MeshShape(data=1, fsdp=2)).splitlines()
-    first, second = (next(line for line in lines if name in line) for name in stages.UPSAMPLERS)
+    first, second = (next(line for line in lines if name in line) for name in UPSAMPLERS)
     assert first.endswith(" of training state per device")
     assert "per device" not in second
     assert "per device  is not trained here" in verbs.describe(composite / "upsampler_2", MeshShape())

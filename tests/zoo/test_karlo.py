@@ -13,6 +13,7 @@ import safetensors.numpy
 from flaxgen import parallel, verbs
 from flaxgen.data import Data
 from flaxgen.data.tokenize import train_bpe
+from flaxgen.family.companions import check_companion
 from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
@@ -22,8 +23,7 @@ from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import clip, decoder, prior, upsampler
-from flaxgen.zoo.prior.config import STATISTICS
-from flaxgen.zoo.unclip import Stages
+from flaxgen.zoo.prior.config import CLIP_FILE, STATISTICS
 
 CONTEXT, DIM = 8, 16
 RUN = {"seed": 0, "steps": 1, "batch_size": 1, "data": Data(source="folder")}
@@ -75,7 +75,7 @@ HERE = parallel.make_plan("jit")
 
 
 def random_params(name):
-    like = jax.eval_shape(lambda: MODULES[name].init_params(CONFIGS[name], jax.random.key(0)))
+    like = jax.eval_shape(lambda: MODULES[name].FAMILY.init_params(CONFIGS[name], jax.random.key(0)))
     rng = np.random.default_rng(len(name))
     return jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), like)
 
@@ -88,16 +88,16 @@ def stages():
     model = clip.FAMILY.trained(
         CONFIGS["clip"], params["clip"], 0, HERE, {clip.TOKENIZER: tokenizer.to_json().encode()}
     )
-    named = embeddings.check_clip({}, model.fingerprint)
-    empty = {f"empty_{k}": v for k, v in embeddings.empty_text(model).items() if k != "text_ids"}
+    named = check_companion(CLIP_FILE, {}, "CLIP", model.fingerprint)
+    empty = {f"empty_{k}": v for k, v in model.empty_text().items() if k != "text_ids"}
     fitted = {"mean": np.linspace(-1, 1, DIM, dtype=np.float32), "std": np.linspace(1, 2, DIM, dtype=np.float32)}
     statistics = {STATISTICS: safetensors.numpy.save(fitted | empty)}
-    return Stages(
-        clip=model,
-        prior=prior.FAMILY.trained(CONFIGS["prior"], params["prior"], 0, HERE, statistics | named),
-        decoder=decoder.FAMILY.trained(CONFIGS["decoder"], params["decoder"], 0, HERE, named),
-        upsampler_1=upsampler.FAMILY.trained(CONFIGS["upsampler_1"], params["upsampler_1"], 0, HERE),
-    )
+    return {
+        "clip": model,
+        "prior": prior.FAMILY.trained(CONFIGS["prior"], params["prior"], 0, HERE, statistics | named),
+        "decoder": decoder.FAMILY.trained(CONFIGS["decoder"], params["decoder"], 0, HERE, named),
+        "upsampler_1": upsampler.FAMILY.trained(CONFIGS["upsampler_1"], params["upsampler_1"], 0, HERE),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -121,19 +121,19 @@ def test_what_goes_out_comes_back(stages, written, tmp_path):
     verbs.import_model(str(written), tmp_path / "model")
     model = verbs.load(tmp_path / "model")
     for name in CONFIGS:
-        there, back = getattr(stages, name), getattr(model.stages, name)
+        there, back = stages[name], model.parts[name]
         assert replace(back.config, data=there.config.data) == there.config
         jax.tree.map(np.testing.assert_array_equal, back.params, there.params)
     captions = ["a red circle", "", "é🙂", "a blue " * 9]
-    for ours, theirs in zip(model.stages.clip.tokenizer(captions), stages.clip.tokenizer(captions), strict=True):
+    for ours, theirs in zip(model.parts["clip"].tokenizer(captions), stages["clip"].tokenizer(captions), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    before, after = (safetensors.numpy.load(stage.found[STATISTICS]) for stage in (stages.prior, model.stages.prior))
+    before, after = (safetensors.numpy.load(s["prior"].files[STATISTICS]) for s in (stages, model.parts))
     assert before.keys() == after.keys()
     for name, value in before.items():
         np.testing.assert_array_equal(after[name], value, err_msg=name)
     with pytest.raises(ValueError, match="no vision tower"):
         model.vary(np.zeros((16, 16, 3), np.uint8), seed=0, num=1)
-    with pytest.raises(ValueError, match="is an unCLIP"):
+    with pytest.raises(ValueError, match="is of unclip, a model directory already"):
         verbs.export(tmp_path / "model", tmp_path / "again")
 
 
@@ -188,8 +188,12 @@ def test_folders_that_are_refused(folder, tmp_path, spoil, named):
 
 
 def with_config(stages, name, **values):
-    stage = getattr(stages, name)
-    return stages._replace(**{name: replace(stage, config=replace(stage.config, **values))})
+    stage = stages[name]
+    return {**stages, name: replace(stage, config=replace(stage.config, **values))}
+
+
+def without_part(stages, name):
+    return {other: stage for other, stage in stages.items() if other != name}
 
 
 @pytest.mark.parametrize(
@@ -199,12 +203,12 @@ def with_config(stages, name, **values):
         (lambda s: with_config(s, "decoder", process=replace(COSINE, schedule="linear")), "process.schedule='linear'"),
         (lambda s: with_config(s, "prior", process=replace(COSINE, prediction="v")), "process.prediction='v'"),
         (lambda s: with_config(s, "decoder", sampling=Sampling(threshold="dynamic")), "threshold=dynamic"),
-        (lambda s: s._replace(upsampler_2=s.upsampler_1), "'upsampler_2'"),
-        (lambda s: s._replace(ar_prior=s.prior), "'ar_prior'"),
-        (lambda s: s._replace(clip=None), "'clip'"),
-        (lambda s: s._replace(upsampler_1=None), "'upsampler_1'"),
-        (lambda s: s._replace(prior=None), "needs a prior or a CLIP with a vision tower"),
-        (lambda s: s._replace(decoder=None), "without the stage 'decoder'"),
+        (lambda s: s | {"upsampler_2": s["upsampler_1"]}, "'upsampler_2'"),
+        (lambda s: s | {"ar_prior": s["prior"]}, "'ar_prior'"),
+        (lambda s: without_part(s, "clip"), "'clip'"),
+        (lambda s: without_part(s, "upsampler_1"), "'upsampler_1'"),
+        (lambda s: without_part(s, "prior"), "needs a prior or a CLIP with a vision tower"),
+        (lambda s: without_part(s, "decoder"), "without the part 'decoder'"),
     ],
     ids=["normalise", "schedule", "prediction", "threshold", "upsampler_2", "ar_prior", "no clip", "no upsampler",
          "no prior", "no decoder"],
@@ -216,9 +220,9 @@ def test_models_that_are_not_exported(stages, tmp_path, alter, named):
 
 
 def test_an_upsampler_of_one_net_is_written_twice(stages, tmp_path):
-    model = stages.upsampler_1
+    model = stages["upsampler_1"]
     one = replace(model, config=replace(model.config, last_step=False), params=model.params["net"])
-    karlo.export_pipeline(stages._replace(upsampler_1=one), tmp_path / "folder")
+    karlo.export_pipeline(stages | {"upsampler_1": one}, tmp_path / "folder")
     name = "diffusion_pytorch_model.safetensors"
     first, last = (tmp_path / "folder" / f"super_res_{which}" / name for which in ("first", "last"))
     assert first.read_bytes() == last.read_bytes()
@@ -231,11 +235,11 @@ def test_a_vision_tower_comes_and_goes_beside_a_text_pipeline(stages, tmp_path):
     config = replace(CONFIGS["clip"], net=net)
     like = jax.eval_shape(lambda: clip.init_params(config, jax.random.key(0)))
     params = jax.tree.map(lambda x: np.linspace(-1, 1, x.size, dtype=np.float32).reshape(x.shape), like)
-    both = stages._replace(clip=replace(stages.clip, config=config, params=params))
+    both = stages | {"clip": replace(stages["clip"], config=config, params=params)}
     karlo.export_pipeline(both, tmp_path / "folder")
     assert "image_encoder" not in json.loads((tmp_path / "folder" / "model_index.json").read_text())
     verbs.import_model(str(tmp_path / "folder"), tmp_path / "model")
-    back = verbs.load(tmp_path / "model").stages.clip
+    back = verbs.load(tmp_path / "model").parts["clip"]
     assert back.config.net == net
     for name in ("vision", "image_projection", "text", "text_projection"):
         jax.tree.map(np.testing.assert_array_equal, back.params[name], params[name])
@@ -245,7 +249,7 @@ def test_a_prior_alone(stages, written, tmp_path):
     """Its weights and statistics come; what it needs of a CLIP it asks for."""
     verbs.import_model(str(written / "prior"), tmp_path / "prior")
     model = verbs.load(tmp_path / "prior")
-    jax.tree.map(np.testing.assert_array_equal, model.params, stages.prior.params)
-    text = embeddings.text_fields(stages.clip, ["a red circle"])
+    jax.tree.map(np.testing.assert_array_equal, model.params, stages["prior"].params)
+    text = stages["clip"].text_fields(["a red circle"])
     with pytest.raises(ValueError, match="imported alone"):
-        model.draw(text, jax.random.key(0))
+        model.draw_embeddings(text, jax.random.key(0))

@@ -5,28 +5,28 @@ import numpy as np
 import pytest
 
 import flaxgen
+from flaxgen import verbs
 from flaxgen.data import Data, open_source
 from flaxgen.family import files
 from flaxgen.metrics.scene_oracle import accuracy, arrange, read, relation
 from flaxgen.scenes.captions import RELATIONS, parse
-from flaxgen.zoo import unclip
 
 MOST_BYTES = 25_000_000
 
 
 @pytest.fixture(scope="module")
 def shipped():
-    return flaxgen.load(unclip.SHIPPED)
+    return flaxgen.load()
 
 
 def test_it_is_whole_and_small(shipped):
-    assert all(stage is not None for stage in shipped.stages)
+    assert shipped.parts.keys() == shipped.composite.parts.keys()
     assert shipped.image_size == 128
-    assert files.bytes_in(unclip.SHIPPED) <= MOST_BYTES
+    assert files.bytes_in(verbs.find()) <= MOST_BYTES
 
 
 def test_it_names_no_place_of_the_machine_that_made_it():
-    for path in unclip.SHIPPED.rglob("*.json"):
+    for path in verbs.find().rglob("*.json"):
         assert '": "/' not in path.read_text(), path
 
 
@@ -41,14 +41,14 @@ def test_its_clip_knows_what_scenes_show(shipped):
     alone = with_things(1)
     kinds = [parse(example["text"]).things[0] for example in alone]
     classes = sorted({f"a {kind.colour} {kind.shape}" for kind in kinds})
-    found = shipped.stages.clip.classify(np.stack([example["image"] for example in alone]), classes)
+    found = shipped.parts["clip"].classify(np.stack([example["image"] for example in alone]), classes)
     right = [classes[i] == f"a {kind.colour} {kind.shape}" for i, kind in zip(found, kinds, strict=True)]
     assert np.mean(right) > 0.9
 
 
 def test_its_clip_knows_who_is_left_or_above(shipped):
     """A picture is nearer to its caption than to the same with the opposite relation."""
-    pairs, clip = with_things(2), shipped.stages.clip
+    pairs, clip = with_things(2), shipped.parts["clip"]
     image = clip.encode_image(np.stack([pair["image"] for pair in pairs]))
     true = clip.encode_text([pair["text"] for pair in pairs]).embedding
     opposite = clip.encode_text([pair["false_texts"][0] for pair in pairs]).embedding
@@ -60,7 +60,7 @@ def test_it_draws_two_objects_where_the_caption_says(shipped):
     things = (("red circle", "blue square"), ("green triangle", "yellow ring"))
     captions = [f"a {a} {phrase} a {b}" for a, b in things for phrase in RELATIONS]
     right = []
-    for image, caption in zip(shipped.draw(captions, seed=0), captions, strict=True):
+    for image, caption in zip(shipped.draw(captions, seed=0, num=1).images, captions, strict=True):
         if pair := arrange(read(image), parse(caption)._replace(relation=None)):
             right.append(relation(*pair) == parse(caption).relation)
     assert len(right) >= 5
@@ -72,10 +72,10 @@ def test_it_draws_single_objects(shipped):
     captions = [
         f"a {colour} {shape}" for colour in ("red", "green", "blue") for shape in ("circle", "square", "triangle")
     ]
-    drawn = shipped.draw(captions, seed=0, num=2)
+    drawn = shipped.draw(captions, seed=0, num=2).images
     assert accuracy(drawn, [caption for caption in captions for _ in range(2)]) > 0.9
     mask = np.zeros((128, 128), bool)
     mask[:, 64:] = True
-    painted = shipped.inpaint(drawn[0], mask, "a red circle", seed=1)
+    painted = shipped.inpaint(drawn[0], mask, "a red circle", seed=1, num=1).images
     assert (painted[0][~mask] == drawn[0][~mask]).all()
-    assert jax.tree.leaves(shipped.stages.decoder.params)[0].dtype == np.float32
+    assert jax.tree.leaves(shipped.parts["decoder"].params)[0].dtype == np.float32

@@ -11,8 +11,8 @@ from saving import write_model
 
 from flaxgen import parallel, verbs
 from flaxgen.data import Order, batch_at, random_transform
+from flaxgen.family import directory
 from flaxgen.train.optim import Optimizer
-from flaxgen.zoo import unclip
 
 STAGES = unclip_toy.TRAINED
 PLANS = {"pmap": parallel.pmap_plan, "mesh": lambda: parallel.mesh_plan(data=4, fsdp=2)}
@@ -25,7 +25,8 @@ def name(request):
 
 def test_a_config_is_its_json(name):
     config = unclip_toy.CONFIGS[name]
-    assert directory.decode(json.loads(json.dumps(verbs.family_of(config).encode(config)))) == config
+    family = verbs.family_of(config)
+    assert family.decode(json.loads(json.dumps(family.encode(config)))) == config
 
 
 def test_it_learns(name, toy):
@@ -37,13 +38,13 @@ def test_it_learns(name, toy):
 
 def test_a_run_goes_on_with_the_files_it_has(name, toy):
     run, config = toy.runs[name], unclip_toy.config_of(name, toy.runs)
-    names = verbs.family_of(config).file_names
-    before = {file: (run / file).read_bytes() for file in names}
-    prepared = directory.prepare(config, run)
+    family = verbs.family_of(config)
+    before = {file: (run / file).read_bytes() for file in family.files}
+    prepared = directory.prepare(family, config, run)
     assert prepared == before
-    directory.claim(run, dataclasses.replace(config, steps=config.steps + 1), prepared)
+    directory.claim(run, family, dataclasses.replace(config, steps=config.steps + 1), prepared)
     assert verbs.read_config(run)[0].steps == config.steps + 1
-    directory.claim(run, config, prepared)
+    directory.claim(run, family, config, prepared)
 
 
 def test_an_exported_stage_is_the_run(name, toy, tmp_path):
@@ -52,21 +53,22 @@ def test_an_exported_stage_is_the_run(name, toy, tmp_path):
     assert model.config == run.config
     assert model.step == unclip_toy.STEPS
     jax.tree.map(np.testing.assert_array_equal, model.params, run.params)
-    assert getattr(model, "found", {}) == getattr(run, "found", {})
-    with pytest.raises(ValueError, match="--layout diffusers is for diffusion models"):
+    assert model.files == run.files
+    with pytest.raises(ValueError, match="model: --layout diffusers is for unclip, diffusion"):
         verbs.export(tmp_path / "model", tmp_path / "diffusers", layout="diffusers")
     assert not (tmp_path / "diffusers").exists()
 
 
 def test_half_precision_halves_the_files_and_keeps_the_fingerprint(toy, tmp_path):
-    unclip.compose(tmp_path / "half", toy.runs, "float16")
+    verbs.compose(tmp_path / "half", toy.runs, dtype="float16")
     sizes = [(root / "clip" / "model.safetensors").stat().st_size for root in (tmp_path / "half", toy.model)]
     assert sizes[0] < 0.7 * sizes[1]
-    half, whole = verbs.load(tmp_path / "half").stages, verbs.load(toy.model).stages
-    assert half.clip.fingerprint == whole.clip.fingerprint
-    for ours, theirs in zip(half, whole, strict=True):
+    half, whole = verbs.load(tmp_path / "half").parts, verbs.load(toy.model).parts
+    assert half["clip"].fingerprint == whole["clip"].fingerprint
+    assert half.keys() == whole.keys() == unclip_toy.CONFIGS.keys()
+    for name, ours in half.items():
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-10, atol=2**-24), ours.params, theirs.params
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-10, atol=2**-24), ours.params, whole[name].params
         )
 
 
@@ -76,7 +78,7 @@ def test_a_composite_says_nothing_of_where_its_stages_lay(toy, tmp_path):
         model = verbs.load(toy.runs[name])
         config = dataclasses.replace(model.config, start=str(tmp_path / "older"))
         write_model(part, config, model.params, model.step, model.files)
-    unclip.compose(tmp_path / "model", parts)
+    verbs.compose(tmp_path / "model", parts)
     for name in parts:
         assert str(tmp_path) in (parts[name] / "config.json").read_text()
         text = (tmp_path / "model" / name / "config.json").read_text()
@@ -88,7 +90,8 @@ def experiment_of(name, toy):
     """The stage's run on its data, by plain gradients: Adam makes steps of rounding where there is no gradient."""
     config = unclip_toy.config_of(name, toy.runs)
     config = dataclasses.replace(config, optimizer=Optimizer(name="sgd", learning_rate=0.1))
-    experiment = verbs.family_of(config).build(config, directory.prepare(config, toy.runs[name]))
+    family = verbs.family_of(config)
+    experiment = family.build(config, directory.prepare(family, config, toy.runs[name]))
     transform = random_transform(config.data)
     return experiment, [
         batch_at(experiment.source, Order(0, 8, 0, 1), i, fields=experiment.batch_fields, transform=transform)

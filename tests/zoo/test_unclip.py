@@ -15,7 +15,8 @@ import unclip_toy
 from flaxgen import parallel, verbs
 from flaxgen.data import open_source
 from flaxgen.zoo import unclip
-from flaxgen.zoo.unclip import Settings
+from flaxgen.zoo.unclip.drawing import begin
+from flaxgen.zoo.unclip.family import BlendUnclip, DrawUnclip, EditUnclip, InpaintUnclip, VaryUnclip
 
 CAPTION, OTHER = "a red circle", "a small blue square above a green triangle"
 ONE_LEVEL = 1
@@ -31,9 +32,14 @@ def model(toy):
     return verbs.load(toy.model)
 
 
+def without(model, *names):
+    """The model less those parts."""
+    return dataclasses.replace(model, parts={name: part for name, part in model.parts.items() if name not in names})
+
+
 def base_of(model):
     """The model without its upsamplers."""
-    return unclip.Model(model.stages._replace(upsampler_1=None, upsampler_2=None))
+    return without(model, "upsampler_1", "upsampler_2")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,12 @@ def images():
 
 def apart(a, b):
     """The largest difference of two pictures, in levels of 255."""
-    return np.abs(a.astype(int) - b.astype(int)).max()
+    return np.abs(np.asarray(a, int) - np.asarray(b, int)).max()
+
+
+def edit(model, image, caption_from, caption_to, **settings):
+    """An edit from one caption to another."""
+    return model.edit(image, caption_from=caption_from, caption_to=caption_to, **settings)
 
 
 def shrunk(image):
@@ -62,7 +73,7 @@ def test_sizes_and_the_order_of_captions(model, base):
     """`num` pictures of each caption, the first caption's first; a picture follows its caption and its number."""
     assert (model.image_size, base.image_size) == (64, 16)
     both = base.draw([CAPTION, OTHER], seed=0, num=2)
-    assert (both.shape, both.dtype) == ((4, 16, 16, 3), np.uint8)
+    assert (both.arrays.shape, both.arrays.dtype) == ((4, 16, 16, 3), np.uint8)
     assert apart(both[:2], base.draw([CAPTION], seed=0, num=4)[:2]) <= ONE_LEVEL
     assert apart(both[2:], base.draw([OTHER], seed=0, num=4)[2:]) <= ONE_LEVEL
     assert apart(base.draw([CAPTION], seed=0, num=3), base.draw([CAPTION], seed=0, num=4)[:3]) <= ONE_LEVEL
@@ -72,7 +83,7 @@ def test_sizes_and_the_order_of_captions(model, base):
 
 def test_what_the_decoder_is_given(base):
     drawn = {
-        through: base.draw([CAPTION], seed=0, num=4, through=through, settings=Settings(guidance=40.0))
+        through: base.draw([CAPTION], seed=0, num=4, through=through, guidance=40.0)
         for through in ("diffusion", "autoregressive", "text", "nothing")
     }
     for name, picture in drawn.items():
@@ -81,9 +92,9 @@ def test_what_the_decoder_is_given(base):
 
 def test_upsamplers_enlarge_what_the_decoder_drew(model, base):
     large, small = model.draw([CAPTION], seed=0, num=4), base.draw([CAPTION], seed=0, num=4)
-    assert large.shape == (4, 64, 64, 3)
-    keys = jax.random.split(jax.random.key(0), 3)
-    assert apart(large, model.enlarge(small.astype(np.float32) / 127.5 - 1, keys[2])) <= 8
+    assert large.arrays.shape == (4, 64, 64, 3)
+    drawing = begin(model, 0, lambda stage: None)
+    assert apart(large, drawing.enlarge(small.arrays.astype(np.float32) / 127.5 - 1)) <= 8
     assert apart(large[:3], model.draw([CAPTION], seed=0, num=3)) <= ONE_LEVEL
 
 
@@ -94,32 +105,32 @@ def best(pictures, scores):
 
 def test_candidates_are_told_apart_by_clip(base, images):
     """Of two the picture that is nearer to its caption, or to what it is a variation of."""
-    clip, two = base.stages.clip, Settings(candidates=2)
-    many = base.draw([CAPTION, OTHER], seed=0, num=4)
-    chosen = base.draw([CAPTION, OTHER], seed=0, num=2, settings=two)
+    clip = base.parts["clip"]
+    many = base.draw([CAPTION, OTHER], seed=0, num=4).images
+    chosen = base.draw([CAPTION, OTHER], seed=0, num=2, candidates=2)
     scores = clip.similarity(many, [CAPTION, OTHER])[np.arange(8), [0, 0, 0, 0, 1, 1, 1, 1]]
     assert apart(chosen, best(many, scores)) <= ONE_LEVEL
     assert len({tuple(pair.argsort()) for pair in scores.reshape(-1, 2)}) == 2  # else it could be always the first
     picture = shrunk(images[0]).astype(np.uint8)
     source = clip.encode_image(picture[None])
-    varied = base.vary(picture, seed=0, num=4)
-    chosen = base.vary(picture, seed=0, num=2, settings=two)
+    varied = base.vary(picture, seed=0, num=4).images
+    chosen = base.vary(picture, seed=0, num=2, candidates=2)
     assert apart(chosen, best(varied, (clip.encode_image(varied) * source).sum(-1))) <= ONE_LEVEL
 
 
 def test_candidates_of_verbs_that_begin_with_the_noise_of_a_picture(base, images):
-    two = Settings(candidates=2)
+    """There are none: from a picture's own noise all are alike."""
     for verb in (
-        lambda settings: base.blend(*images, seed=0, num=2, settings=settings),
-        lambda settings: base.edit(images[0], CAPTION, OTHER, seed=0, num=2, settings=settings),
+        lambda **settings: base.blend(*images, seed=0, num=2, **settings),
+        lambda **settings: edit(base, images[0], CAPTION, OTHER, seed=0, num=2, **settings),
     ):
-        with pytest.raises(ValueError, match="candidates=2: from a picture's own noise all are alike, leave it at 1"):
-            verb(two)
+        with pytest.raises(TypeError, match="unexpected keyword argument 'candidates'"):
+            verb(candidates=2)
 
 
 def test_an_empty_caption_is_one_too(base):
-    assert base.draw([""], seed=0, num=4).shape == (4, 16, 16, 3)
-    with pytest.raises(ValueError, match="there is no caption"):
+    assert base.draw([""], seed=0, num=4).arrays.shape == (4, 16, 16, 3)
+    with pytest.raises(ValueError, match=r"captions=\(\): expected one or more"):
         base.draw([], seed=0, num=4)
 
 
@@ -128,17 +139,16 @@ def test_variations_from_fresh_noise(base, images):
     varied = base.vary(a, seed=0, num=4)
     assert apart(varied[0], varied[1]) > ONE_LEVEL
     assert apart(varied[:3], base.vary(a, seed=0, num=3)) <= ONE_LEVEL
-    strong = Settings(guidance=40.0)
-    assert apart(base.vary(a, seed=0, num=4, settings=strong), base.vary(b, seed=0, num=4, settings=strong)) > ONE_LEVEL
+    assert apart(base.vary(a, seed=0, num=4, guidance=40.0), base.vary(b, seed=0, num=4, guidance=40.0)) > ONE_LEVEL
 
 
 def test_a_picture_comes_back_from_its_noise(base, images):
     """With eta 0 every variation is the picture itself, with eta 1 none is and no two are alike."""
     a, _ = images
-    same = base.vary(a, seed=0, num=4, invert=True)
+    same = base.vary(a, seed=0, num=4, invert=True).images
     assert apart(same[0], same[3]) <= ONE_LEVEL
     assert np.abs(same[0] - shrunk(a)).mean() < 4
-    varied = base.vary(a, seed=0, num=4, invert=True, settings=Settings(eta=1.0))
+    varied = base.vary(a, seed=0, num=4, invert=True, eta=1.0).images
     assert np.abs(varied[0] - shrunk(a)).mean() > 3 * np.abs(same[0] - shrunk(a)).mean()
     assert apart(varied[0], varied[1]) > 10
 
@@ -147,7 +157,7 @@ def test_guidance_grows_with_what_eta_leaves_open(base, images):
     """The toy's guidance is 3: with eta 0.5 the half of what it adds to 1."""
 
     def varied(**settings):
-        return base.vary(images[0], seed=0, num=4, invert=True, settings=Settings(**settings))
+        return base.vary(images[0], seed=0, num=4, invert=True, **settings)
 
     half = varied(eta=0.5)
     assert apart(half, varied(eta=0.5, guidance=2.0)) <= ONE_LEVEL
@@ -168,23 +178,23 @@ def test_a_blend_goes_from_one_picture_to_the_other(base, images):
 
 def test_an_edit_goes_from_the_picture_towards_the_caption(base, images):
     a, _ = images
-    edited = base.edit(a, CAPTION, OTHER, seed=0, num=3, strength=1.0)
+    edited = edit(base, a, CAPTION, OTHER, seed=0, num=3, strength=1.0)
     assert apart(edited[0], base.vary(a, seed=0, num=3, invert=True)[0]) <= 2 * ONE_LEVEL
     assert apart(edited[0], edited[1]) > ONE_LEVEL
     assert apart(edited[1], edited[2]) > ONE_LEVEL
-    assert apart(base.edit(a, CAPTION, OTHER, seed=0, num=3, strength=0.5)[2], edited[1]) <= 2 * ONE_LEVEL
-    assert apart(base.edit(a, CAPTION, CAPTION, seed=0, num=3, strength=1.0)[2], edited[0]) <= 2 * ONE_LEVEL
-    assert apart(base.edit(a, CAPTION, OTHER, seed=0, num=1, strength=1.0)[0], edited[2]) <= 2 * ONE_LEVEL
+    assert apart(edit(base, a, CAPTION, OTHER, seed=0, num=3, strength=0.5)[2], edited[1]) <= 2 * ONE_LEVEL
+    assert apart(edit(base, a, CAPTION, CAPTION, seed=0, num=3, strength=1.0)[2], edited[0]) <= 2 * ONE_LEVEL
+    assert apart(edit(base, a, CAPTION, OTHER, seed=0, num=1, strength=1.0)[0], edited[2]) <= 2 * ONE_LEVEL
 
 
 def test_inpainting_changes_no_pixel_that_is_not_marked(model, images):
     a, _ = images
     mask = np.zeros((64, 64), bool)
     mask[10:37, 5:30] = True  # whose edges are not those of the decoder's pixels
-    drawn = model.inpaint(a, mask, CAPTION, seed=0, num=4)
+    drawn = model.inpaint(a, mask, CAPTION, seed=0, num=4).images
     assert drawn.shape == (4, 64, 64, 3)
     assert np.count_nonzero(drawn[:, ~mask] != a[None][:, ~mask]) == 0
-    chosen = model.inpaint(a, mask, CAPTION, seed=0, num=2, settings=Settings(candidates=2))
+    chosen = model.inpaint(a, mask, CAPTION, seed=0, num=2, candidates=2).images
     assert np.count_nonzero(chosen[:, ~mask] != a[None][:, ~mask]) == 0
     for picture in drawn:
         assert np.mean(picture[mask] != a[mask]) > 0.5
@@ -195,7 +205,7 @@ def test_inpainting_takes_the_middle_square_of_other_shapes(model, images):
     wide = np.concatenate([images[0], images[1]], axis=1)
     mask = np.zeros((64, 128), np.uint8)
     mask[:, 60:70] = 255
-    drawn = model.inpaint(wide, mask, CAPTION, seed=0, num=4)
+    drawn = model.inpaint(wide, mask, CAPTION, seed=0, num=4).images
     unmarked = np.ones(64, bool)
     unmarked[28:38] = False
     np.testing.assert_array_equal(drawn[:, :, unmarked], np.tile(wide[None, :, 32:96][:, :, unmarked], (4, 1, 1, 1)))
@@ -211,13 +221,12 @@ def test_nothing_that_is_a_number_compiles_again(model, images):
     mask[10:37, 5:30] = True
 
     def all_verbs(seed, guidance, caption, strength, eta):
-        settings, unguided = Settings(guidance=guidance, prior_guidance=guidance + 1, eta=eta), Settings(eta=eta)
-        model.draw([caption], seed=seed, num=4, settings=settings)
-        model.vary(a, seed=seed, num=4, settings=settings)
-        model.vary(a, seed=seed, num=4, invert=True, settings=unguided)
-        model.blend(a, b, seed=seed, num=4, settings=unguided)
-        model.edit(a, caption, OTHER, seed=seed, num=4, strength=strength, settings=unguided)
-        model.inpaint(a, mask, caption, seed=seed, num=4, settings=settings)
+        model.draw([caption], seed=seed, num=4, guidance=guidance, prior_guidance=guidance + 1)
+        model.vary(a, seed=seed, num=4, guidance=guidance)
+        model.vary(a, seed=seed, num=4, invert=True, eta=eta)
+        model.blend(a, b, seed=seed, num=4)
+        edit(model, a, caption, OTHER, seed=seed, num=4, strength=strength)
+        model.inpaint(a, mask, caption, seed=seed, num=4, guidance=guidance, prior_guidance=guidance + 1)
 
     all_verbs(0, 2.0, CAPTION, 0.5, 0.0)
     before = len(COMPILED)
@@ -229,17 +238,16 @@ def test_nothing_that_is_a_number_compiles_again(model, images):
 def test_progress_names_every_stage(model, images):
     a, b = images
     mask = np.ones((64, 64), bool)
-    verbs = {
-        "draw": lambda m: m.draw([CAPTION], seed=0, num=4),
-        "vary": lambda m: m.vary(a, seed=0, num=4, invert=True),
-        "blend": lambda m: m.blend(a, b, seed=0, num=4),
-        "edit": lambda m: m.edit(a, CAPTION, OTHER, seed=0, num=4),
-        "inpaint": lambda m: m.inpaint(a, mask, CAPTION, seed=0, num=4),
-    }
-    for verb, run in verbs.items():
+    for request in (
+        DrawUnclip(captions=CAPTION, num=4),
+        VaryUnclip(image=a, num=4, invert=True),
+        BlendUnclip(a=a, b=b, num=4),
+        EditUnclip(image=a, caption_from=CAPTION, caption_to=OTHER, num=4),
+        InpaintUnclip(image=a, mask=mask, caption=CAPTION, num=4),
+    ):
         stages = []
-        run(model.reporting(stages.append))
-        assert len(stages) == model.num_stages(verb)
+        model.perform(request, stages.append)
+        assert len(stages) == model.handler(type(request)).stages(request)
         assert stages[-2:] == ["upsampler to 32 px", "upsampler to 64 px"]
 
 
@@ -254,9 +262,9 @@ def test_many_devices_draw_the_same_pictures(model, toy, images, plan):
         lambda m: m.draw([CAPTION, OTHER], seed=0, num=2),
         lambda m: m.draw([CAPTION], seed=0, num=4, through="autoregressive"),
         lambda m: m.vary(a, seed=0, num=4),
-        lambda m: m.vary(a, seed=0, num=4, invert=True, settings=Settings(eta=0.5)),
+        lambda m: m.vary(a, seed=0, num=4, invert=True, eta=0.5),
         lambda m: m.blend(a, b, seed=0, num=4),
-        lambda m: m.edit(a, CAPTION, OTHER, seed=0, num=4),
+        lambda m: edit(m, a, CAPTION, OTHER, seed=0, num=4),
         lambda m: m.inpaint(a, mask, CAPTION, seed=0, num=4),
     ):
         assert apart(verb(many), verb(model)) <= ONE_LEVEL
@@ -270,7 +278,7 @@ def test_numbers_out_of_range(base, images, change):
         lambda: base.draw([CAPTION], **told),
         lambda: base.vary(images[0], **told),
         lambda: base.blend(*images, **told),
-        lambda: base.edit(images[0], CAPTION, OTHER, **told),
+        lambda: edit(base, images[0], CAPTION, OTHER, **told),
         lambda: base.inpaint(images[0], np.ones((64, 64), bool), CAPTION, **told),
     ):
         with pytest.raises(ValueError, match=f"{name}={value}: expected"):
@@ -279,32 +287,43 @@ def test_numbers_out_of_range(base, images, change):
 
 @pytest.mark.parametrize("strength", [0.0, -1.0, 1.5, float("nan")])
 def test_a_strength_out_of_range(base, images, strength):
-    with pytest.raises(ValueError, match=f"strength={strength}: expected a share"):
-        base.edit(images[0], CAPTION, OTHER, seed=0, num=1, strength=strength)
+    with pytest.raises(ValueError, match=f"strength={strength}: expected a number above 0, at most 1"):
+        edit(base, images[0], CAPTION, OTHER, seed=0, num=1, strength=strength)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (Settings(guidance=float("nan")), "guidance=nan: expected a number"),
-        (Settings(prior_guidance=float("inf")), "guidance=inf: expected a number"),
-        (Settings(eta=2.0), r"eta=2\.0: expected a number in \[0, 1\]"),
-        (Settings(steps=0), "steps=0: expected 1 or more"),
-        (Settings(steps=17), "steps=17 is more than"),
-        (Settings(candidates=0), "candidates=0: expected 1 or more"),
+        ({"guidance": float("nan")}, "guidance=nan: expected 0 or more"),
+        ({"prior_guidance": float("inf")}, "guidance=inf: expected 0 or more"),
+        ({"steps": 0}, "steps=0: expected 1 or more"),
+        ({"steps": 17}, "steps=17 is more than"),
+        ({"candidates": 0}, "candidates=0: expected 1 or more"),
     ],
 )
 def test_settings_out_of_range(base, settings, message):
     with pytest.raises(ValueError, match=message):
-        base.draw([CAPTION], seed=0, num=4, settings=settings)
+        base.draw([CAPTION], seed=0, num=4, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"invert": True, "eta": 2.0}, r"eta=2\.0: expected 0 to 1"),
+        ({"eta": 0.5}, r"eta=0\.5 is for variations from inverted noise: give invert too"),
+    ],
+)
+def test_eta_out_of_range_or_place(base, images, settings, message):
+    with pytest.raises(ValueError, match=message):
+        base.vary(images[0], seed=0, num=4, **settings)
 
 
 def test_without_a_stage(base, images):
-    lacking = {name: unclip.Model(base.stages._replace(**{name: None})) for name in unclip.STAGES}
-    with pytest.raises(ValueError, match=r"lacks the stage 'prior': vary, blend and edit still work, and draw through "
+    lacking = {name: without(base, name) for name in unclip.FAMILY.parts}
+    with pytest.raises(ValueError, match=r"lacks the part 'prior': vary, blend and edit still work, and draw through "
                        "autoregressive or text"):  # fmt: skip
         lacking["prior"].draw([CAPTION], seed=0, num=4)
-    with pytest.raises(ValueError, match=r"lacks the stage 'ar_prior': .* draw through diffusion or text"):
+    with pytest.raises(ValueError, match=r"lacks the part 'ar_prior': .* draw through diffusion or text"):
         lacking["ar_prior"].draw([CAPTION], seed=0, num=4, through="autoregressive")
     assert apart(lacking["prior"].vary(images[0], seed=0, num=4), base.vary(images[0], seed=0, num=4)) == 0
     for name in ("clip", "decoder"):
@@ -312,12 +331,10 @@ def test_without_a_stage(base, images):
             lambda m: m.draw([CAPTION], seed=0, num=4),
             lambda m: m.vary(images[0], seed=0, num=4),
             lambda m: m.blend(*images, seed=0, num=4),
-            lambda m: m.edit(images[0], CAPTION, OTHER, seed=0, num=4),
+            lambda m: edit(m, images[0], CAPTION, OTHER, seed=0, num=4),
             lambda m: m.inpaint(images[0], np.ones((64, 64), bool), CAPTION, seed=0),
         ):
-            with pytest.raises(
-                ValueError, match=f"lacks the stage '{name}': draw, vary, blend, edit, inpaint all need"
-            ):
+            with pytest.raises(ValueError, match=f"lacks the part '{name}': draw, vary, blend, edit, inpaint all need"):
                 verb(lacking[name])
 
 
@@ -331,7 +348,7 @@ def test_a_directory_without_an_upsampler_says_so(copy, capfd):
     shutil.rmtree(copy / "upsampler_1")
     model = verbs.load(copy)
     assert capfd.readouterr().err == (
-        f"warning: {copy} lacks the stage 'upsampler_1': pictures are drawn at the size before it\n"
+        f"warning: {copy} lacks the part 'upsampler_1': pictures are drawn at the size before it\n"
     )
     assert model.image_size == 16
 

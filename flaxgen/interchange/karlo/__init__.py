@@ -10,7 +10,7 @@ from flaxgen.interchange.layout import Layout, refuse_overrides
 from flaxgen.zoo.prior import FAMILY as PRIOR_FAMILY
 from flaxgen.zoo.unclip import FAMILY as UNCLIP
 
-__all__ = ["PIPELINE", "PRIOR"]
+__all__ = ["PIPELINE", "PRIOR", "export_pipeline"]
 
 
 def _read_pipeline(folder: Path, target: Path, overrides: Sequence[str]) -> None:

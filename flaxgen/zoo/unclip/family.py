@@ -15,7 +15,7 @@ from flaxgen.diffusion import interpolate
 from flaxgen.family.companions import check_companion
 from flaxgen.family.composite import Composite, Part, Parts
 from flaxgen.family.pictures import Pictures
-from flaxgen.family.request import Request, option
+from flaxgen.family.request import Clash, Request, option
 from flaxgen.family.requests import Blend, Draw, Edit, Inpaint, Vary
 from flaxgen.family.trained import Handler, Progress
 from flaxgen.nets.ar_prior import ARPrior
@@ -86,10 +86,9 @@ class VaryUnclip(Vary):
 
     def __post_init__(self):
         super().__post_init__()
-        require(
-            self.eta is None or self.invert,
-            f"eta={self.eta} is for variations from inverted noise: give invert too",
-        )
+        if self.eta is not None and not self.invert:
+            text = "{eta} is for variations from inverted noise: give {invert} too"
+            raise Clash(text, eta=self.eta, invert=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +128,9 @@ class InpaintUnclip(Inpaint):
 
 
 def _check_prior_guidance(request: Any) -> None:
-    require(
-        request.prior_guidance is None or request.through in PRIORS,
-        f"prior_guidance={request.prior_guidance} needs a prior: through={request.through} has none",
-    )
+    if request.prior_guidance is not None and request.through not in PRIORS:
+        text = "{prior_guidance} needs a prior: {through} has none"
+        raise Clash(text, prior_guidance=request.prior_guidance, through=request.through)
 
 
 def draw(model: Model, request: DrawUnclip, progress: Progress) -> Pictures:
@@ -148,7 +146,9 @@ def draw(model: Model, request: DrawUnclip, progress: Progress) -> Pictures:
 
 
 def _scores(drawing: Drawing, images: np.ndarray, text: np.ndarray) -> tuple[float, ...]:
-    """The cosine of each picture's embedding and its caption's."""
+    """The cosine of each picture's embedding and its caption's; none where the CLIP sees no pictures."""
+    if drawing.part("clip").config.net.vision is None:
+        return ()
     image = drawing.part("clip").encode_image(images)
     cosines = (image * text).sum(-1) / np.linalg.norm(image, axis=-1) / np.linalg.norm(text, axis=-1)
     return tuple(round(float(cosine), 4) for cosine in cosines)
