@@ -7,6 +7,7 @@ The 1001st row of the label table is "no label". Not trained by us.
 """
 
 from flaxgen.data import Data
+from flaxgen.nets.attention import SelfAttention
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
@@ -29,8 +30,8 @@ def get_config() -> Config:
             channels=192,
             multipliers=(1, 2, 3, 4),
             depth=3,
-            attention_resolutions=(32, 16, 8),
-            head_channels=64,
+            attention=(None, *3 * [SelfAttention(head_channels=64)]),
+            middle=SelfAttention(head_channels=64),
             dropout=0.1,
             num_classes=1001,
             learned_variance=True,

@@ -9,6 +9,7 @@ dropout, raises precision and loses recall.
 """
 
 from flaxgen.data import Data
+from flaxgen.nets.attention import SelfAttention
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
@@ -30,7 +31,7 @@ def get_config() -> Config:
             channels=32,
             multipliers=(1, 2),
             depth=1,
-            attention_resolutions=(4,),
+            attention=(None, SelfAttention()),
             dropout=0.1,
             num_classes=11,
         ),

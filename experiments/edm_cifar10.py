@@ -7,6 +7,7 @@ Differs from the paper's DDPM++ in the net (ADM blocks) and has no augmentation 
 """
 
 from flaxgen.data import Data
+from flaxgen.nets.attention import SelfAttention
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
@@ -26,7 +27,7 @@ def get_config() -> Config:
             channels=128,
             multipliers=(2, 2, 2),
             depth=4,
-            attention_resolutions=(16,),
+            attention=(None, SelfAttention(), None),
             dropout=0.13,
             scale_shift=True,
             resample="resnet",

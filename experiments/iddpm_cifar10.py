@@ -6,6 +6,7 @@ Published: FID 2.90; 2.94 bits/dim when trained on the variational bound instead
 """
 
 from flaxgen.data import Data
+from flaxgen.nets.attention import SelfAttention
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.diffusion import Config, Objective, Process, Sampling
@@ -25,8 +26,8 @@ def get_config() -> Config:
             channels=128,
             multipliers=(1, 2, 2, 2),
             depth=3,
-            attention_resolutions=(16, 8),
-            heads=4,
+            attention=(None, SelfAttention(heads=4), SelfAttention(heads=4), None),
+            middle=SelfAttention(heads=4),
             dropout=0.3,
             learned_variance=True,
             scale_shift=True,

@@ -11,6 +11,7 @@ to the time's, the caption's is CLIP's. The guidance is that of the published FI
 """
 
 from flaxgen.data import Data
+from flaxgen.nets.attention import TokenAttention
 from flaxgen.nets.clip import TextTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.unet import UNet
@@ -38,8 +39,8 @@ def get_config() -> Config:
                 channels=512,
                 multipliers=(1, 2, 3, 4),
                 depth=3,
-                attention_resolutions=(32, 16, 8),
-                head_channels=64,
+                attention=(None, *3 * [TokenAttention(head_channels=64)]),
+                middle=TokenAttention(head_channels=64),
                 dropout=0.1,
                 token_dim=2048,
                 added=True,

@@ -52,6 +52,9 @@ def encode(value: Any, known: Types) -> Any:
 def decode(data: Any, known: Types) -> Any:
     """The inverse of `encode`; a field that is missing takes its default.
 
+    A type that was written otherwise by an older version has a class method `upgrade`, which takes the JSON of its
+    fields, of any version, and returns it as the type has them now.
+
     Raises:
         ValueError: for a type that is not in `known`, a field that is unknown or lacks, or a value of the wrong type.
     """
@@ -63,10 +66,21 @@ def decode(data: Any, known: Types) -> Any:
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"config type {name!r} is not known to this version: expected one of {', '.join(known)}")
     kind = known[name]
-    values = {key: _decode_field(kind, key, value, known) for key, value in data.items() if key != "type"}
+    written = _upgrade(kind, {key: value for key, value in data.items() if key != "type"})
+    values = {key: _decode_field(kind, key, value, known) for key, value in written.items()}
     missing = [field.name for field in dataclasses.fields(kind) if _is_required(field) and field.name not in values]
     require(not missing, f"config type {name} lacks the field {', '.join(missing)}")
     return kind(**values)
+
+
+def _upgrade(kind: type, written: dict[str, Any]) -> dict[str, Any]:
+    upgrade = getattr(kind, "upgrade", None)
+    if upgrade is None:
+        return written
+    try:
+        return upgrade(written)
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"config type {kind.__name__} has fields that no version wrote: {error}") from None
 
 
 def _is_required(field: dataclasses.Field) -> bool:
@@ -113,10 +127,13 @@ def _descend(config: Any, key: str, path: str) -> Any:
 def _read(config: Any, key: str, text: str, path: str) -> Any:
     annotation = _field_type(type(config), key, path)
     inner = getattr(config, key)
-    if dataclasses.is_dataclass(inner):
+    try:
+        return _parse(path, text, annotation)
+    except ValueError:
+        if not dataclasses.is_dataclass(inner):
+            raise
         names = ", ".join(f"{path}.{name}" for name in fields(type(inner)))
-        raise ValueError(f"{path} is a {type(inner).__name__}: set one of {names}")
-    return _parse(path, text, annotation)
+        raise ValueError(f"{path} is a {type(inner).__name__}: set one of {names}") from None
 
 
 def _replace(config: Any, changes: Mapping[str, Any], path: str) -> Any:

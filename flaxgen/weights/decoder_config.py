@@ -7,6 +7,7 @@ its config is read and written as that of a UNet2DModel.
 from collections.abc import Mapping
 from typing import Any
 
+from flaxgen.nets.attention import SelfAttention, TokenAttention
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.unet import UNet
 from flaxgen.weights.fields import read_fields
@@ -135,8 +136,8 @@ def _unet_from_config(config: Mapping[str, Any]) -> UNet:
         "upsample_type": "resnet",
         "attn_norm_num_groups": c["norm_num_groups"],
     }
-    unet = unet_from_config(plain)
-    return unet.clone(added=True, token_dim=c["cross_attention_dim"], middle_norm_groups=None)
+    unet = _attending_by(unet_from_config(plain), TokenAttention(head_channels=c["attention_head_dim"]))
+    return unet.clone(added=True, token_dim=c["cross_attention_dim"])
 
 
 def configs_from_decoder(net: Decoder) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -161,28 +162,42 @@ def configs_from_decoder(net: Decoder) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _config_from_unet(unet: UNet) -> dict[str, Any]:
+    value = next((value for value in unet.attentions if isinstance(value, TokenAttention)), TokenAttention())
     expected = {
         "resample": ("resnet",),
-        "middle": ("attention", "none"),
-        "middle_norm_groups": (None, unet.norm_groups),
+        "middle": (value, "none"),
         "norm_eps": (UNET_DEFAULTS["norm_eps"],),
         "time_embedding": ("sinusoidal",),
         "num_classes": (0,),
     }
     for field, values in expected.items():
-        if (value := getattr(unet, field)) not in values:
+        if (held := getattr(unet, field)) not in values:
             only = " or ".join(map(repr, values))
-            raise ValueError(f"a decoder's unet with {field}={value!r} is not Karlo's, only {only}: not exported")
-    plain = config_from_unet(unet.clone(added=False, token_dim=0))
-    if plain["attention_head_dim"] is None:
-        raise ValueError("a decoder's unet without head_channels is not Karlo's: set head_channels to export it")
+            raise ValueError(f"a decoder's unet with {field}={held!r} is not Karlo's, only {only}: not exported")
+    if not value.head_channels or value != TokenAttention(head_channels=value.head_channels):
+        raise ValueError(f"a decoder's unet with {value} is not Karlo's, only with head_channels: not exported")
+    if any(place not in (None, value) for place in unet.attention):
+        raise ValueError(
+            f"a decoder's unet with attention={unet.attention} is not Karlo's, where all are one: not exported"
+        )
+    plain = config_from_unet(
+        _attending_by(unet, SelfAttention(head_channels=value.head_channels)).clone(added=False, token_dim=0)
+    )
     return {
         **UNET_DEFAULTS,
         "_class_name": "UNet2DConditionModel",
         **{key: plain[key] for key in SHARED},
         "down_block_types": [NAMES[block] for block in plain["down_block_types"]],
-        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn" if unet.middle == "attention" else None,
+        "mid_block_type": None if unet.middle == "none" else "UNetMidBlock2DSimpleCrossAttn",
         "up_block_types": [NAMES[block] for block in plain["up_block_types"]],
         "class_embed_type": "identity",
         "cross_attention_dim": unet.token_dim,
     }
+
+
+def _attending_by(unet: UNet, value: SelfAttention | TokenAttention) -> UNet:
+    """The net that attends at the same places, by `value`."""
+    return unet.clone(
+        attention=tuple(place and value for place in unet.attention),
+        middle=unet.middle if isinstance(unet.middle, str) else value,
+    )

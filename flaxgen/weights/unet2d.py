@@ -104,6 +104,7 @@ def abstract_params(unet: UNet) -> Params:
         "low_res": x if unet.low_res else None,
         "level": one if unet.noise_level else None,
         "added": jnp.zeros((1, unet.time_width)) if unet.added else None,
+        "vector": jnp.zeros((1, unet.vector_dim)) if unet.vector_dim else None,
     }
     return jax.eval_shape(lambda: unet.init(jax.random.key(0), x, one, **conditions))["params"]
 

@@ -16,6 +16,7 @@ from flaxgen.data import Data
 from flaxgen.diffusion import losses
 from flaxgen.diffusion.edit import inpaint
 from flaxgen.diffusion.samplers import ddim_inversion, sample
+from flaxgen.nets.attention import ATTENTIONS
 from flaxgen.nets.clip import TextTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.unet import UNet
@@ -81,7 +82,8 @@ class Config(Run):
 
 
 TYPES = {"UnclipDecoder": Config} | {
-    kind.__name__: kind for kind in (Data, Decoder, UNet, TextTower, Process, Objective, Optimizer, Ema, Sampling)
+    kind.__name__: kind
+    for kind in (Data, Decoder, UNet, *ATTENTIONS, TextTower, Process, Objective, Optimizer, Ema, Sampling)
 }
 """All that may appear in such a config.json."""
 

@@ -17,6 +17,7 @@ from flaxgen.diffusion import degrade, losses
 from flaxgen.diffusion.edit import inpaint
 from flaxgen.diffusion.samplers import sample
 from flaxgen.diffusion.tiles import tiled_bind
+from flaxgen.nets.attention import ATTENTIONS
 from flaxgen.nets.unet import UNet
 from flaxgen.train import optim, state
 from flaxgen.train.config import require
@@ -92,7 +93,7 @@ class Config(Run):
 
 
 TYPES = {"Upsampler": Config} | {
-    kind.__name__: kind for kind in (Data, UNet, Process, Objective, Optimizer, Ema, Sampling)
+    kind.__name__: kind for kind in (Data, UNet, *ATTENTIONS, Process, Objective, Optimizer, Ema, Sampling)
 }
 """All that may appear in such a config.json."""
 

@@ -13,7 +13,7 @@ from flaxgen.weights import unet2d
 from flaxgen.zoo import interchange
 from flaxgen.zoo.process import Process, make_schedule
 
-TINY = UNet(image_size=4, channels=4, multipliers=(1,), depth=1, attention_resolutions=(), norm_groups=2, middle="none")
+TINY = UNet(image_size=4, channels=4, multipliers=(1,), depth=1, attention=(), norm_groups=2, middle="none")
 INDEX = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from flaxgen.data import Data
 from flaxgen.diffusion import weighting
+from flaxgen.nets.attention import ATTENTIONS
 from flaxgen.nets.mlp import MLP
 from flaxgen.nets.unet import UNet
 from flaxgen.train.config import require
@@ -65,7 +66,8 @@ class Config(Run):
 
 
 TYPES = {"Diffusion": Config} | {
-    kind.__name__: kind for kind in (Data, UNet, MLP, Process, Objective, Optimizer, Ema, Sampling, Periodic)
+    kind.__name__: kind
+    for kind in (Data, UNet, *ATTENTIONS, MLP, Process, Objective, Optimizer, Ema, Sampling, Periodic)
 }
 """All that may appear in such a config.json."""
 
