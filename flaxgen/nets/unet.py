@@ -161,7 +161,7 @@ class UNet(nn.Module):
         h, deepest = passed[-1], levels[-1].channels
         if self.middle != "none":
             h = blocks.resblock(deepest, "middle_resblock_0")(h, context)
-            value = None if self.middle == "resblocks" else self.middle
+            value = None if isinstance(self.middle, str) else self.middle
             h = blocks.attention(value, "middle_attention")(h, context)
             h = blocks.resblock(deepest, "middle_resblock_1")(h, context)
         for i, level in enumerate(reversed(levels)):

@@ -83,7 +83,7 @@ def test_what_was_left_out_was_the_cifar10_net():
             {"attention_resolutions": [5]},
             r"attention_resolutions has 5, but the levels of this net are \(16, 8, 4\) px",
         ),
-        ({"attention_resolutions": 8}, "config type UNet has fields that no version wrote"),
+        ({"multipliers": 3}, "config type UNet has fields that no version wrote"),
         ({"patch": 0}, "config type UNet has fields that no version wrote"),
         ({"heads": "4"}, "SelfAttention.heads='4': expected an integer"),
         ({"attention_resolution": [8]}, "attention_resolution is not a field of UNet"),
