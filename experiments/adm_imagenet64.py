@@ -10,6 +10,7 @@ from flaxgen.data import Data
 from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
+from flaxgen.nets.attention import SelfAttention
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.diffusion import Config
@@ -32,8 +33,8 @@ def get_config() -> Config:
             channels=192,
             multipliers=(1, 2, 3, 4),
             depth=3,
-            attention_resolutions=(32, 16, 8),
-            head_channels=64,
+            attention=(None, *3 * [SelfAttention(head_channels=64)]),
+            middle=SelfAttention(head_channels=64),
             dropout=0.1,
             num_classes=1001,
             learned_variance=True,

@@ -9,6 +9,7 @@ Not trained to the end by us.
 from flaxgen.data import Data
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
+from flaxgen.nets.attention import SelfAttention
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.diffusion import Config
@@ -31,7 +32,7 @@ def get_config() -> Config:
             channels=128,
             multipliers=(1, 2, 2, 2),
             depth=2,
-            attention_resolutions=(16,),
+            attention=(None, SelfAttention(), None, None),
             dropout=0.1,
             time_order="sin_cos",
             time_shift=1,

@@ -8,6 +8,7 @@ Started by us, not trained to the end.
 from flaxgen.data import Data
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
+from flaxgen.nets.attention import SelfAttention
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.diffusion import Config
@@ -28,8 +29,8 @@ def get_config() -> Config:
             channels=128,
             multipliers=(1, 2),
             depth=1,
-            attention_resolutions=(8,),
-            head_channels=64,
+            attention=(None, SelfAttention(head_channels=64)),
+            middle=SelfAttention(head_channels=64),
         ),
         process=Process(schedule="cosine", timesteps=1000),
         optimizer=Optimizer(learning_rate=5e-4, warmup=500, decay="cosine"),

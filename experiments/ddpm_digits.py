@@ -12,6 +12,7 @@ from flaxgen.data import Data
 from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
+from flaxgen.nets.attention import SelfAttention
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.diffusion import Config
@@ -33,7 +34,7 @@ def get_config() -> Config:
             channels=32,
             multipliers=(1, 2),
             depth=1,
-            attention_resolutions=(4,),
+            attention=(None, SelfAttention()),
             dropout=0.1,
             num_classes=11,
         ),

@@ -10,6 +10,7 @@ from flaxgen.data import Data
 from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
+from flaxgen.nets.attention import SelfAttention
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.diffusion import Config
@@ -29,7 +30,7 @@ def get_config() -> Config:
             channels=128,
             multipliers=(2, 2, 2),
             depth=4,
-            attention_resolutions=(16,),
+            attention=(None, SelfAttention(), None),
             dropout=0.13,
             scale_shift=True,
             resample="resnet",

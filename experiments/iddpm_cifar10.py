@@ -9,6 +9,7 @@ from flaxgen.data import Data
 from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
+from flaxgen.nets.attention import SelfAttention
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.diffusion import Config
@@ -28,8 +29,8 @@ def get_config() -> Config:
             channels=128,
             multipliers=(1, 2, 2, 2),
             depth=3,
-            attention_resolutions=(16, 8),
-            heads=4,
+            attention=(None, SelfAttention(heads=4), SelfAttention(heads=4), None),
+            middle=SelfAttention(heads=4),
             dropout=0.3,
             learned_variance=True,
             scale_shift=True,

@@ -48,7 +48,7 @@ def places(tmp_path_factory):
         "mixed": folder(root / "mixed", range(20)),
     }
     Image.fromarray(pixels(0, size=7)).save(found["mixed"] / "odd.png")
-    net = UNet(image_size=8, channels=8, multipliers=(1,), depth=1, norm_groups=4, attention_resolutions=())
+    net = UNet(image_size=8, channels=8, multipliers=(1,), depth=1, norm_groups=4, attention=())
     given = {"seed": 0, "steps": 1, "batch_size": 4, "process": Process(schedule="cosine", timesteps=8)}
     data = Data("folder", path=str(found["large"]), image_size=8, threads=1)
     config = diffusion.Config(**given, data=data, net=net, sampling=Sampling(steps=2, batch=8))

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 def workspace(tmp_path_factory):
     """A folder with models/digits: a tiny net of the interface that `experiments/ddpm_digits.py` trains."""
     net = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
-               attention_resolutions=(), num_classes=11)  # fmt: skip
+               attention=(), num_classes=11)  # fmt: skip
     config = Config(
         seed=0,
         steps=1,

@@ -28,7 +28,7 @@ CONFIGS = {
     "diffusion of pictures": diffusion.Config(
         seed=0, steps=1, batch_size=4, data=DIGITS,
         net=UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1,
-                 attention_resolutions=(), norm_groups=4),
+                 attention=(), norm_groups=4),
     ),
     "diffusion of points": diffusion.Config(
         seed=0, steps=1, batch_size=4, data=Data("moons"), net=MLP(2, width=8, depth=1)

@@ -16,6 +16,7 @@ from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
 from flaxgen.nets.ar_prior import ARPrior
+from flaxgen.nets.attention import TokenAttention
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.prior import DiffusionPrior
@@ -30,10 +31,10 @@ FAST = Optimizer(learning_rate=5e-3)
 TABLE = Process(schedule="cosine", timesteps=16, prediction="v")
 
 UNET = UNet(
-    image_size=SIZE, patch=4, channels=8, multipliers=(1,), depth=1, attention_resolutions=(4,), middle="none",
+    image_size=SIZE, patch=4, channels=8, multipliers=(1,), depth=1, attention=(TokenAttention(),), middle="none",
     norm_groups=4, time_channels=8, scale_shift=True, added=True, token_dim=8,
 )  # fmt: skip
-ENLARGING = dataclasses.replace(UNET, attention_resolutions=(), added=False, token_dim=0, low_res=True)
+ENLARGING = dataclasses.replace(UNET, attention=(), added=False, token_dim=0, low_res=True)
 TEXT = {"embedding_dim": DIM, "text_dim": WIDTH, "context": CONTEXT, "width": 16, "depth": 1, "heads": 2}
 
 CLIP_CONFIG = clip.Config(

@@ -14,6 +14,7 @@ from flaxgen.data import Data
 from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
+from flaxgen.nets.attention import TokenAttention
 from flaxgen.nets.clip import TextTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.unet import UNet
@@ -39,8 +40,8 @@ def get_config() -> Config:
                 channels=512,
                 multipliers=(1, 2, 3, 4),
                 depth=3,
-                attention_resolutions=(32, 16, 8),
-                head_channels=64,
+                attention=(None, *3 * [TokenAttention(head_channels=64)]),
+                middle=TokenAttention(head_channels=64),
                 dropout=0.1,
                 token_dim=2048,
                 added=True,

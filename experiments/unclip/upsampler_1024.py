@@ -33,7 +33,7 @@ def get_config() -> Config:
             channels=192,
             multipliers=(1, 1, 2, 2, 4, 4),
             depth=2,
-            attention_resolutions=(),
+            attention=(),
             middle="resblocks",
             low_res=True,
             scale_shift=True,

@@ -33,7 +33,7 @@ def get_config() -> Config:
             channels=320,
             multipliers=(1, 2, 3, 4),
             depth=3,
-            attention_resolutions=(),
+            attention=(),
             middle="resblocks",
             dropout=0.1,
             low_res=True,

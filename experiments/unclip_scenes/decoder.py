@@ -4,6 +4,7 @@ from flaxgen.data import Data
 from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
+from flaxgen.nets.attention import TokenAttention
 from flaxgen.nets.clip import TextTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.unet import UNet
@@ -25,9 +26,9 @@ def get_config() -> Config:
                 channels=128,
                 multipliers=(1, 1),
                 depth=1,
-                attention_resolutions=(8, 4),
+                attention=(TokenAttention(head_channels=32), TokenAttention(head_channels=32)),
+                middle=TokenAttention(head_channels=32),
                 time_channels=128,
-                head_channels=32,
                 resample="resnet",
                 scale_shift=True,
                 added=True,

@@ -21,7 +21,7 @@ def get_config() -> Config:
             channels=80,
             multipliers=(1,),
             depth=1,
-            attention_resolutions=(),
+            attention=(),
             middle="none",
             resample="resnet",
             scale_shift=True,

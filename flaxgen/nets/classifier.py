@@ -5,6 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from flaxgen.nets import layers
+from flaxgen.nets.attention import SelfAttention, attention_at
 from flaxgen.nets.resnet import Blocks, Context, check_size, encode, make_levels
 
 
@@ -37,7 +38,8 @@ class NoisyClassifier(nn.Module):
     """Class logits of a noisy picture: the downward half of the ADM net, its middle, and attention pooling
     [Dhariwal21, sec. 4 and app. H].
 
-    Fields are as in `UNet`; pictures have to be `image_size` wide.
+    Pictures have to be `image_size` wide. Blocks attend where feature maps are as wide as one of
+    `attention_resolutions`, by heads of `head_channels` channels; the other fields are as in `UNet`.
     """
 
     num_classes: int
@@ -69,14 +71,13 @@ class NoisyClassifier(nn.Module):
         check_size(self.image_size, self.image_size, len(self.multipliers))
         sizes = [self.image_size // 2**i for i in range(len(self.multipliers))]
         widths = [round(self.channels * multiplier) for multiplier in self.multipliers]
-        levels = make_levels(sizes, widths, self.attention_resolutions)
+        attention = SelfAttention(head_channels=self.head_channels)
+        levels = make_levels(widths, self.depth, attention_at(attention, self.attention_resolutions, sizes))
         blocks = Blocks(
             scale_shift=True,
             dropout=self.dropout if train else 0.0,
             norm_groups=self.norm_groups,
             norm_eps=self.norm_eps,
-            heads=1,
-            head_channels=self.head_channels,
             resample="resnet",
             downsample_padding=(1, 1),
             dtype=jnp.float32,
@@ -87,9 +88,9 @@ class NoisyClassifier(nn.Module):
         )(time)
         context = Context(emb)
         h = layers.conv(self.channels, name="conv_in", dtype=jnp.float32)(x)
-        h = encode(blocks, h, context, levels, self.depth)[-1]
+        h = encode(blocks, h, context, levels)[-1]
         h = blocks.resblock(widths[-1], "middle_resblock_0")(h, context)
-        h = blocks.attention("middle_attention")(h, context)
+        h = blocks.attention(attention, "middle_attention")(h, context)
         h = blocks.resblock(widths[-1], "middle_resblock_1")(h, context)
         h = nn.silu(layers.GroupNorm(self.norm_groups, self.norm_eps, name="norm_out")(h))
         return AttentionPool(self.num_classes, self.head_channels, name="pool")(h)

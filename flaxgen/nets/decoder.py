@@ -111,10 +111,10 @@ class Decoder(nn.Module):
                 f"a decoder's unet has added={unet.added} and token_dim={unet.token_dim}: set added=True and "
                 "token_dim to the width of the tokens it attends to"
             )
-        if unet.middle != "attention" and not unet.attention_resolutions:
+        if not any(value.reads_tokens for value in unet.attentions):
             raise ValueError(
-                f"a decoder's unet attends nowhere, so it cannot read its tokens: middle={unet.middle!r}, "
-                "attention_resolutions=(); set one of them"
+                f"a decoder's unet reads its tokens nowhere: middle={unet.middle!r}, attention={unet.attention!r}; "
+                "set one of them to a TokenAttention or a SpatialTransformer"
             )
         if has_text is not None and not self.null_text:
             raise ValueError("null_text=False has no null for 'has_text': leave it out and encode an empty caption")

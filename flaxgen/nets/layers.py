@@ -1,6 +1,7 @@
 """The layers all nets are made of: convolutions, normalisation, attention, time and condition embeddings."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +9,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+Image = Float[Array, "B H W C"]
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": nn.silu,
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu_tanh": nn.gelu,
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+}
+"""SiLU; GELU exactly, by its tanh approximation, and as CLIP's published weights have it [Hendrycks16]."""
 INIT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 ZERO = nn.initializers.zeros
 ORDERS = ("sin_cos", "cos_sin")
@@ -21,9 +30,9 @@ def conv(features: int, *, name: str, dtype: Any, size: int = 3, zero: bool = Fa
     return nn.Conv(features, (size, size), dtype=dtype, kernel_init=ZERO if zero else INIT, name=name)
 
 
-def dense(features: int, *, name: str, dtype: Any, zero: bool = False) -> nn.Dense:
+def dense(features: int, *, name: str, dtype: Any, zero: bool = False, bias: bool = True) -> nn.Dense:
     """A linear layer over the last axis; `zero` starts it at 0."""
-    return nn.Dense(features, dtype=dtype, kernel_init=ZERO if zero else INIT, name=name)
+    return nn.Dense(features, bias, dtype=dtype, kernel_init=ZERO if zero else INIT, name=name)
 
 
 def once(x: Array) -> Array:
@@ -142,11 +151,12 @@ class Fourier(nn.Module):
 
 class Conditioning(nn.Module):
     """What a denoising net is told beside the picture, as one vector: MLP(time) + label row + linear(embedding)
-    + MLP(level) + added.
+    + MLP(level) + MLP(vector) + added.
 
     `channels` is the width of the time embedding, `features` that of the result; `num_classes` 0 and `embedding_dim` 0
-    mean that the net knows no label and no embedding. With `noise_level` it is told the level in [0, 1] of the noise on
-    another of its inputs [Ho22b, sec. 4.2]; with `added`, a vector of the result's width that is added as it is.
+    mean that the net knows no label and no embedding, nor with `vector_dim` 0 a vector [Podell23, sec. 2.2]. With
+    `noise_level` it is told the level in [0, 1] of the noise on another of its inputs [Ho22b, sec. 4.2]; with `added`,
+    a vector of the result's width that is added as it is.
     """
 
     channels: int
@@ -159,6 +169,8 @@ class Conditioning(nn.Module):
     dtype: Any = jnp.float32
     noise_level: bool = False
     added: bool = False
+    vector_dim: int = 0
+    activation: str = "silu"
 
     @nn.compact
     def __call__(
@@ -168,6 +180,7 @@ class Conditioning(nn.Module):
         embedding: Float[Array, "B D"] | None = None,
         level: Float[Array, " B"] | None = None,
         added: Float[Array, "B F"] | None = None,
+        vector: Float[Array, "B V"] | None = None,
     ) -> Float[Array, "B F"]:
         check_choice("time_order", self.time_order, ORDERS)
         check_choice("time_embedding", self.time_embedding, ("sinusoidal", "fourier"))
@@ -175,6 +188,7 @@ class Conditioning(nn.Module):
         check_given("embedding", embedding, "embedding_dim", self.embedding_dim)
         check_given("level", level, "noise_level", self.noise_level)
         check_given("added", added, "added", self.added)
+        check_given("vector", vector, "vector_dim", self.vector_dim)
         if self.time_embedding == "fourier":
             waves = Fourier(self.channels, name="fourier")(time)
         else:
@@ -189,13 +203,16 @@ class Conditioning(nn.Module):
         if level is not None:
             waves = sinusoidal(LEVEL_STEPS * level, self.channels, self.time_order, self.time_shift)
             out = out + self._mlp("level", waves)
+        if vector is not None:
+            check_width("vector", vector, "vector_dim", self.vector_dim)
+            out = out + self._mlp("vector", vector)
         if added is not None:
             check_width("added", added, "the time embedding", self.features)
             out = out + added.astype(out.dtype)
         return out
 
     def _mlp(self, name: str, waves: Float[Array, "B C"]) -> Float[Array, "B F"]:
-        h = nn.silu(dense(self.features, name=f"{name}_1", dtype=self.dtype)(waves))
+        h = ACTIVATIONS[self.activation](dense(self.features, name=f"{name}_1", dtype=self.dtype)(waves))
         return dense(self.features, name=f"{name}_2", dtype=self.dtype)(h)
 
 

@@ -1,4 +1,4 @@
-"""Residual blocks, self-attention and resampling: what U-shaped nets and encoders are built from."""
+"""Residual blocks, resampling and levels: what U-shaped nets and encoders are built from."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from flaxgen.nets import layers
-
-Image = Float[Array, "B H W C"]
+from flaxgen.nets.attention import Attention, make_block
+from flaxgen.nets.layers import Image
 
 
 def nearest(x: Image) -> Float[Array, "B 2*H 2*W C"]:
@@ -45,7 +45,7 @@ RESIZE = {"none": lambda x: x, "up": nearest, "down": average_pool}
 class ResBlock(nn.Module):
     """norm, SiLU, conv, + embedding, norm, SiLU, dropout, zero conv [Ho20, app. B]; with `scale_shift` the embedding
     scales and shifts the second norm, and with `resize` both branches change size before the first conv
-    [Dhariwal21, sec. 3]."""
+    [Dhariwal21, sec. 3]. `skip_scale` multiplies the sum of both branches [Song21b, app. H]."""
 
     channels: int
     resize: str = "none"
@@ -54,58 +54,23 @@ class ResBlock(nn.Module):
     norm_groups: int = 32
     norm_eps: float = 1e-5
     dtype: Any = jnp.float32
+    activation: str = "silu"
+    skip_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: Image, emb: Float[Array, "B F"]) -> Float[Array, "B h w D"]:
-        resize = RESIZE[self.resize]
-        h = nn.silu(layers.GroupNorm(self.norm_groups, self.norm_eps, self.dtype, name="norm_1")(x))
+        resize, activate = RESIZE[self.resize], layers.ACTIVATIONS[self.activation]
+        h = activate(layers.GroupNorm(self.norm_groups, self.norm_eps, self.dtype, name="norm_1")(x))
         h = layers.conv(self.channels, name="conv_1", dtype=self.dtype)(resize(h))
         norm = layers.GroupNorm(self.norm_groups, self.norm_eps, self.dtype, name="norm_2")
-        emb = layers.dense(self.channels * (1 + self.scale_shift), name="embedding", dtype=self.dtype)(nn.silu(emb))
+        emb = layers.dense(self.channels * (1 + self.scale_shift), name="embedding", dtype=self.dtype)(activate(emb))
         h = norm(h, *jnp.split(emb, 2, axis=-1)) if self.scale_shift else norm(h + emb[:, None, None])
-        h = nn.Dropout(self.dropout, deterministic=self.dropout == 0)(nn.silu(h))
+        h = nn.Dropout(self.dropout, deterministic=self.dropout == 0)(activate(h))
         h = layers.conv(self.channels, name="conv_2", dtype=self.dtype, zero=True)(h)
         x = resize(x)
         if x.shape[-1] != self.channels:
             x = layers.conv(self.channels, name="shortcut", dtype=self.dtype, size=1)(x)
-        return layers.once(x + h)
-
-
-class AttentionBlock(nn.Module):
-    """x + zero linear(attention(norm(x))) over all pixels.
-
-    With `tokens`, their keys and values stand before the pixels' own in one softmax, and `token_mask` hides tokens
-    [Nichol21b, sec. 4]. `norm_groups` 0 is no norm.
-    """
-
-    heads: int = 1
-    head_channels: int = 0
-    norm_groups: int = 32
-    norm_eps: float = 1e-5
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, x: Image, tokens: Float[Array, "B N D"] | None = None, token_mask: Bool[Array, "B N"] | None = None
-    ) -> Image:
-        b, height, width, channels = x.shape
-        heads = layers.count_heads(channels, self.heads, self.head_channels)
-
-        def project(name, inputs):
-            return layers.split_heads(layers.dense(channels, name=name, dtype=self.dtype)(inputs), heads)
-
-        h = layers.GroupNorm(self.norm_groups, self.norm_eps, self.dtype, name="norm")(x) if self.norm_groups else x
-        h = h.reshape(b, height * width, channels)
-        query, key, value, mask = project("query", h), project("key", h), project("value", h), None
-        if tokens is not None:
-            key = jnp.concatenate((project("token_key", tokens), key), axis=1)
-            value = jnp.concatenate((project("token_value", tokens), value), axis=1)
-        if tokens is not None and token_mask is not None:
-            visible = jnp.ones((b, height * width), bool)
-            mask = jnp.concatenate((token_mask, visible), axis=1)[:, None, None]
-        h = layers.attention(query, key, value, mask).reshape(b, height * width, channels)
-        h = layers.dense(channels, name="out", dtype=self.dtype, zero=True)(h)
-        return layers.once(x + h.reshape(x.shape))
+        return layers.once((x + h) * self.skip_scale)
 
 
 class Downsample(nn.Module):
@@ -132,10 +97,11 @@ class Upsample(nn.Module):
 
 
 class Level(NamedTuple):
-    """One resolution: how many channels, and whether its blocks attend."""
+    """One resolution: how many channels and residual blocks, and how these attend."""
 
     channels: int
-    attends: bool
+    depth: int
+    attention: Attention | None
 
 
 class Context(NamedTuple):
@@ -157,19 +123,16 @@ class Blocks:
     dropout: float
     norm_groups: int
     norm_eps: float
-    heads: int
-    head_channels: int
     resample: str
     downsample_padding: tuple[int, int]
     dtype: Any
     remat: bool
-
-    def _make(self, module) -> Any:
-        """With `remat` the backward pass computes what is inside a block again instead of keeping it."""
-        return nn.remat(module) if self.remat else module
+    activation: str = "silu"
+    skip_scale: float = 1.0
 
     def resblock(self, channels: int, name: str, resize: str = "none") -> Callable[[Image, Context], Array]:
-        block = self._make(ResBlock)(
+        """With `remat` the backward pass computes what is inside a block again instead of keeping it."""
+        block = (nn.remat(ResBlock) if self.remat else ResBlock)(
             channels,
             resize,
             self.scale_shift,
@@ -177,13 +140,17 @@ class Blocks:
             self.norm_groups,
             self.norm_eps,
             self.dtype,
+            self.activation,
+            self.skip_scale,
             name=name,
         )
         return lambda h, context: block(h, context.emb)
 
-    def attention(self, name: str, norm_groups: int | None = None) -> Callable[[Image, Context], Array]:
-        groups = self.norm_groups if norm_groups is None else norm_groups
-        block = self._make(AttentionBlock)(self.heads, self.head_channels, groups, self.norm_eps, self.dtype, name=name)
+    def attention(self, value: Attention | None, name: str) -> Callable[[Image, Context], Array]:
+        """The block that `value` describes; None leaves the picture as it is."""
+        if value is None:
+            return lambda h, context: h
+        block = make_block(value, self.norm_groups, self.norm_eps, self.dtype, self.remat, name)
         return lambda h, context: block(h, context.tokens, context.token_mask)
 
     def down(self, channels: int, name: str) -> Callable[[Image, Context], Array]:
@@ -199,31 +166,35 @@ class Blocks:
         return lambda h, context: block(h)
 
 
-def encode(blocks: Blocks, h: Image, context: Context, levels: Sequence[Level], depth: int) -> list[Array]:
-    """Down through the levels, `depth` residual blocks each; everything that was passed, the deepest last.
+def encode(blocks: Blocks, h: Image, context: Context, levels: Sequence[Level]) -> list[Array]:
+    """Down through the levels; everything that was passed, the deepest last.
 
     Call it inside a module's `__call__`: the blocks become that module's.
     """
     passed = [h]
     for i, level in enumerate(levels):
-        for j in range(depth):
+        for j in range(level.depth):
             h = blocks.resblock(level.channels, f"down_{i}_resblock_{j}")(passed[-1], context)
-            passed.append(blocks.attention(f"down_{i}_attention_{j}")(h, context) if level.attends else h)
+            passed.append(blocks.attention(level.attention, f"down_{i}_attention_{j}")(h, context))
         if i < len(levels) - 1:
             passed.append(blocks.down(level.channels, f"down_{i}_resample")(passed[-1], context))
     return passed
 
 
-def make_levels(sizes: Sequence[int], channels: Sequence[int], attention_resolutions: Sequence[int]) -> list[Level]:
-    """The levels of a net whose feature maps have these sizes.
+def make_levels(
+    channels: Sequence[int], depth: int | Sequence[int], attention: Sequence[Attention | None]
+) -> list[Level]:
+    """The levels of a net, of one depth or one each; without `attention` none attends.
 
     Raises:
-        ValueError: if an attention resolution is none of the sizes.
+        ValueError: if depths or attentions are not as many as the levels.
     """
-    missing = sorted(set(attention_resolutions) - set(sizes))
-    if missing:
-        raise ValueError(f"attention_resolutions has {missing[0]}, but the levels of this net are {tuple(sizes)} px")
-    return [Level(c, size in attention_resolutions) for size, c in zip(sizes, channels, strict=True)]
+    depths = [depth] * len(channels) if isinstance(depth, int) else depth
+    attention = attention or [None] * len(channels)
+    for name, values in (("depth", depths), ("attention", attention)):
+        if len(values) != len(channels):
+            raise ValueError(f"{name} has {len(values)} values, but this net has {len(channels)} levels: give each one")
+    return [Level(*level) for level in zip(channels, depths, attention, strict=True)]
 
 
 def check_size(height: int, width: int, levels: int, patch: int = 1) -> None:

@@ -1,6 +1,5 @@
 """The pre-norm transformer [Vaswani17; Radford19] of CLIP and of the priors, with a cache of keys and values."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,13 +8,6 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from flaxgen.nets import layers
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": lambda x: nn.gelu(x, approximate=False),
-    "gelu_tanh": nn.gelu,
-    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
-}
-"""GELU exactly, by its tanh approximation, and as CLIP's published weights have it [Hendrycks16]."""
 
 
 class Cache(NamedTuple):
@@ -73,14 +65,14 @@ class Block(nn.Module):
         cache: Cache | None = None,
         place: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "B T W"], Cache | None]:
-        layers.check_choice("activation", self.activation, tuple(ACTIVATIONS))
+        layers.check_choice("activation", self.activation, tuple(layers.ACTIVATIONS))
         width = x.shape[-1]
         normed = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm_1")(x)
         attended, cache = Attention(self.heads, self.dtype, name="attention")(normed, mask, cache, place)
         x = layers.once(x + attended)
         h = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm_2")(x)
         h = layers.dense(round(self.mlp_ratio * width), name="mlp_1", dtype=self.dtype)(h)
-        h = layers.dense(width, name="mlp_2", dtype=self.dtype)(ACTIVATIONS[self.activation](h))
+        h = layers.dense(width, name="mlp_2", dtype=self.dtype)(layers.ACTIVATIONS[self.activation](h))
         return layers.once(x + h), cache
 
 

@@ -1,11 +1,14 @@
 """The denoising U-Net: by its fields the DDPM net [Ho20], the ADM net [Dhariwal21] and diffusers' UNet2DModel."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from flaxgen.nets import layers
+from flaxgen.nets.attention import Attention, SelfAttention, TokenAttention, attention_at
 from flaxgen.nets.resnet import (
     Blocks,
     Context,
@@ -17,24 +20,34 @@ from flaxgen.nets.resnet import (
 )
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-MIDDLES = ("attention", "resblocks", "none")
+MIDDLES = ("resblocks", "none")
 RESAMPLES = ("conv", "resnet")
+OLD_ATTENTION = {
+    "attention_resolutions": (16,),
+    "heads": 1,
+    "head_channels": 0,
+    "middle": "attention",
+    "middle_norm_groups": None,
+}
+"""Fields of version 0.1.0 that `attention` and `middle` stand for now, and what they were without a word."""
 
 
 class UNet(nn.Module):
     """Predicts from a noisy picture and the time; the defaults are the CIFAR-10 net of [Ho20, app. B].
 
-    Level i has `channels * multipliers[i]` channels, and `depth` residual blocks down and one more up. Its feature maps
-    are `image_size / patch / 2^i` pixels wide, and blocks attend where that is in `attention_resolutions`. Other
-    picture sizes than `image_size` work too, if the levels divide them. `heads` counts attention heads, or
-    `head_channels` (not 0) is their width. `num_classes` is the rows of the label table, the null label's included;
-    `embedding_dim` and `token_dim` the widths of those conditions; 0 is none. `low_res` makes it an upsampler [Ho22b],
-    told with `noise_level` how much noise was put on the low-resolution picture; with `added` it takes a vector of the
-    width `time_width` that is added to the time embedding. `learned_variance` doubles the output channels.
+    Level i has `channels * multipliers[i]` channels, and `depth` (one for all, or one a level) residual blocks down and
+    one more up, each followed by `attention[i]` where that is not None; an empty `attention` is none anywhere. Its
+    feature maps are `image_size / patch / 2^i` pixels wide; other sizes work too, if the levels divide them. `middle`
+    is the attention between the two residual blocks of the deepest level, "resblocks" those alone, "none" neither.
+    `conv_in_channels` is the width of the first convolution and 0 is `channels`, from which the time embedding follows.
+    `num_classes` is the rows of the label table, the null label's included; `embedding_dim`, `token_dim` and
+    `vector_dim` the widths of those conditions; 0 is none. `low_res` makes it an upsampler [Ho22b], told with
+    `noise_level` how much noise was put on the low-resolution picture; with `added` it takes a vector of the width
+    `time_width` that is added to the time embedding. `learned_variance` doubles the output channels.
     With `positions` the first feature map is told where each of its pixels is, beside what padding lets on.
-    `middle_norm_groups` is for the middle attention: None is `norm_groups`, 0 is no norm. `time_embedding`
-    "fourier" takes a noise level > 0 as time, and divides the output by it. `dtype` is what is computed in; parameters
-    and output are float32. `remat` trades a second forward pass for memory.
+    `skip_scale` multiplies what residual blocks return, 1/sqrt(2) in [Saharia22, app. B]. `time_embedding` "fourier"
+    takes a noise level > 0 as time, and divides the output by it. `dtype` is what is computed in; parameters and output
+    are float32. `remat` trades a second forward pass for memory.
     """
 
     image_size: int = 32
@@ -42,21 +55,22 @@ class UNet(nn.Module):
     out_channels: int = 3
     channels: int = 128
     multipliers: tuple[int | float, ...] = (1, 2, 2, 2)
-    depth: int = 2
-    attention_resolutions: tuple[int, ...] = (16,)
-    heads: int = 1
-    head_channels: int = 0
-    middle: str = "attention"
-    middle_norm_groups: int | None = None
+    conv_in_channels: int = 0
+    depth: int | tuple[int, ...] = 2
+    attention: tuple[Attention | None, ...] = (None, SelfAttention(), None, None)
+    middle: Attention | str = SelfAttention()
     dropout: float = 0.0
     num_classes: int = 0
     embedding_dim: int = 0
     token_dim: int = 0
+    vector_dim: int = 0
     low_res: bool = False
     noise_level: bool = False
     added: bool = False
     learned_variance: bool = False
     scale_shift: bool = False
+    skip_scale: float = 1.0
+    activation: str = "silu"
     resample: str = "conv"
     downsample_padding: tuple[int, int] = (0, 1)
     patch: int = 1
@@ -75,6 +89,17 @@ class UNet(nn.Module):
         """The width of the time embedding that every block is told."""
         return self.time_channels or 4 * self.channels
 
+    @property
+    def widths(self) -> list[int]:
+        """The channels of every level."""
+        return [round(self.channels * multiplier) for multiplier in self.multipliers]
+
+    @property
+    def attentions(self) -> list[Attention]:
+        """Those of all levels that attend, and of the middle."""
+        values = (*self.attention, self.middle)
+        return [value for value in values if value is not None and not isinstance(value, str)]
+
     @nn.compact
     def __call__(  # noqa: PLR0913 - every condition there is, by keyword
         self,
@@ -87,6 +112,7 @@ class UNet(nn.Module):
         low_res: Float[Array, "B h w C"] | None = None,
         level: Float[Array, " B"] | None = None,
         added: Float[Array, "B F"] | None = None,
+        vector: Float[Array, "B V"] | None = None,
         train: bool = False,
     ) -> Float[Array, "B H W O"]:
         """The prediction for x at `time`, in the units the net was trained with (0 .. T-1 of a table).
@@ -110,15 +136,19 @@ class UNet(nn.Module):
             dtype,
             self.noise_level,
             self.added,
+            self.vector_dim,
+            self.activation,
             name="condition",
-        )(time, label, embedding, level, added)
+        )(time, label, embedding, level, added, vector)
         h = x if low_res is None else jnp.concatenate((x, resize_to(low_res, x)), axis=-1)
-        h = layers.conv(self.channels, name="conv_in", dtype=dtype)(space_to_depth(h, self.patch))
+        first = self.conv_in_channels or self.channels
+        h = layers.conv(first, name="conv_in", dtype=dtype)(space_to_depth(h, self.patch))
         if self.positions:
-            places = layers.sinusoidal_places(h.shape[1], h.shape[2], self.channels)
-            h = h + layers.dense(self.channels, name="positions", dtype=dtype)(places)[None]
+            places = layers.sinusoidal_places(h.shape[1], h.shape[2], first)
+            h = h + layers.dense(first, name="positions", dtype=dtype)(places)[None]
         h = self._decode(h, Context(emb, tokens, token_mask), self._blocks(train, dtype))
-        h = nn.silu(layers.GroupNorm(self.norm_groups, self.norm_eps, dtype, name="norm_out")(h))
+        h = layers.GroupNorm(self.norm_groups, self.norm_eps, dtype, name="norm_out")(h)
+        h = layers.ACTIVATIONS[self.activation](h)
         channels = self.out_channels * (1 + self.learned_variance)
         h = layers.conv(channels * self.patch**2, name="conv_out", dtype=dtype, zero=True)(h)
         out = depth_to_space(h, self.patch).astype(jnp.float32)
@@ -126,27 +156,22 @@ class UNet(nn.Module):
 
     def _decode(self, h: Array, context: Context, blocks: Blocks) -> Array:
         """Down, through the middle and up again; every block up reads what the block of its size passed down."""
-        levels = self._levels()
-        passed = encode(blocks, h, context, levels, self.depth)
+        levels = make_levels(self.widths, self.depth, self.attention)
+        passed = encode(blocks, h, context, levels)
         h, deepest = passed[-1], levels[-1].channels
         if self.middle != "none":
             h = blocks.resblock(deepest, "middle_resblock_0")(h, context)
-            if self.middle == "attention":
-                h = blocks.attention("middle_attention", self.middle_norm_groups)(h, context)
+            value = None if isinstance(self.middle, str) else self.middle
+            h = blocks.attention(value, "middle_attention")(h, context)
             h = blocks.resblock(deepest, "middle_resblock_1")(h, context)
         for i, level in enumerate(reversed(levels)):
-            for j in range(self.depth + 1):
+            for j in range(level.depth + 1):
                 h = jnp.concatenate((h, passed.pop()), axis=-1)
                 h = blocks.resblock(level.channels, f"up_{i}_resblock_{j}")(h, context)
-                h = blocks.attention(f"up_{i}_attention_{j}")(h, context) if level.attends else h
+                h = blocks.attention(level.attention, f"up_{i}_attention_{j}")(h, context)
             if passed:
                 h = blocks.up(level.channels, f"up_{i}_resample")(h, context)
         return h
-
-    def _levels(self):
-        sizes = [self.image_size // self.patch // 2**i for i in range(len(self.multipliers))]
-        channels = [round(self.channels * multiplier) for multiplier in self.multipliers]
-        return make_levels(sizes, channels, self.attention_resolutions)
 
     def _blocks(self, train: bool, dtype) -> Blocks:
         return Blocks(
@@ -154,20 +179,24 @@ class UNet(nn.Module):
             dropout=self.dropout if train else 0.0,
             norm_groups=self.norm_groups,
             norm_eps=self.norm_eps,
-            heads=self.heads,
-            head_channels=self.head_channels,
             resample=self.resample,
             downsample_padding=self.downsample_padding,
             dtype=dtype,
             remat=self.remat,
+            activation=self.activation,
+            skip_scale=self.skip_scale,
         )
 
     def _check(self, x, tokens, token_mask, low_res) -> None:
         layers.check_choice("dtype", self.dtype, tuple(DTYPES))
-        layers.check_choice("middle", self.middle, MIDDLES)
+        layers.check_choice("activation", self.activation, tuple(layers.ACTIVATIONS))
+        if isinstance(self.middle, str):
+            layers.check_choice("middle", self.middle, MIDDLES)
         layers.check_choice("resample", self.resample, RESAMPLES)
         layers.check_given("tokens", tokens, "token_dim", self.token_dim)
         layers.check_given("low_res", low_res, "low_res", self.low_res)
+        if not self.token_dim and any(value.reads_tokens for value in self.attentions):
+            raise ValueError("token_dim=0, but this net's attention reads tokens: set token_dim to their width")
         if self.noise_level and not self.low_res:
             raise ValueError("noise_level=True is the level of the noise on 'low_res': set low_res=True too")
         check_size(x.shape[1], x.shape[2], len(self.multipliers), self.patch)
@@ -177,6 +206,23 @@ class UNet(nn.Module):
             layers.check_width("tokens", tokens, "token_dim", self.token_dim)
         elif token_mask is not None:
             raise ValueError("the condition 'token_mask' is given without 'tokens'")
+
+    @classmethod
+    def upgrade(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """The JSON fields of a net as version 0.1.0 wrote them, in today's; see `train.config.decode`."""
+        if "attention" in fields:
+            return fields
+        old = {name: fields.get(name, default) for name, default in OLD_ATTENTION.items()}
+        kept = {name: value for name, value in fields.items() if name not in OLD_ATTENTION}
+        size = kept.get("image_size", cls.image_size) // kept.get("patch", cls.patch)
+        sizes = [size // 2**i for i in range(len(kept.get("multipliers", cls.multipliers)))]
+        kind = TokenAttention if kept.get("token_dim", cls.token_dim) else SelfAttention
+        value = {"type": kind.__name__, "heads": old["heads"], "head_channels": old["head_channels"]}
+        attending = value | {"norm_groups": old["middle_norm_groups"]}
+        return kept | {
+            "attention": list(attention_at(value, old["attention_resolutions"], sizes)),
+            "middle": attending if old["middle"] == "attention" else old["middle"],
+        }
 
 
 def resize_to(low_res: Float[Array, "B h w C"], x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:

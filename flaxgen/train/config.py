@@ -38,11 +38,15 @@ def fields(kind: type) -> dict[str, Any]:
 def types_in(kind: type) -> list[type]:
     """The config classes that the fields of a config class may hold, at any depth."""
     found: list[type] = []
-    for annotation in fields(kind).values():
-        for inner in (annotation, *typing.get_args(annotation)):
-            if dataclasses.is_dataclass(inner) and isinstance(inner, type) and inner not in found:
-                found += [one for one in (inner, *types_in(inner)) if one not in found]
+    for inner in (one for annotation in fields(kind).values() for one in _named_in(annotation)):
+        if dataclasses.is_dataclass(inner) and isinstance(inner, type) and inner not in found:
+            found += [one for one in (inner, *types_in(inner)) if one not in found]
     return found
+
+
+def _named_in(annotation: Any) -> list[Any]:
+    """The types that an annotation names, at any depth."""
+    return [annotation, *(one for arg in typing.get_args(annotation) for one in _named_in(arg))]
 
 
 def encode(value: Any, known: Types) -> Any:
@@ -93,6 +97,9 @@ def _default(kind: type, name: str) -> Any:
 def decode(data: Any, known: Types) -> Any:
     """The inverse of `encode`; a field that is missing takes its default.
 
+    A type that was written otherwise by an older version has a class method `upgrade`, which takes the JSON of its
+    fields, of any version, and returns it as the type has them now.
+
     Raises:
         ValueError: for a type that is not in `known`, a field that is unknown or lacks, or a value of the wrong type.
     """
@@ -104,10 +111,21 @@ def decode(data: Any, known: Types) -> Any:
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"config type {name!r} is not known to this version: expected one of {', '.join(known)}")
     kind = known[name]
-    values = {key: _decode_field(kind, key, value, known) for key, value in data.items() if key != "type"}
+    written = _upgrade(kind, {key: value for key, value in data.items() if key != "type"})
+    values = {key: _decode_field(kind, key, value, known) for key, value in written.items()}
     missing = [field.name for field in dataclasses.fields(kind) if _is_required(field) and field.name not in values]
     require(not missing, f"config type {name} lacks the field {', '.join(missing)}")
     return kind(**values)
+
+
+def _upgrade(kind: type, written: dict[str, Any]) -> dict[str, Any]:
+    upgrade = getattr(kind, "upgrade", None)
+    if upgrade is None:
+        return written
+    try:
+        return upgrade(written)
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"config type {kind.__name__} has fields that no version wrote: {error}") from None
 
 
 def _is_required(field: dataclasses.Field) -> bool:
@@ -154,10 +172,13 @@ def _descend(config: Any, key: str, path: str) -> Any:
 def _read(config: Any, key: str, text: str, path: str) -> Any:
     annotation = _field_type(type(config), key, path)
     inner = getattr(config, key)
-    if dataclasses.is_dataclass(inner):
+    try:
+        return _parse(path, text, annotation)
+    except ValueError:
+        if not dataclasses.is_dataclass(inner):
+            raise
         names = ", ".join(f"{path}.{name}" for name in fields(type(inner)))
-        raise ValueError(f"{path} is a {type(inner).__name__}: set one of {names}")
-    return _parse(path, text, annotation)
+        raise ValueError(f"{path} is a {type(inner).__name__}: set one of {names}") from None
 
 
 def _replace(config: Any, changes: Mapping[str, Any], path: str) -> Any:

@@ -12,20 +12,10 @@ from flaxgen.types import Params
 from flaxgen.weights import store
 from flaxgen.weights.decoder_config import configs_from_decoder, decoder_from_configs
 from flaxgen.weights.rules import Rule, from_params, tensor_name, to_params, under
-from flaxgen.weights.unet2d import DENSE, NORM, RULES, STEM
+from flaxgen.weights.unet2d import ATTENTION_PLACES, DENSE, NORM, RULES, STEM
 
 TOKENS = under([("add_k_proj", "token_key"), ("add_v_proj", "token_value")], DENSE)
-UNET_RULES = (
-    *RULES,
-    *under(
-        [
-            ("down_blocks.{i}.attentions.{j}", "down_{i}_attention_{j}"),
-            ("mid_block.attentions.0", "middle_attention"),
-            ("up_blocks.{i}.attentions.{j}", "up_{i}_attention_{j}"),
-        ],
-        TOKENS,
-    ),
-)
+UNET_RULES = (*RULES, *under(ATTENTION_PLACES, TOKENS))
 PROJECTION_RULES = (
     Rule("learned_classifier_free_guidance_embeddings", "null_image"),
     *under(

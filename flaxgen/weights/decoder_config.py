@@ -7,10 +7,12 @@ its config is read and written as that of a UNet2DModel.
 from collections.abc import Mapping
 from typing import Any
 
+from flaxgen.nets.attention import SelfAttention, TokenAttention
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.unet import UNet
 from flaxgen.weights.fields import read_fields
 from flaxgen.weights.unet2d_config import config_from_unet, unet_from_config
+from flaxgen.weights.unet_condition_config import DEFAULTS, SHARED
 
 BLOCKS = {
     "ResnetDownsampleBlock2D": "ResnetDownsampleBlock2D",
@@ -22,76 +24,9 @@ BLOCKS = {
 NAMES = {ours: theirs for theirs, ours in BLOCKS.items()}
 MIDDLES = {"UNetMidBlock2DSimpleCrossAttn": "UNetMidBlock2D", None: None}
 
-UNET_DEFAULTS: Mapping[str, Any] = {
-    "sample_size": None,
-    "in_channels": 4,
-    "out_channels": 4,
-    "center_input_sample": False,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    "only_cross_attention": False,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2,
-    "downsample_padding": 1,
-    "mid_block_scale_factor": 1,
-    "dropout": 0.0,
-    "act_fn": "silu",
-    "norm_num_groups": 32,
-    "norm_eps": 1e-5,
-    "cross_attention_dim": 1280,
-    "transformer_layers_per_block": 1,
-    "reverse_transformer_layers_per_block": None,
-    "encoder_hid_dim": None,
-    "encoder_hid_dim_type": None,
-    "attention_head_dim": 8,
-    "num_attention_heads": None,
-    "dual_cross_attention": False,
-    "use_linear_projection": False,
-    "class_embed_type": None,
-    "addition_embed_type": None,
-    "addition_time_embed_dim": None,
-    "num_class_embeds": None,
-    "upcast_attention": False,
-    "resnet_time_scale_shift": "default",
-    "resnet_skip_time_act": False,
-    "resnet_out_scale_factor": 1.0,
-    "time_embedding_type": "positional",
-    "time_embedding_dim": None,
-    "time_embedding_act_fn": None,
-    "timestep_post_act": None,
-    "time_cond_proj_dim": None,
-    "conv_in_kernel": 3,
-    "conv_out_kernel": 3,
-    "projection_class_embeddings_input_dim": None,
-    "attention_type": "default",
-    "class_embeddings_concat": False,
-    "mid_block_only_cross_attention": None,
-    "cross_attention_norm": None,
-    "addition_embed_type_num_heads": 64,
-}
-"""What a key that the decoder's config.json leaves out means."""
-SHARED = (
-    "sample_size",
-    "in_channels",
-    "out_channels",
-    "flip_sin_to_cos",
-    "freq_shift",
-    "block_out_channels",
-    "layers_per_block",
-    "downsample_padding",
-    "dropout",
-    "norm_num_groups",
-    "attention_head_dim",
-    "resnet_time_scale_shift",
-    "time_embedding_dim",
-)
-"""What a UNet2DModel calls the same."""
 FREE = (*SHARED, "down_block_types", "up_block_types", "cross_attention_dim")
 SUPPORTED = {
-    **{key: (value,) for key, value in UNET_DEFAULTS.items() if key not in FREE},
+    **{key: (value,) for key, value in DEFAULTS.items() if key not in FREE},
     "mid_block_type": tuple(MIDDLES),
     "act_fn": ("silu", "swish"),
     "class_embed_type": ("identity",),
@@ -122,7 +57,7 @@ def decoder_from_configs(unet_config: Mapping[str, Any], projection_config: Mapp
 
 
 def _unet_from_config(config: Mapping[str, Any]) -> UNet:
-    c = read_fields(config, "UNet2DConditionModel", UNET_DEFAULTS, ("time_embedding_dim",), SUPPORTED)
+    c = read_fields(config, "UNet2DConditionModel", DEFAULTS, ("time_embedding_dim",), SUPPORTED)
     for key in ("down_block_types", "up_block_types"):
         if unknown := [block for block in c[key] if block not in BLOCKS]:
             raise ValueError(f"config.json: {key} has {unknown[0]}, supported are {', '.join(BLOCKS)}")
@@ -135,8 +70,8 @@ def _unet_from_config(config: Mapping[str, Any]) -> UNet:
         "upsample_type": "resnet",
         "attn_norm_num_groups": c["norm_num_groups"],
     }
-    unet = unet_from_config(plain)
-    return unet.clone(added=True, token_dim=c["cross_attention_dim"], middle_norm_groups=None)
+    unet = _attending_by(unet_from_config(plain), TokenAttention(head_channels=c["attention_head_dim"]))
+    return unet.clone(added=True, token_dim=c["cross_attention_dim"])
 
 
 def configs_from_decoder(net: Decoder) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -161,28 +96,42 @@ def configs_from_decoder(net: Decoder) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _config_from_unet(unet: UNet) -> dict[str, Any]:
+    value = next((value for value in unet.attentions if isinstance(value, TokenAttention)), TokenAttention())
     expected = {
         "resample": ("resnet",),
-        "middle": ("attention", "none"),
-        "middle_norm_groups": (None, unet.norm_groups),
-        "norm_eps": (UNET_DEFAULTS["norm_eps"],),
+        "middle": (value, "none"),
+        "norm_eps": (DEFAULTS["norm_eps"],),
         "time_embedding": ("sinusoidal",),
         "num_classes": (0,),
     }
     for field, values in expected.items():
-        if (value := getattr(unet, field)) not in values:
+        if (held := getattr(unet, field)) not in values:
             only = " or ".join(map(repr, values))
-            raise ValueError(f"a decoder's unet with {field}={value!r} is not Karlo's, only {only}: not exported")
-    plain = config_from_unet(unet.clone(added=False, token_dim=0))
-    if plain["attention_head_dim"] is None:
-        raise ValueError("a decoder's unet without head_channels is not Karlo's: set head_channels to export it")
+            raise ValueError(f"a decoder's unet with {field}={held!r} is not Karlo's, only {only}: not exported")
+    if not value.head_channels or value != TokenAttention(head_channels=value.head_channels):
+        raise ValueError(f"a decoder's unet with {value} is not Karlo's, only with head_channels: not exported")
+    if any(place not in (None, value) for place in unet.attention):
+        raise ValueError(
+            f"a decoder's unet with attention={unet.attention} is not Karlo's, where all are one: not exported"
+        )
+    plain = config_from_unet(
+        _attending_by(unet, SelfAttention(head_channels=value.head_channels)).clone(added=False, token_dim=0)
+    )
     return {
-        **UNET_DEFAULTS,
+        **DEFAULTS,
         "_class_name": "UNet2DConditionModel",
         **{key: plain[key] for key in SHARED},
         "down_block_types": [NAMES[block] for block in plain["down_block_types"]],
-        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn" if unet.middle == "attention" else None,
+        "mid_block_type": None if unet.middle == "none" else "UNetMidBlock2DSimpleCrossAttn",
         "up_block_types": [NAMES[block] for block in plain["up_block_types"]],
         "class_embed_type": "identity",
         "cross_attention_dim": unet.token_dim,
     }
+
+
+def _attending_by(unet: UNet, value: SelfAttention | TokenAttention) -> UNet:
+    """The net that attends at the same places, by `value`."""
+    return unet.clone(
+        attention=tuple(place and value for place in unet.attention),
+        middle=unet.middle if isinstance(unet.middle, str) else value,
+    )

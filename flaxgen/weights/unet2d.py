@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,12 @@ SAMPLERS = (
     ("down_blocks.{i}.downsamplers.0", "down_{i}_resample"),
     ("up_blocks.{i}.upsamplers.0", "up_{i}_resample"),
 )
-RULES = (
+ATTENTION_PLACES = (
+    ("down_blocks.{i}.attentions.{j}", "down_{i}_attention_{j}"),
+    ("mid_block.attentions.0", "middle_attention"),
+    ("up_blocks.{i}.attentions.{j}", "up_{i}_attention_{j}"),
+)
+BODY = (
     *under([("conv_in", "conv_in"), ("conv_out", "conv_out")], CONVOLUTION),
     *under([("conv_norm_out", "norm_out")], NORM),
     *under([("time_embedding.linear_1", "condition/time_1"), ("time_embedding.linear_2", "condition/time_2")], DENSE),
@@ -47,16 +52,10 @@ RULES = (
         ],
         RESBLOCK,
     ),
-    *under(
-        [
-            ("down_blocks.{i}.attentions.{j}", "down_{i}_attention_{j}"),
-            ("mid_block.attentions.0", "middle_attention"),
-            ("up_blocks.{i}.attentions.{j}", "up_{i}_attention_{j}"),
-        ],
-        ATTENTION,
-    ),
     *under([(f"{tensor}.conv", f"{param}/conv") for tensor, param in SAMPLERS], CONVOLUTION),
 )
+"""All but attention."""
+RULES = (*BODY, *under(ATTENTION_PLACES, ATTENTION))
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """What the tensors of an attention were called until diffusers 0.14."""
 
@@ -75,14 +74,14 @@ def import_unet2d(folder: str | Path) -> tuple[UNet, dict[str, Any]]:
     return unet, read_unet2d(unet, folder)
 
 
-def read_unet2d(unet: UNet, folder: Path) -> dict[str, Any]:
+def read_unet2d(unet: UNet, folder: Path, rules: Sequence[Rule] = RULES) -> dict[str, Any]:
     """The parameters of a UNet from the safetensors in `folder`; ValueError as `import_unet2d`."""
     tensors = store.read_folder(folder, STEM)
     renamed = {_current_name(name): value for name, value in tensors.items()}
     if len(renamed) < len(tensors):
         raise ValueError(f"{folder} holds an attention tensor under its old name and its new one")
-    params, like = to_params(RULES, renamed), abstract_params(unet)
-    return store.fit(params, like, str(folder), lambda path: tensor_name(RULES, path))
+    params, like = to_params(rules, renamed), abstract_params(unet)
+    return store.fit(params, like, str(folder), lambda path: tensor_name(rules, path))
 
 
 def _current_name(name: str) -> str:
@@ -104,6 +103,7 @@ def abstract_params(unet: UNet) -> Params:
         "low_res": x if unet.low_res else None,
         "level": one if unet.noise_level else None,
         "added": jnp.zeros((1, unet.time_width)) if unet.added else None,
+        "vector": jnp.zeros((1, unet.vector_dim)) if unet.vector_dim else None,
     }
     return jax.eval_shape(lambda: unet.init(jax.random.key(0), x, one, **conditions))["params"]
 
@@ -117,9 +117,11 @@ def export_unet2d(unet: UNet, params: Params, folder: str | Path) -> None:
     write_unet2d(unet, params, config_from_unet(unet), Path(folder))
 
 
-def write_unet2d(unet: UNet, params: Params, config: Mapping[str, Any], folder: Path) -> None:
+def write_unet2d(
+    unet: UNet, params: Params, config: Mapping[str, Any], folder: Path, rules: Sequence[Rule] = RULES
+) -> None:
     """Writes config.json and the parameters of a UNet into `folder`; ValueError as `export_unet2d`."""
     flat = store.flatten(store.fit(store.flatten(params), abstract_params(unet), "the parameters to export"))
     folder.mkdir(parents=True, exist_ok=True)
-    store.write_file(folder / f"{STEM}.safetensors", from_params(RULES, flat))
+    store.write_file(folder / f"{STEM}.safetensors", from_params(rules, flat))
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")

@@ -1,8 +1,11 @@
 """The config.json of diffusers' UNet2DModel <-> the fields of `UNet`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from flaxgen.nets.attention import Attention, SelfAttention
+from flaxgen.nets.layers import count_heads
 from flaxgen.nets.unet import UNet
 from flaxgen.weights.fields import read_fields
 
@@ -53,6 +56,20 @@ SUPPORTED = {
     "class_embed_type": (None,),
 }
 
+EXPORTED = {
+    "embedding_dim": 0,
+    "token_dim": 0,
+    "vector_dim": 0,
+    "low_res": False,
+    "noise_level": False,
+    "added": False,
+    "patch": 1,
+    "positions": False,
+    "skip_scale": 1,
+    "activation": "silu",
+}
+"""The fields of a UNet for which a UNet2DModel has no other value."""
+
 
 def unet_from_config(config: Mapping[str, Any]) -> UNet:
     """The UNet that a UNet2DModel's config describes.
@@ -67,7 +84,9 @@ def unet_from_config(config: Mapping[str, Any]) -> UNet:
     learned = c["out_channels"] == 2 * c["in_channels"]
     scale_shift = c["resnet_time_scale_shift"] == "scale_shift"
     bare = scale_shift and c["attn_norm_num_groups"] is None
-    middle = "none" if c["mid_block_type"] is None else "attention" if c["add_attention"] else "resblocks"
+    attention = SelfAttention(head_channels=c["attention_head_dim"] or 0)
+    between = replace(attention, norm_groups=0 if bare else c["attn_norm_num_groups"])
+    middle = "none" if c["mid_block_type"] is None else between if c["add_attention"] else "resblocks"
     return UNet(
         image_size=size,
         in_channels=c["in_channels"],
@@ -75,10 +94,8 @@ def unet_from_config(config: Mapping[str, Any]) -> UNet:
         channels=widths[0],
         multipliers=tuple(w // widths[0] if w % widths[0] == 0 else w / widths[0] for w in widths),
         depth=c["layers_per_block"],
-        attention_resolutions=tuple(size // 2**i for i, attending in enumerate(attends) if attending),
-        head_channels=c["attention_head_dim"] or 0,
+        attention=tuple(attention if attending else None for attending in attends) if any(attends) else (),
         middle=middle,
-        middle_norm_groups=0 if bare else c["attn_norm_num_groups"],
         dropout=c["dropout"],
         num_classes=c["num_class_embeds"] or 0,
         learned_variance=learned,
@@ -134,13 +151,12 @@ def config_from_unet(unet: UNet) -> dict[str, Any]:
     Raises:
         ValueError: naming a field that no UNet2DModel has.
     """
-    for field in ("embedding_dim", "token_dim", "low_res", "noise_level", "added"):
-        if getattr(unet, field):
+    for field, value in EXPORTED.items():
+        if getattr(unet, field) != value:
             raise ValueError(f"a UNet with {field}={getattr(unet, field)!r} is not a UNet2DModel: not exported")
-    if unet.patch != 1:
-        raise ValueError(f"a UNet with patch={unet.patch} is not a UNet2DModel: not exported")
-    widths = [round(unet.channels * multiplier) for multiplier in unet.multipliers]
-    attends = [unet.image_size // 2**i in unet.attention_resolutions for i in range(len(widths))]
+    _check_widths(unet)
+    middle_norm_groups = _middle_norm_groups(unet)
+    levels = [value is not None for value in unet.attention] or [False] * len(unet.widths)
     plain = ("DownBlock2D", "UpBlock2D") if unet.resample == "conv" else (list(DOWN)[2], list(UP)[2])
     return {
         **DEFAULTS,
@@ -152,21 +168,21 @@ def config_from_unet(unet: UNet) -> dict[str, Any]:
         "time_embedding_dim": unet.time_channels or None,
         "freq_shift": unet.time_shift,
         "flip_sin_to_cos": unet.time_order == "cos_sin",
-        "down_block_types": ["AttnDownBlock2D" if attending else plain[0] for attending in attends],
+        "down_block_types": ["AttnDownBlock2D" if attending else plain[0] for attending in levels],
         "mid_block_type": None if unet.middle == "none" else "UNetMidBlock2D",
-        "up_block_types": ["AttnUpBlock2D" if attending else plain[1] for attending in reversed(attends)],
-        "block_out_channels": widths,
+        "up_block_types": ["AttnUpBlock2D" if attending else plain[1] for attending in reversed(levels)],
+        "block_out_channels": unet.widths,
         "layers_per_block": unet.depth,
         "downsample_padding": _padding_number(unet),
         "downsample_type": unet.resample,
         "upsample_type": unet.resample,
         "dropout": unet.dropout,
-        "attention_head_dim": _head_channels(unet, widths, attends),
+        "attention_head_dim": _head_channels(unet),
         "norm_num_groups": unet.norm_groups,
-        "attn_norm_num_groups": _middle_norm_groups(unet),
+        "attn_norm_num_groups": middle_norm_groups,
         "norm_eps": unet.norm_eps,
         "resnet_time_scale_shift": "scale_shift" if unet.scale_shift else "default",
-        "add_attention": unet.middle == "attention",
+        "add_attention": isinstance(unet.middle, SelfAttention),
         "num_class_embeds": unet.num_classes or None,
     }
 
@@ -178,21 +194,47 @@ def _padding_number(unet: UNet) -> int:
     return numbers[unet.downsample_padding]
 
 
-def _head_channels(unet: UNet, widths: list[int], attends: list[bool]) -> int | None:
-    """diffusers counts channels a head; None is one head."""
-    if unet.head_channels or unet.heads == 1:
-        return unet.head_channels or None
-    attending = {w for w, attending in zip(widths, attends, strict=True) if attending}
-    sizes = {w // unet.heads for w in attending | ({widths[-1]} if unet.middle == "attention" else set())}
+def _check_widths(unet: UNet) -> None:
+    first, depth = unet.conv_in_channels or unet.channels, unet.depth
+    if not unet.widths[0] == first == unet.channels:
+        raise ValueError(
+            f"a UNet with channels={unet.channels}, conv_in_channels={unet.conv_in_channels} and a first level of "
+            f"{unet.widths[0]} channels is not diffusers', where all are one: not exported"
+        )
+    if not isinstance(depth, int):
+        raise ValueError(f"a UNet with depth={depth} is not a UNet2DModel, whose levels are all as deep: not exported")
+
+
+def _head_channels(unet: UNet) -> int | None:
+    """diffusers counts channels a head, all levels alike; None is one head."""
+    norms = (None, unet.norm_groups), (None, unet.norm_eps)
+    places: list[tuple[int, Attention]] = [
+        (width, value) for width, value in zip(unet.widths, unet.attention, strict=False) if value is not None
+    ]
+    for _, value in places:
+        if not isinstance(value, SelfAttention) or value.norm_groups not in norms[0] or value.norm_eps not in norms[1]:
+            raise ValueError(f"a UNet with attention={value!r} is not a UNet2DModel: not exported")
+    if not isinstance(unet.middle, str):
+        places.append((unet.widths[-1], unet.middle))
+    if all((value.heads, value.head_channels) == (1, 0) for _, value in places):
+        return None
+    sizes = {width // count_heads(width, value.heads, value.head_channels) for width, value in places}
     if len(sizes) > 1:
-        raise ValueError(f"heads={unet.heads} at levels of several widths is not a UNet2DModel: set head_channels")
-    return sizes.pop() if sizes else None
+        raise ValueError(
+            f"heads of {' and '.join(map(str, sorted(sizes)))} channels are not a UNet2DModel: set head_channels alike"
+        )
+    return sizes.pop()
 
 
 def _middle_norm_groups(unet: UNet) -> int | None:
     """diffusers leaves the norm out exactly where time scales and shifts and the number is None."""
-    if unet.middle_norm_groups != 0:
-        return unet.middle_norm_groups or (unet.norm_groups if unet.scale_shift else None)
-    if not unet.scale_shift and unet.middle == "attention":
-        raise ValueError("middle_norm_groups=0 without scale_shift is not a UNet2DModel: not exported")
+    middle = unet.middle
+    if isinstance(middle, str):
+        return None
+    if not isinstance(middle, SelfAttention) or middle.norm_eps not in (None, unet.norm_eps):
+        raise ValueError(f"a UNet with middle={middle!r} is not a UNet2DModel: not exported")
+    if middle.norm_groups != 0:
+        return middle.norm_groups or (unet.norm_groups if unet.scale_shift else None)
+    if not unet.scale_shift:
+        raise ValueError(f"a UNet with middle={middle!r} without scale_shift is not a UNet2DModel: not exported")
     return None

@@ -7,21 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flaxgen.nets.attention import ATTENTIONS, SelfAttention, TokenAttention
 from flaxgen.nets.clip import TextTower
 from flaxgen.nets.decoder import Decoder, split_tokens
 from flaxgen.nets.unet import UNet
 from flaxgen.train.config import decode, encode
 
 SIZE, BATCH, LENGTH = 16, 2, 5
+ATTENTION = TokenAttention(head_channels=8)
 UNET = UNet(
     image_size=SIZE,
     channels=8,
     multipliers=(1, 2),
     depth=1,
-    attention_resolutions=(4,),
+    attention=(None, ATTENTION),
     middle="none",
     norm_groups=4,
-    head_channels=8,
     patch=2,
     added=True,
     token_dim=12,
@@ -30,7 +31,7 @@ UNET = UNet(
     resample="resnet",
 )
 NET = Decoder(unet=UNET, embedding_dim=6, text_dim=7, image_tokens=3, null_text=True)
-SMALL = NET.clone(unet=UNET.clone(multipliers=(1,), attention_resolutions=(8,)))
+SMALL = NET.clone(unet=UNET.clone(multipliers=(1,), attention=(ATTENTION,)))
 TOWER = TextTower(vocab_size=11, context=LENGTH, width=8, depth=1, heads=2)
 YES, NO = jnp.ones(BATCH, bool), jnp.zeros(BATCH, bool)
 
@@ -160,7 +161,7 @@ def test_a_text_tower_is_trained_with_the_decoder(shaken):
     [
         ({"unet": UNET.clone(added=False)}, "added=False and token_dim=12"),
         ({"unet": UNET.clone(token_dim=0)}, "added=True and token_dim=0"),
-        ({"unet": UNET.clone(attention_resolutions=())}, "attends nowhere"),
+        ({"unet": UNET.clone(attention=(), middle=SelfAttention())}, "reads its tokens nowhere"),
         ({"unet": UNET.clone(dtype="half")}, "dtype='half'"),
         ({"embedding_dim": 5}, "'image_embedding' is 6 wide, embedding_dim=5"),
         ({"text_dim": 6}, "'text_hidden' is 7 wide, text_dim=6"),
@@ -176,7 +177,7 @@ def test_what_does_not_fit_is_named(changes, message):
 
 def test_a_decoder_is_data():
     """It goes through JSON as a config does, with the net and the tower inside."""
-    known = {"Decoder": Decoder, "UNet": UNet, "TextTower": TextTower}
+    known = {kind.__name__: kind for kind in (Decoder, UNet, *ATTENTIONS, TextTower)}
     for net in (NET, NET.clone(text=TOWER)):
         assert decode(json.loads(json.dumps(encode(net, known))), known) == net
 
@@ -184,9 +185,10 @@ def test_a_decoder_is_data():
 @pytest.mark.slow
 def test_dalle2_has_as_many_parameters_as_published():
     """3.5B, the text transformer's included [Ramesh22, table 3]."""
+    value = TokenAttention(head_channels=64)
     unet = UNET.clone(
-        image_size=64, channels=512, multipliers=(1, 2, 3, 4), depth=3, attention_resolutions=(32, 16, 8), patch=1,
-        head_channels=64, token_dim=2048, norm_groups=32, middle="attention",
+        image_size=64, channels=512, multipliers=(1, 2, 3, 4), depth=3, attention=(None, value, value, value), patch=1,
+        token_dim=2048, norm_groups=32, middle=value,
     )  # fmt: skip
     text = TextTower(vocab_size=50_257, context=256, width=2048, depth=24, heads=32)
     net = Decoder(unet=unet, embedding_dim=1024, text_dim=2048, null_text=True, text=text)

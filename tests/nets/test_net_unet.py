@@ -1,6 +1,5 @@
 """What a UNet promises beside its numbers, which tests/parity compares with diffusers'."""
 
-import dataclasses
 import json
 from typing import Any
 
@@ -9,22 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flaxgen.nets.attention import ATTENTIONS, SelfAttention, SpatialTransformer, TokenAttention
 from flaxgen.nets.unet import UNet, resize_to
+from flaxgen.train.config import decode, encode
 
+HEADS, TOKENS = SelfAttention(head_channels=8), TokenAttention(head_channels=8)
 TINY = UNet(
     image_size=8,
     channels=8,
     multipliers=(1, 2),
     depth=1,
-    attention_resolutions=(4,),
+    attention=(None, HEADS),
+    middle=HEADS,
     norm_groups=4,
     dropout=0.5,
-    head_channels=8,
 )
-FLAT = TINY.clone(multipliers=(1,), attention_resolutions=(), middle="none")
+FLAT = TINY.clone(multipliers=(1,), attention=(), middle="none")
 TOLD = TINY.clone(
     dropout=0.0, num_classes=3, embedding_dim=5, token_dim=6, low_res=True, patch=2, learned_variance=True,
-    image_size=16, scale_shift=True, resample="resnet", time_order="cos_sin", time_shift=0,
+    image_size=16, scale_shift=True, resample="resnet", time_order="cos_sin", time_shift=0, vector_dim=7,
+    attention=(None, TOKENS), middle=TOKENS,
 )  # fmt: skip
 
 
@@ -37,13 +40,14 @@ def noisy(batch, size=8):
 
 
 def conditions(batch):
-    embedding_key, tokens_key, low_res_key = keys(3)
+    embedding_key, tokens_key, low_res_key, vector_key = keys(4)
     return {
         "label": jnp.arange(batch) % 3,
         "embedding": jax.random.normal(embedding_key, (batch, 5)),
         "tokens": jax.random.normal(tokens_key, (batch, 4, 6)),
         "token_mask": jnp.arange(batch * 4).reshape(batch, 4) % 3 > 0,
         "low_res": jax.random.normal(low_res_key, (batch, 5, 5, 3)),
+        "vector": jax.random.normal(vector_key, (batch, 7)),
     }
 
 
@@ -62,16 +66,22 @@ def abstract(net, batch=1, size=8, **given):
 
 
 def test_parameters_of_the_papers():
-    """DDPM's CIFAR-10 net has 35.7M [Ho20, app. B], ADM's 64 px net 296M [Dhariwal21, table 4]."""
+    """DDPM's CIFAR-10 net has 35.7M [Ho20, app. B], ADM's 64 px net 296M [Dhariwal21, table 4], its 512 px net of
+    256 channels begins with 128 and has 558M."""
+    value, label = SelfAttention(head_channels=64), jnp.zeros(1, int)
     adm = UNet(
-        image_size=64, channels=192, multipliers=(1, 2, 3, 4), depth=3, attention_resolutions=(32, 16, 8),
-        head_channels=64, num_classes=1000, learned_variance=True, scale_shift=True, resample="resnet",
+        image_size=64, channels=192, multipliers=(1, 2, 3, 4), depth=3, attention=(None, value, value, value),
+        middle=value, num_classes=1000, learned_variance=True, scale_shift=True, resample="resnet",
     )  # fmt: skip
-    label = jnp.zeros(1, int)
-    counts = [abstract(UNet(), 1, 32), abstract(adm, 1, 64, label=label)]
+    adm_512 = adm.clone(
+        image_size=512, channels=256, multipliers=(0.5, 1, 1, 2, 2, 4, 4), conv_in_channels=128, depth=2,
+        attention=(None, None, None, None, value, value, value), num_classes=0,
+    )  # fmt: skip
+    counts = [abstract(UNet(), 1, 32), abstract(adm, 1, 64, label=label), abstract(adm_512, 1, 64)]
     assert [sum(x.size for x in jax.tree.leaves(tree)) for tree in counts] == [
         35_746_307,
         pytest.approx(296e6, rel=1e-3),
+        557_973_638,
     ]
 
 
@@ -164,23 +174,26 @@ def test_low_resolution_is_resized():
 
 
 def test_fields_are_plain_values():
-    values = {f.name: getattr(TOLD, f.name) for f in dataclasses.fields(TOLD) if f.name not in ("parent", "name")}
-    read: dict[str, Any] = json.loads(json.dumps(values))
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
-    assert UNet(**fields) == TOLD
+    known = {kind.__name__: kind for kind in (UNet, *ATTENTIONS)}
+    latent = TOLD.clone(attention=(SpatialTransformer(depth=2, linear=True), None), middle="resblocks", depth=(1, 2))
+    for net in (TOLD, latent):
+        assert decode(json.loads(json.dumps(encode(net, known))), known) == net
 
 
 @pytest.mark.parametrize(
     ("fields", "given", "message"),
     [
-        ({"multipliers": (1, 1, 1, 1, 1), "attention_resolutions": ()}, {}, "image size 8x8 .* multiple of 16"),
-        ({"patch": 3, "attention_resolutions": ()}, {}, "image size 8x8 .* patch=3 need a multiple of 6"),
-        ({"attention_resolutions": (16,)}, {}, r"attention_resolutions has 16, .* \(8, 4\) px"),
+        ({"multipliers": (1, 1, 1, 1, 1), "attention": ()}, {}, "image size 8x8 .* multiple of 16"),
+        ({"patch": 3, "attention": ()}, {}, "image size 8x8 .* patch=3 need a multiple of 6"),
+        ({"attention": (None, None, HEADS)}, {}, "attention has 3 values, but this net has 2 levels"),
+        ({"depth": (1,)}, {}, "depth has 1 values, but this net has 2 levels"),
         ({"norm_groups": 32}, {}, "norm_groups=32 does not divide 8 channels"),
-        ({"head_channels": 3}, {}, "head_channels=3 does not divide the 16 channels"),
-        ({"head_channels": 0, "heads": 3}, {}, "heads=3 does not divide the 16 channels"),
+        ({"middle": SelfAttention(head_channels=3)}, {}, "head_channels=3 does not divide the 16 channels"),
+        ({"middle": SelfAttention(heads=3)}, {}, "heads=3 does not divide the 16 channels"),
         ({"resample": "fir"}, {}, "resample='fir' is not one of conv, resnet"),
-        ({"middle": "cross"}, {}, "middle='cross' is not one of attention, resblocks, none"),
+        ({"middle": "cross"}, {}, "middle='cross' is not one of resblocks, none"),
+        ({"activation": "relu"}, {}, "activation='relu' is not one of silu, gelu, gelu_tanh, quick_gelu"),
+        ({"middle": TOKENS}, {}, "token_dim=0, but this net's attention reads tokens"),
         ({"dtype": "float16"}, {}, "dtype='float16' is not one of float32, bfloat16"),
         ({"in_channels": 1}, {}, "x has 3 channels, in_channels=1"),
         ({"num_classes": 4}, {}, "num_classes=4 and needs the condition 'label'"),

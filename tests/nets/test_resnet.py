@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flaxgen.nets import resnet
+from flaxgen.nets.attention import AttentionBlock, SelfAttention, attention_at
 
 
 def picture(*shape):
@@ -42,7 +43,7 @@ def test_blocks_start_as_the_identity():
     @jax.jit
     def last_layers():
         resblock = resnet.ResBlock(8, norm_groups=4).init(key, x, emb)["params"]["conv_2"]
-        return resblock, resnet.AttentionBlock(norm_groups=4).init(key, x)["params"]["out"]
+        return resblock, AttentionBlock(norm_groups=4).init(key, x)["params"]["out"]
 
     leaves = jax.tree.leaves(last_layers())
     assert len(leaves) == 4
@@ -52,7 +53,7 @@ def test_blocks_start_as_the_identity():
 def test_attention_knows_no_places(shaken, run):
     """Shuffled pixels come out shuffled."""
     x, order = picture(2, 2, 3, 8), np.array([3, 0, 5, 1, 4, 2])
-    block = resnet.AttentionBlock(heads=2, norm_groups=4)
+    block = AttentionBlock(heads=2, norm_groups=4)
     params = shaken(block, x)
     shuffled = x.reshape(2, 6, 8)[:, order].reshape(x.shape)
     expected = run(block, params, x).reshape(2, 6, 8)[:, order].reshape(x.shape)
@@ -62,7 +63,7 @@ def test_attention_knows_no_places(shaken, run):
 def test_tokens_share_one_softmax_with_the_pixels(shaken, run):
     """By hand: keys and values of tokens, then of pixels, under one softmax."""
     x, tokens = picture(1, 2, 2, 8), picture(1, 3, 5)
-    block = resnet.AttentionBlock(norm_groups=0)
+    block = AttentionBlock(norm_groups=0)
     params = shaken(block, x, tokens)
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
 
@@ -81,7 +82,7 @@ def test_tokens_share_one_softmax_with_the_pixels(shaken, run):
 def test_hidden_tokens_are_not_read(shaken, run):
     x, tokens = picture(2, 2, 2, 8), picture(2, 3, 5)
     mask = jnp.array([[True, False, True], [False, False, False]])
-    block = resnet.AttentionBlock(heads=2, norm_groups=4)
+    block = AttentionBlock(heads=2, norm_groups=4)
     params = shaken(block, x, tokens)
     out = run(block, params, x, tokens, mask)
     changed = run(block, params, x, jnp.where(mask[..., None], tokens, 99.0), mask)
@@ -103,9 +104,14 @@ def test_downsample_pads_where_it_says(padding, run):
 
 
 def test_levels_and_sizes_are_checked():
-    assert resnet.make_levels((8, 4), (16, 32), (4,)) == [(16, False), (32, True)]
+    value = SelfAttention()
+    attention = attention_at(value, (4,), (8, 4))
+    assert resnet.make_levels((16, 32), 1, attention) == [(16, 1, None), (32, 1, value)]
+    assert resnet.make_levels((16, 32), (1, 3), ()) == [(16, 1, None), (32, 3, None)]
     with pytest.raises(ValueError, match=r"attention_resolutions has 16, but the levels of this net are \(8, 4\) px"):
-        resnet.make_levels((8, 4), (16, 32), (4, 16))
+        attention_at(value, (4, 16), (8, 4))
+    with pytest.raises(ValueError, match="depth has 3 values, but this net has 2 levels"):
+        resnet.make_levels((16, 32), (1, 2, 3), ())
     resnet.check_size(24, 8, 3, 2)
     with pytest.raises(ValueError, match=r"image size 24x12 .* 3 levels and patch=2 need a multiple of 8"):
         resnet.check_size(24, 12, 3, 2)

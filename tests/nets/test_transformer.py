@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from flaxgen.nets.transformer import ACTIVATIONS, Transformer, causal_mask, empty_caches
+from flaxgen.nets import layers
+from flaxgen.nets.transformer import Transformer, causal_mask, empty_caches
 
 LENGTH, WIDTH = 5, 8
 TINY = Transformer(depth=2, heads=2)
 MASK = causal_mask(LENGTH, LENGTH)
 FORMULAS = {
+    "silu": lambda x: x / (1 + np.exp(-x)),
     "gelu": lambda x: x * (1 + erf(x / math.sqrt(2))) / 2,
     "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
     "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
@@ -54,7 +56,7 @@ def by_hand(x, params, heads, activation):
     return x
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", layers.ACTIVATIONS)
 def test_the_numbers_are_those_of_the_formulas(activation, x, params):
     out = apply(TINY.clone(activation=activation), params, x, MASK)
     wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
@@ -120,7 +122,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters(x, params, shaken):
 
 @pytest.mark.parametrize(
     ("field", "message"),
-    [({"activation": "relu"}, "activation='relu' is not one of gelu"), ({"heads": 3}, "heads=3 does not divide the 8")],
+    [({"activation": "relu"}, "activation='relu' is not one of silu"), ({"heads": 3}, "heads=3 does not divide the 8")],
 )
 def test_what_is_wrong_is_named(field, message, x):
     with pytest.raises(ValueError, match=message):

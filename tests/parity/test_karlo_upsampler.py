@@ -103,4 +103,4 @@ def test_karlos_upsampler_has_as_many_parameters():
     net = upsampler_from_config({k: v for k, v in model.config.items() if not k.startswith("_")})
     ours = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(net)))
     assert ours == sum(value.numel() for value in model.parameters())
-    assert (net.attention_resolutions, net.middle) == ((), "resblocks")
+    assert (net.attention, net.middle) == ((), "resblocks")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flaxgen.nets.attention import SelfAttention
 from flaxgen.weights import store
 from flaxgen.weights.unet2d import STEM, export_unet2d, import_unet2d
 
@@ -129,14 +130,19 @@ def test_cifar10_shape(tmp_path):
     unet, params, difference = compare(random_model(CIFAR10), tmp_path)
     assert difference <= 1e-4
     assert sum(value.size for value in jax.tree.leaves(params)) == 35_746_307
-    assert (unet.channels, unet.multipliers, unet.depth, unet.attention_resolutions) == (128, (1, 2, 2, 2), 2, (16,))
+    assert (unet.channels, unet.multipliers, unet.depth, unet.attention) == (
+        128,
+        (1, 2, 2, 2),
+        2,
+        (None, SelfAttention(), None, None),
+    )
 
 
 def test_defaults_are_the_cifar10_net(tmp_path):
     model = diffusers.UNet2DModel(**CIFAR10)
     model.save_pretrained(tmp_path)
     unet, _ = import_unet2d(tmp_path)
-    assert unet == type(unet)(head_channels=0)
+    assert unet == type(unet)()
 
 
 def test_old_names_of_attention(tmp_path):

@@ -35,6 +35,18 @@ class Config:
     path: str = ""
     rates: Rates = Rates()
     net: Net = Net()
+    decay: Rates | str = Rates()
+
+
+@dataclass(frozen=True)
+class Disc:
+    """An older version wrote a diameter."""
+
+    radius: int = 8
+
+    @classmethod
+    def upgrade(cls, fields):
+        return {"radius": fields["diameter"] // 2} if "diameter" in fields else fields
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Named:
     name: str
 
 
-KNOWN = {kind.__name__: kind for kind in (Net, Rates, Config, Named)}
+KNOWN = {kind.__name__: kind for kind in (Net, Rates, Config, Named, Disc)}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +76,8 @@ KNOWN = {kind.__name__: kind for kind in (Net, Rates, Config, Named)}
         ("net.heads=4", lambda c: c.net.heads == 4),
         ("net.multipliers=[1,2]", lambda c: c.net.multipliers == (1, 2)),
         ("net.interval=0,0.5", lambda c: c.net.interval == (0.0, 0.5) and isinstance(c.net.interval[0], float)),
+        ("decay=none", lambda c: c.decay == "none"),
+        ("decay.learning_rate=2", lambda c: c.decay.learning_rate == 2.0),
         ("path={[]}", lambda c: c.path == "{[]}"),
         ("net.dtype=bfloat16", lambda c: c.net.dtype == "bfloat16"),
     ],
@@ -112,6 +126,8 @@ def test_decode_fills_missing_fields_with_defaults():
         ({"type": "Config", "steps": "3"}, "Config.steps='3': expected an integer"),
         ({"type": "Config", "stepz": 3}, "stepz is not a field of Config: the nearest is steps"),
         ({"type": "Config", "net": {"type": "Rates"}}, "expected Net"),
+        ({"type": "Disc", "diameter": "6"}, "config type Disc has fields that no version wrote"),
+        ({"type": "Disc", "circumference": 6}, "circumference is not a field of Disc"),
         ({"type": "Named"}, "config type Named lacks the field name"),
     ],
 )
@@ -119,6 +135,12 @@ def test_decode_refuses_in_one_line(data, message):
     with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
         configs.decode(data, KNOWN)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("fields", "radius"), [({"diameter": 6}, 3), ({"radius": 5}, 5), ({}, 8)])
+def test_a_type_reads_what_older_versions_wrote(fields, radius):
+    assert configs.decode({"type": "Disc"} | fields, KNOWN) == Disc(radius)
+    assert configs.encode(Disc(radius), KNOWN) == {"type": "Disc", "radius": radius}
 
 
 def test_encode_refuses_what_is_not_data():

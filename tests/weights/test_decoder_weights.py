@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from flaxgen.nets.attention import TokenAttention
 from flaxgen.nets.clip import TextTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.unet import UNet
@@ -13,13 +14,14 @@ from flaxgen.weights import store
 from flaxgen.weights.decoder import STEM, abstract_params, export_decoder, import_decoder
 from flaxgen.weights.decoder_config import configs_from_decoder, decoder_from_configs
 
+ATTENTION = TokenAttention(head_channels=8)
 UNET = UNet(
     image_size=8,
     channels=8,
     multipliers=(1, 2),
     depth=1,
-    attention_resolutions=(4,),
-    head_channels=8,
+    attention=(None, ATTENTION),
+    middle=ATTENTION,
     norm_groups=4,
     norm_eps=1e-5,
     added=True,
@@ -62,9 +64,10 @@ def exported(tmp_path_factory):
 def test_karlos_config_is_the_published_decoder():
     """320 channels x (1, 2, 3, 4), 3 blocks, attention at 32, 16 and 8 px, 64-channel heads, learned variance."""
     net = decoder_from_configs(KARLO, PROJECTION)
+    value = TokenAttention(head_channels=64)
     unet = UNET.clone(
-        image_size=64, channels=320, multipliers=(1, 2, 3, 4), depth=3, attention_resolutions=(32, 16, 8),
-        head_channels=64, norm_groups=32, token_dim=1536, downsample_padding=(1, 1),
+        image_size=64, channels=320, multipliers=(1, 2, 3, 4), depth=3, attention=(None, value, value, value),
+        middle=value, norm_groups=32, token_dim=1536, downsample_padding=(1, 1),
     )  # fmt: skip
     assert net == Decoder(unet=unet, embedding_dim=768, text_dim=768, image_tokens=4)
 
@@ -142,10 +145,12 @@ def test_what_text_proj_lacks_is_named():
         ({"unet": UNET.clone(resample="conv")}, "resample='conv'"),
         ({"unet": UNET.clone(norm_eps=1e-6)}, "norm_eps=1e-06"),
         ({"unet": UNET.clone(middle="resblocks")}, "middle='resblocks'"),
-        ({"unet": UNET.clone(middle_norm_groups=2)}, "middle_norm_groups=2"),
+        ({"unet": UNET.clone(middle=TokenAttention(head_channels=8, norm_groups=2))}, "norm_groups=2"),
+        ({"unet": UNET.clone(attention=(TokenAttention(head_channels=4), None))}, "middle="),
+        ({"unet": UNET.clone(attention=(TokenAttention(head_channels=4), ATTENTION), middle="none")}, "all are one"),
         ({"unet": UNET.clone(num_classes=3)}, "num_classes=3"),
         ({"unet": UNET.clone(embedding_dim=3)}, "embedding_dim=3"),
-        ({"unet": UNET.clone(head_channels=0)}, "head_channels"),
+        ({"unet": UNET.clone(attention=(), middle=TokenAttention())}, "head_channels"),
     ],
 )
 def test_what_karlo_lacks_is_not_exported(changes, message, tmp_path):

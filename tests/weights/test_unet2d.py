@@ -8,13 +8,15 @@ import jax
 import numpy as np
 import pytest
 
+from flaxgen.nets.attention import SelfAttention, SpatialTransformer
 from flaxgen.nets.unet import UNet
 from flaxgen.weights import store
 from flaxgen.weights.unet2d import STEM, abstract_params, export_unet2d, import_unet2d
 from flaxgen.weights.unet2d_config import config_from_unet, unet_from_config
 
+ONE = SelfAttention()
 TINY = UNet(
-    image_size=8, channels=8, multipliers=(1, 2), depth=1, attention_resolutions=(4,), norm_groups=4, middle="resblocks"
+    image_size=8, channels=8, multipliers=(1, 2), depth=1, attention=(None, ONE), norm_groups=4, middle="resblocks"
 )
 CIFAR10 = {  # google/ddpm-cifar10-32/config.json
     "_class_name": "UNet2DModel",
@@ -63,9 +65,15 @@ def test_the_defaults_are_the_published_cifar10_net():
     "changes",
     [
         {},
-        {"head_channels": 4, "num_classes": 5, "learned_variance": True, "time_order": "cos_sin", "time_shift": 0},
-        {"scale_shift": True, "resample": "resnet", "downsample_padding": (1, 1), "middle": "attention"},
-        {"scale_shift": True, "middle_norm_groups": 0, "middle": "attention", "dropout": 0.1},
+        {
+            "attention": (None, SelfAttention(head_channels=4)),
+            "num_classes": 5,
+            "learned_variance": True,
+            "time_order": "cos_sin",
+            "time_shift": 0,
+        },
+        {"scale_shift": True, "resample": "resnet", "downsample_padding": (1, 1), "middle": ONE},
+        {"scale_shift": True, "middle": SelfAttention(norm_groups=0), "dropout": 0.1},
         {"time_embedding": "fourier", "time_channels": 12, "multipliers": (1, 1.5), "middle": "none"},
     ],
 )
@@ -74,18 +82,19 @@ def test_a_unet_survives_the_round_trip(changes, tmp_path):
     params = random_params(unet)
     export_unet2d(unet, params, tmp_path)
     again, found = import_unet2d(tmp_path)
-    if unet.scale_shift and unet.middle_norm_groups is None:
-        again = again.clone(middle_norm_groups=None)
+    if unet.scale_shift and unet.middle == ONE:
+        again = again.clone(middle=ONE)
         assert config_from_unet(again)["attn_norm_num_groups"] == unet.norm_groups
     assert same_fields(again, unet)
     jax.tree.map(np.testing.assert_array_equal, found, params)
 
 
 def test_as_many_heads_at_every_attending_level_are_their_width():
-    unet = TINY.clone(heads=2)
+    two = SelfAttention(heads=2)
+    unet = TINY.clone(attention=(None, two))
     assert config_from_unet(unet)["attention_head_dim"] == 8
-    with pytest.raises(ValueError, match="heads=2 at levels of several widths"):
-        config_from_unet(unet.clone(attention_resolutions=(8, 4)))
+    with pytest.raises(ValueError, match="heads of 4 and 8 channels are not"):
+        config_from_unet(unet.clone(attention=(two, two)))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +139,12 @@ def test_what_is_not_supported_is_named(changes, message):
         {"token_dim": 4},
         {"embedding_dim": 4},
         {"downsample_padding": (1, 0)},
-        {"middle_norm_groups": 0, "middle": "attention"},
+        {"middle": SelfAttention(norm_groups=0)},
+        {"middle": SpatialTransformer(), "token_dim": 0},
+        {"attention": (None, SelfAttention(norm_eps=0.1))},
+        {"depth": (1, 2)},
+        {"conv_in_channels": 4},
+        {"skip_scale": 0.5},
     ],
 )
 def test_what_diffusers_lacks_is_not_exported(changes, tmp_path):

@@ -23,7 +23,7 @@ if count != "1":
     parallel.initialize(f"127.0.0.1:{port}", int(count), int(number))
 plan = parallel.make_plan("mesh")
 net = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
-           attention_resolutions=())  # fmt: skip
+           attention=())  # fmt: skip
 data = Data("folder", path=folder, image_size=8, channels=1, threads=1)
 config = diffusion.Config(
     seed=0, steps=1, batch_size=4, data=data, net=net,

@@ -24,7 +24,7 @@ CONFIG = Config(
 )  # fmt: skip
 UPSAMPLER = upsampler.Config(
     seed=0, steps=4, batch_size=8, data=Data(source="scenes", image_size=16),
-    net=UNet(image_size=16, channels=8, multipliers=(1,), depth=1, attention_resolutions=(), norm_groups=4,
+    net=UNet(image_size=16, channels=8, multipliers=(1,), depth=1, attention=(), norm_groups=4,
              low_res=True),
     factor=2, tile=16, overlap=0,
 )  # fmt: skip

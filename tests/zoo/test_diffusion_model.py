@@ -18,7 +18,7 @@ from flaxgen.zoo import classifier, diffusion
 from flaxgen.zoo.diffusion import FAMILY, Config
 
 NET = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
-           attention_resolutions=(), num_classes=11)  # fmt: skip
+           attention=(), num_classes=11)  # fmt: skip
 CONFIG = Config(
     seed=0,
     steps=1,

@@ -106,7 +106,7 @@ def test_clip_score_and_cmmd_are_those_of_the_model(seen):
 def test_a_model_is_drawn_from_by_number():
     """Whatever the batch, in the pictures that `sample` gives."""
     net = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
-               attention_resolutions=())  # fmt: skip
+               attention=())  # fmt: skip
     config = diffusion.Config(
         seed=0, steps=1, batch_size=4, data=Data("digits", image_size=8, channels=1), net=net,
         process=Process(schedule="cosine", timesteps=8), sampling=Sampling(steps=2, batch=4),

@@ -13,7 +13,7 @@ from flaxgen.interchange import diffusers
 from flaxgen.nets.unet import UNet
 from flaxgen.weights import unet2d
 
-TINY = UNet(image_size=4, channels=4, multipliers=(1,), depth=1, attention_resolutions=(), norm_groups=2, middle="none")
+TINY = UNet(image_size=4, channels=4, multipliers=(1,), depth=1, attention=(), norm_groups=2, middle="none")
 INDEX = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
 
 

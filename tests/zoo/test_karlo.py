@@ -18,6 +18,7 @@ from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
 from flaxgen.interchange import karlo
+from flaxgen.nets.attention import TokenAttention
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.prior import DiffusionPrior
@@ -29,12 +30,13 @@ CONTEXT, DIM = 8, 16
 RUN = {"seed": 0, "steps": 1, "batch_size": 1, "data": Data(source="folder")}
 COSINE = Process(schedule="cosine", timesteps=50)
 ANCESTRAL = Sampling(sampler="ddpm", steps=25, grid="linspace", batch=8)
+ATTENTION = TokenAttention(head_channels=8)
 UNET = UNet(
-    image_size=4, channels=8, multipliers=(1, 2), depth=1, attention_resolutions=(2,), head_channels=8, norm_groups=4,
+    image_size=4, channels=8, multipliers=(1, 2), depth=1, attention=(None, ATTENTION), middle=ATTENTION, norm_groups=4,
     resample="resnet", scale_shift=True, learned_variance=True, added=True, token_dim=8, downsample_padding=(1, 1),
-    middle_norm_groups=None, time_order="cos_sin", time_shift=0, norm_eps=1e-5,
+    time_order="cos_sin", time_shift=0, norm_eps=1e-5,
 )  # fmt: skip
-LARGER = UNET.clone(image_size=16, attention_resolutions=(), middle="none", scale_shift=False, learned_variance=False,
+LARGER = UNET.clone(image_size=16, attention=(), middle="none", scale_shift=False, learned_variance=False,
                     added=False, token_dim=0, low_res=True)  # fmt: skip
 CONFIGS = {
     "clip": clip.Config(

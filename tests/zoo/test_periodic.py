@@ -17,7 +17,7 @@ from flaxgen.nets.unet import UNet
 from flaxgen.zoo import diffusion
 
 NET = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
-           attention_resolutions=())  # fmt: skip
+           attention=())  # fmt: skip
 CONFIG = diffusion.Config(
     seed=0, steps=4, batch_size=8, log_every=3, checkpoint_every=2, preview_every=0, net=NET,
     data=Data("digits", image_size=8, channels=1, threads=0),
