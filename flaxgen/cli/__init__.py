@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from flaxgen import cache
 from flaxgen.cli import draw, evaluate, gan, runs
 
 DEBUG = "FLAXGEN_DEBUG"
@@ -14,6 +15,7 @@ DEBUG = "FLAXGEN_DEBUG"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     parsed = make_parser().parse_args(arguments)
+    cache.begin()
     try:
         return parsed.run(parsed) or 0
     except (Exception, KeyboardInterrupt) as error:

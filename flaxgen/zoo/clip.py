@@ -10,6 +10,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 from jaxtyping import Float, Int, UInt8
 
 from flaxgen import parallel
@@ -28,6 +29,7 @@ from flaxgen.zoo.diffusion.model import batch_for
 from flaxgen.zoo.files import Files
 from flaxgen.zoo.matching import open_matching
 
+export.register_namedtuple_serialization(TextEncoding, serialized_name="flaxgen.TextEncoding")  # what programs give
 TOKENIZER = "tokenizer.json"
 FILE_NAMES = (TOKENIZER,)
 
@@ -234,7 +236,7 @@ def compiled_encoder(net: Hashable, method: str, plan: parallel.Plan):
     def encode(params, inputs):
         return cast(CLIP, net).apply({"params": params}, *inputs, method=method)
 
-    return plan.compile_map(encode)
+    return plan.compile_map(encode, key=(net, method))
 
 
 @dataclass(frozen=True)

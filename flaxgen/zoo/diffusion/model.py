@@ -91,7 +91,7 @@ def compiled_draw(config: Config, kind: Sampling, guide: classifier.Config | Non
     draw = make_draw(make_subject(config), kind, None if guide is None else classifier.make_log_prob(guide))
     shape = " x ".join(map(str, (kind.batch, *example_shape(config))))
     return announced(
-        plan.compile_map(draw),
+        plan.compile_map(draw, key=(config, kind, guide)),
         f"{kind.sampler}, {kind.steps} steps, {shape}, on {plan.devices} {jax.default_backend()} device(s)",
     )
 
@@ -107,7 +107,7 @@ def compiled_bits(config: Config, timesteps: int, plan: parallel.Plan):
         result = vlb.bits_per_dim(denoise, subject.schedule, x0, timesteps, variance, inputs["key"])
         return jax.tree.map(lambda x: x[..., 0], result)
 
-    return plan.compile_map(jax.vmap(bits, (None, 0)))
+    return plan.compile_map(jax.vmap(bits, (None, 0)), key=("bits", config, timesteps))
 
 
 def choose_labels(classes: int, label: int | None, numbers: range) -> Condition:

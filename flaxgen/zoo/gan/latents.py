@@ -58,7 +58,7 @@ def compiled_map(config: Config, plan: parallel.Plan):
         label = inputs["condition"].get("label")
         return generator.apply(variables, z, label, truncation=truncation, method="map")[:, 0]
 
-    return plan.compile_map(find)
+    return plan.compile_map(find, key=("find", config))
 
 
 @functools.lru_cache(maxsize=16)
@@ -72,7 +72,7 @@ def compiled_synthesize(config: Config, batch: int, plan: parallel.Plan):
         return generator.apply(variables, inputs["codes"], inputs["condition"].get("label"))
 
     shape = " x ".join(map(str, (batch, *example_shape(config))))
-    return announced(plan.compile_map(synthesize), f"{shape}, on {plan.devices} {jax.default_backend()} device(s)")
+    return announced(plan.compile_map(synthesize, key=("synthesize", config)), f"{shape}, on {plan.devices} {jax.default_backend()} device(s)")
 
 
 def find_latents(
