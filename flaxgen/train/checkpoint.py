@@ -19,11 +19,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint.experimental.v1 as ocp
 
 from flaxgen import parallel
+from flaxgen.lazy import Lazy
 from flaxgen.types import State
 
+ocp: Any = Lazy("orbax.checkpoint.experimental.v1")
 MANIFEST = "manifest.json"
 SAVING = "saving-"
 DAMAGED = ".damaged"
