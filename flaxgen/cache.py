@@ -117,11 +117,10 @@ def trim(folder: Path, limit: int) -> None:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
+    for path, _, names in os.walk(folder):
+        for name in names:
             with contextlib.suppress(FileNotFoundError):  # another process trims too
-                if entry.is_file(follow_symlinks=False):
-                    yield Path(entry.path), entry.stat(follow_symlinks=False)
+                yield (file := Path(path, name)), file.lstat()
 
 
 def _own(folder: Path) -> None:

@@ -176,7 +176,7 @@ def draw_many(
     `inputs` and of the result have a leading axis of `num`. Their keys are those of the numbers from `first` on."""
     count = -(-num // batch) * batch
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(first, first + count, dtype=np.int32))
-    filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], count - num, 0)]), dict(inputs))
+    filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(np.asarray(x)[-1:], count - num, 0)]), dict(inputs))
     rows = [slice(start, start + batch) for start in range(0, count, batch)]
     parts = [compiled(params, jax.tree.map(lambda x: x[row], {"key": keys, **filled})) for row in rows]  # noqa: B023
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:num], *parts)
