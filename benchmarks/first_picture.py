@@ -91,9 +91,7 @@ def run_process(cache: Path, num: int, again: bool = False) -> dict:
     command = [sys.executable, "-m", "benchmarks.first_picture", "--here", "--num", str(num)]
     environ = {**os.environ, "FLAXGEN_CACHE": str(cache)}
     begin, before = time.perf_counter(), os.times()
-    done = subprocess.run(
-        command + ["--again"] * again, env=environ, stdout=subprocess.PIPE, text=True, check=True
-    )
+    done = subprocess.run(command + ["--again"] * again, env=environ, stdout=subprocess.PIPE, text=True, check=True)
     after, wall = os.times(), time.perf_counter() - begin
     processor = sum(getattr(after, name) - getattr(before, name) for name in ("children_user", "children_system"))
     said = json.loads(done.stdout.splitlines()[-1])
@@ -135,7 +133,9 @@ def main() -> None:
     same = first["bytes"] == second["bytes"] == warm["bytes"]
     print(f"kept: {kept / 2**20:.1f} MiB; bytes are {'equal' if same else 'DIFFERENT'}")
     if parsed.json:
-        parsed.json.write_text(json.dumps({"seconds": figures, "kept_bytes": kept, "same_bytes": same}, indent=2) + "\n")
+        parsed.json.write_text(
+            json.dumps({"seconds": figures, "kept_bytes": kept, "same_bytes": same}, indent=2) + "\n"
+        )
     sys.exit(not same)
 
 

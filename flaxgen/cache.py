@@ -46,8 +46,8 @@ def begin(environ: Mapping[str, str] = os.environ) -> Cache | None:
     _current = None
     if environ.get(VARIABLE) == "off":
         return None
-    directory = Path(environ[VARIABLE]).absolute() if environ.get(VARIABLE) else default_directory(environ)
     try:
+        directory = Path(environ[VARIABLE]).absolute() if environ.get(VARIABLE) else default_directory(environ)
         _own(directory)
         xla, programs = directory / f"xla-{_machine()}", directory / "programs"
         for folder, limit in ((xla, XLA_BYTES), (programs, PROGRAM_BYTES)):
@@ -56,7 +56,7 @@ def begin(environ: Mapping[str, str] = os.environ) -> Cache | None:
             trim(folder, limit)
         with tempfile.TemporaryFile(dir=programs):
             pass
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # a RuntimeError says that there is no home
         print(f"warning: nothing compiled is kept for the next command: {error}", file=sys.stderr)
         return None
     _tell_jax(xla)
@@ -173,6 +173,6 @@ def _tell_jax(folder: Path) -> None:
         return
     import jax
 
-    if not jax.config.jax_compilation_cache_dir:
+    if not getattr(jax.config, "jax_compilation_cache_dir", None):
         for name, value in options.items():
             jax.config.update(name, value)

@@ -16,6 +16,7 @@ from types import FunctionType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import export
 from jaxtyping import PyTree
@@ -48,17 +49,27 @@ def kept(fn: Function, key: Key | None, options: dict[str, str | bool] | None) -
     programs: dict[Any, Callable | None] = {}
 
     def run(params, inputs):
-        if cache.current() is None:
-            return jitted(params, inputs)
         leaves, tree = jax.tree.flatten((params, inputs))
-        signature = (tree, *map(jax.typeof, leaves))
+        if cache.current() is None or any(map(_is_spread, leaves)):
+            return jitted(params, inputs)
+        avals = [*map(jax.typeof, leaves)]
+        signature = (tree, *_settings(), *avals)
         if signature not in programs:
-            name = _name("program", key, [str(tree), *map(_argument, signature[1:])])
+            name = _name("program", key, [str(tree), *map(_argument, avals)])
             programs[signature] = None if name is None else _program(fn, leaves, tree, name, options)
         program = programs[signature]
         return jitted(params, inputs) if program is None else program(*leaves)
 
     return run
+
+
+def _is_spread(leaf: Any) -> bool:
+    """Whether an argument lies on several devices, as in the previews of a run on a mesh."""
+    return isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
+
+
+def _settings() -> list[str]:
+    return [str(getattr(jax.config, name, None)) for name in SETTINGS]
 
 
 def _argument(aval: Any) -> str:
@@ -112,7 +123,7 @@ def _is_nested(tree: Any) -> bool:
     """Whether a tree is one of dicts alone, which JSON gives back."""
     if isinstance(tree, dict):
         return all(isinstance(name, str) and _is_nested(value) for name, value in tree.items())
-    return isinstance(tree, jax.ShapeDtypeStruct) and not jax.dtypes.issubdtype(tree.dtype, jax.dtypes.extended)
+    return isinstance(tree, jax.ShapeDtypeStruct) and not jnp.issubdtype(tree.dtype, jax.dtypes.extended)
 
 
 def _name(kind: str, key: Key, arguments: list[str]) -> str | None:
@@ -128,7 +139,7 @@ def _name(kind: str, key: Key, arguments: list[str]) -> str | None:
     around = {
         "versions": {package: metadata.version(package) for package in ("jax", "jaxlib", "flax", "numpy")},
         "device": [device.platform, device.device_kind],
-        "settings": [str(getattr(jax.config, name, None)) for name in SETTINGS],
+        "settings": _settings(),
         "source": current.source,
     }
     text = json.dumps([kind, named, arguments, around], sort_keys=True)

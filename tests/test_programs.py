@@ -136,8 +136,31 @@ def test_keys_that_no_name_lasts_for():
     for value in (lambda: 0, functools.partial(lambda: 0), object(), np.zeros(2), Pair(0, 1)):
         with pytest.raises(TypeError, match="name that lasts"):
             programs.describe(value)
-    near = (CONFIG, replace(CONFIG, steps=7), CONFIG.net, MLP(width=8, depth=2), jnp.float32, np.dtype(np.float32), 1.0, 1)
+    near = (
+        CONFIG,
+        replace(CONFIG, steps=7),
+        CONFIG.net,
+        MLP(width=8, depth=2),
+        jnp.float32,
+        np.dtype(np.float32),
+        1.0,
+        1,
+    )
     assert len({json.dumps(programs.describe(value)) for value in near}) == len(near)
+
+
+def test_what_lies_on_several_devices_is_left_to_jax(folder):
+    inputs = {"x": make_plan("mesh").place_batch({"x": np.arange(8, dtype=np.float32)})["x"]}
+    assert [traces(inputs=inputs), traces(inputs=inputs)] == [1, 1]
+    assert list(folder.iterdir()) == []
+
+
+def test_settings_count_within_a_process(folder):
+    program = programs.kept(scale, (CONFIG,), None)
+    program(PARAMS, INPUTS)
+    with jax.default_matmul_precision("highest"):
+        program(PARAMS, INPUTS)
+    assert len(list(folder.iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", ["pmap", "mesh"])

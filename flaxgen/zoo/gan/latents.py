@@ -72,7 +72,10 @@ def compiled_synthesize(config: Config, batch: int, plan: parallel.Plan):
         return generator.apply(variables, inputs["codes"], inputs["condition"].get("label"))
 
     shape = " x ".join(map(str, (batch, *example_shape(config))))
-    return announced(plan.compile_map(synthesize, key=("synthesize", config)), f"{shape}, on {plan.devices} {jax.default_backend()} device(s)")
+    return announced(
+        plan.compile_map(synthesize, key=("synthesize", config)),
+        f"{shape}, on {plan.devices} {jax.default_backend()} device(s)",
+    )
 
 
 def find_latents(

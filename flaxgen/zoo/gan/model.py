@@ -75,7 +75,9 @@ def compiled_draw(config: Config, kind: Sampling, plan: parallel.Plan):
         return generator.apply(variables, latents(latent_keys), inputs["condition"].get("label"), **told)
 
     shape = " x ".join(map(str, (kind.batch, *example_shape(config))))
-    return announced(plan.compile_map(draw, key=(config, kind)), f"{shape}, on {plan.devices} {jax.default_backend()} device(s)")
+    return announced(
+        plan.compile_map(draw, key=(config, kind)), f"{shape}, on {plan.devices} {jax.default_backend()} device(s)"
+    )
 
 
 @dataclass(frozen=True)
