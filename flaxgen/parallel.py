@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from flaxgen import programs
 from flaxgen.types import Batch, PRNGKey, State, TrainStep
 
 AXIS = "device"
@@ -36,6 +37,12 @@ With them and without, the gradient of the 35.7M net (batch 8, two cores) took 0
 and 0.31 s. The last one leaves the barriers of `nets.layers.once` in place until operations have been fused."""
 
 
+class CompileMap(Protocol):
+    """The type of `Plan.compile_map`."""
+
+    def __call__(self, fn: programs.Function, key: programs.Key | None = None) -> programs.Function: ...
+
+
 class Plan(NamedTuple):
     """Where things live and how steps run.
 
@@ -43,7 +50,8 @@ class Plan(NamedTuple):
     this process's share of it. `single` turns a running state into one without device axis, as it is saved and sampled
     from. `abstract` gives what `single` would, as ShapeDtypeStructs with shardings, for restoring into.
     `compile_map` makes `fn(params, inputs)` run with the leading axis of `inputs` split over the devices; its params
-    are as `single` gives them and its outputs are whole arrays on every host.
+    are as `single` gives them and its outputs are whole arrays on every host. With a `key`, as `programs.kept` takes
+    it, one device keeps the traced program for the next command.
     """
 
     name: str
@@ -53,7 +61,7 @@ class Plan(NamedTuple):
     place_batch: Callable[[Mapping[str, np.ndarray]], Batch]
     single: Callable[[State], State]
     abstract: Callable[[State], State]
-    compile_map: Callable[[Callable[[Any, Any], Any]], Callable[[Any, Any], Any]]
+    compile_map: CompileMap
 
 
 @functools.cache
@@ -176,7 +184,7 @@ def jit_plan() -> Plan:
         place_batch=jax.device_put,
         single=lambda state: state,
         abstract=lambda state: jax.tree.map(lambda x: _struct(x, _one_device()), jax.eval_shape(lambda: state)),
-        compile_map=lambda fn: jax.jit(fn, compiler_options=compiler_options()),
+        compile_map=lambda fn, key=None: programs.kept(fn, key, compiler_options()),
     )
 
 
@@ -190,7 +198,7 @@ def pmap_plan(devices: int | None = None) -> Plan:
     def split(x):
         return x.reshape(count, x.shape[0] // count, *x.shape[1:])
 
-    def compile_map(fn):
+    def compile_map(fn, key=None):
         mapped = jax.pmap(lambda given, inputs: fn(given[0], inputs), in_axes=(None, 0), devices=local)
         leaf = np.float32(0)  # jax 0.10 replicates the inputs, instead of splitting them, where params has no leaf
 
@@ -259,7 +267,7 @@ def mesh_plan(data: int | None = None, fsdp: int = 1) -> Plan:
         place_batch=place_batch,
         single=lambda state: state,
         abstract=lambda state: jax.tree.map(_struct, jax.eval_shape(lambda: state), shardings(state)),
-        compile_map=lambda fn: _meshed_map(fn, rows, everywhere),
+        compile_map=lambda fn, key=None: _meshed_map(fn, rows, everywhere),
     )
 
 

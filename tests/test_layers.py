@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = (
-    {"types", "parallel", "scenes", "resample"},
+    {"types", "cache", "lazy"},
+    {"programs"},
+    {"parallel", "scenes", "resample"},
     {"nets", "diffusion", "gan", "tokens", "data", "metrics"},
     {"weights", "train"},
     {"family"},

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import flaxgen
+from flaxgen import cache
 from flaxgen.cli import evaluate, requests, runs
 
 DEBUG = "FLAXGEN_DEBUG"
@@ -18,6 +19,7 @@ DEBUG = "FLAXGEN_DEBUG"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     parsed = make_parser().parse_args(arguments)
+    cache.begin()
     try:
         return parsed.run(parsed) or 0
     except (Exception, KeyboardInterrupt) as error:

@@ -170,7 +170,7 @@ def shift(schedule: Schedule, factor: Scalar) -> Schedule:
         ValueError: if it keeps none of these.
     """
     with jax.ensure_compile_time_eval():
-        alpha, sigma = (float(x) for x in schedule(0.5))
+        alpha, sigma = (float(x) for x in jax.jit(schedule)(0.5))
     kept = {"square": alpha**2 + sigma**2, "sum": alpha + sigma, "alpha": alpha}
     norm = min(kept, key=lambda name: abs(kept[name] - 1))
     if abs(kept[norm] - 1) > 1e-4:

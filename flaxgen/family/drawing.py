@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -21,8 +20,8 @@ def draw_many(
     """`compiled(params, {"key": ..., **inputs})` for `num` examples in equal batches, the last one filled up; leaves of
     `inputs` and of the result have a leading axis of `num`. Their keys are those of the numbers from `first` on."""
     count = -(-num // batch) * batch
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
-    filled = jax.tree.map(lambda x: jnp.concatenate([x, jnp.repeat(x[-1:], count - num, 0)]), dict(inputs))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(first, first + count, dtype=np.int32))
+    filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(np.asarray(x)[-1:], count - num, 0)]), dict(inputs))
     rows = [slice(start, start + batch) for start in range(0, count, batch)]
     parts = [compiled(params, jax.tree.map(lambda x: x[row], {"key": keys, **filled})) for row in rows]  # noqa: B023
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:num], *parts)
@@ -56,7 +55,9 @@ def choose_labels(classes: int, label: int | None, numbers: range) -> Condition:
         return {}
     require(label is None or 0 <= label < classes, f"label={label}: expected a class from 0 to {classes - 1}")
     return {
-        "label": jnp.arange(numbers.start, numbers.stop) % classes if label is None else jnp.full(len(numbers), label)
+        "label": np.arange(numbers.start, numbers.stop, dtype=np.int32) % classes
+        if label is None
+        else np.full(len(numbers), label, np.int32)
     }
 
 

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 import flaxgen
+from flaxgen import programs
 from flaxgen.train import checkpoint
 from flaxgen.train import config as configs
 from flaxgen.types import Params, PRNGKey
@@ -83,7 +84,7 @@ def read_weights(directory: Path, init: Callable[[PRNGKey], Params], step: int) 
     Raises:
         ValueError: if there are none, or a tensor is missing, unknown or of the wrong shape.
     """
-    like = jax.eval_shape(lambda: init(jax.random.key(0)))
+    like = programs.shapes(init)
     if (directory / WEIGHTS).is_file():
         return jax.device_put(store.load_params(directory / WEIGHTS, like)), step
     if (directory / CHECKPOINTS).is_dir():

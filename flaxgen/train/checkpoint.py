@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint.experimental.v1 as ocp
 
 from flaxgen import parallel
+from flaxgen.lazy import Lazy
 from flaxgen.train.manifest import FROZEN, check_specs, find_fault, leaf_specs, read_manifest, sync, write_manifest
 from flaxgen.types import Held, Params, State
 
+ocp: Any = Lazy("orbax.checkpoint.experimental.v1")
 SAVING = "saving-"
 DAMAGED = ".damaged"
 NONE, NONE_GOOD = -1, -2

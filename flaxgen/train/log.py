@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
-from tensorboardX import summary
-from tensorboardX.proto import event_pb2
-from tensorboardX.record_writer import RecordWriter
 from tqdm import tqdm
 
 from flaxgen import parallel
+from flaxgen.lazy import Lazy
 
-_pb: Any = event_pb2  # its classes are made at run time
+summary: Any = Lazy("tensorboardX.summary")
+record_writer: Any = Lazy("tensorboardX.record_writer")
+_pb: Any = Lazy("tensorboardX.proto.event_pb2")
 Tracker = Callable[[int, Mapping[str, float]], None]
 """Is told (step, metrics) of every logged step."""
 
@@ -106,7 +106,7 @@ class _Board:
     def __init__(self, directory: Path, start: int):
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / f"events.out.tfevents.{time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        self._records = RecordWriter(str(self.path))
+        self._records = record_writer.RecordWriter(str(self.path))
         self._put(_pb.Event(file_version="brain.Event:2"))
         if start:  # hides what an interrupted run wrote of the steps to come
             self._put(_pb.Event(step=start + 1, session_log=_pb.SessionLog(status=_pb.SessionLog.START)))

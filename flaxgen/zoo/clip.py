@@ -12,6 +12,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 from jaxtyping import Array, Float, Int, UInt8
 
 from flaxgen import parallel
@@ -31,6 +32,7 @@ from flaxgen.train.run import Run
 from flaxgen.types import Loss, Params, PRNGKey, Source
 from flaxgen.weights import store
 
+export.register_namedtuple_serialization(TextEncoding, serialized_name="flaxgen.TextEncoding")  # what programs give
 TOKENIZER, WORDS = "tokenizer.json", "words.json"
 TEXT = ("text_embedding", "text_hidden", "text_mask", "text_ids")
 FIELDS = ("image_embedding", *TEXT)
@@ -239,7 +241,7 @@ def compiled_encoder(net: Hashable, method: str, plan: parallel.Plan):
     def encode(params, inputs):
         return cast(CLIP, net).apply({"params": params}, *inputs, method=method)
 
-    return plan.compile_map(encode)
+    return plan.compile_map(encode, key=(net, method))
 
 
 class Model(Trained):

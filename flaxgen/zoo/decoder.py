@@ -221,7 +221,7 @@ def make_draw(config: Config, kind: Sampling, task: Task) -> Callable[[Mapping, 
 @functools.lru_cache(maxsize=16)
 def compiled_draw(config: Config, kind: Sampling, task: Task, plan: parallel.Plan):
     """One program, kept for the next call."""
-    return plan.compile_map(jax.vmap(make_draw(config, kind, task), (None, 0)))
+    return plan.compile_map(jax.vmap(make_draw(config, kind, task), (None, 0)), key=(config, kind, task))
 
 
 class Model(Trained):

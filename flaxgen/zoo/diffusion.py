@@ -175,7 +175,7 @@ def compiled_draw(config: Config, kind: Sampling, guide: Any, plan: parallel.Pla
     classifier: Any = CLASSIFIER.model
     draw = make_draw(make_subject(config), kind, None if guide is None else classifier.make_log_prob(guide))
     title = drawing.title(plan, kind.batch, example_shape(config), f"{kind.sampler}, {kind.steps} steps")
-    return drawing.announced(plan.compile_map(draw), title)
+    return drawing.announced(plan.compile_map(draw, key=(config, kind, guide)), title)
 
 
 @functools.lru_cache(maxsize=4)
@@ -189,7 +189,7 @@ def compiled_bits(config: Config, timesteps: int, plan: parallel.Plan):
         result = vlb.bits_per_dim(denoise, subject.schedule, x0, timesteps, variance, inputs["key"])
         return jax.tree.map(lambda x: x[..., 0], result)
 
-    return plan.compile_map(jax.vmap(bits, (None, 0)))
+    return plan.compile_map(jax.vmap(bits, (None, 0)), key=("bits", config, timesteps))
 
 
 class Model(Trained):

@@ -183,7 +183,9 @@ def make_draw(config: Config, kind: Sampling, shape: tuple[int, int, int], keeps
 @functools.lru_cache(maxsize=16)
 def compiled_draw(config: Config, kind: Sampling, shape: tuple[int, int, int], keeps: bool, plan: parallel.Plan):
     """One program, kept for the next call."""
-    return plan.compile_map(jax.vmap(make_draw(config, kind, shape, keeps), (None, 0)))
+    return plan.compile_map(
+        jax.vmap(make_draw(config, kind, shape, keeps), (None, 0)), key=(config, kind, shape, keeps)
+    )
 
 
 class Model(Trained):

@@ -106,7 +106,7 @@ def _compiled_first(config: Config, plan: parallel.Plan):
         )
         return state["intermediates"][name]["__call__"][0]
 
-    return plan.compile_map(first)
+    return plan.compile_map(first, key=("first", config))
 
 
 def _first_activations(model: Model, latents: Latents) -> Float[np.ndarray, "N D"]:

@@ -57,7 +57,7 @@ def compiled_map(config: Config, plan: parallel.Plan):
         label = inputs["condition"].get("label")
         return generator.apply(variables, z, label, truncation=truncation, method="map")[:, 0]
 
-    return plan.compile_map(find)
+    return plan.compile_map(find, key=("find", config))
 
 
 @functools.lru_cache(maxsize=16)
@@ -70,7 +70,9 @@ def compiled_synthesize(config: Config, batch: int, plan: parallel.Plan):
             return generator.apply(variables, inputs["codes"], method="synthesize")
         return generator.apply(variables, inputs["codes"], inputs["condition"].get("label"))
 
-    return announced(plan.compile_map(synthesize), title(plan, batch, example_shape(config)))
+    return announced(
+        plan.compile_map(synthesize, key=("synthesize", config)), title(plan, batch, example_shape(config))
+    )
 
 
 def find_latents(

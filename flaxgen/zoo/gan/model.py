@@ -29,7 +29,7 @@ def compiled_draw(config: Config, kind: Sampling, plan: parallel.Plan):
             styles = {"truncation": truncation, "noise_keys": noise_keys if kind.noise == "random" else None}
         return generator.apply(variables, latents(latent_keys), inputs["condition"].get("label"), **styles)
 
-    return announced(plan.compile_map(draw), title(plan, kind.batch, example_shape(config)))
+    return announced(plan.compile_map(draw, key=(config, kind)), title(plan, kind.batch, example_shape(config)))
 
 
 class Model(Trained):

@@ -150,7 +150,7 @@ def _draw_codes(net: ARPrior):
 @functools.lru_cache(maxsize=16)
 def compiled_draw(config: Config, kind: Sampling, candidates: int, plan: parallel.Plan):
     """One drawing program, kept for the next call."""
-    return plan.compile_map(jax.vmap(make_draw(config, kind, candidates), (None, 0)))
+    return plan.compile_map(jax.vmap(make_draw(config, kind, candidates), (None, 0)), key=(config, kind, candidates))
 
 
 class Model(Trained):
