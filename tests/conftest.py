@@ -1,19 +1,40 @@
 """Eight fake CPU devices, strict numerics, and errors where JAX would only promote or reuse in silence."""
 
 import os
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of a test's time is compilation: unoptimised code is compiled faster, and the nets here are tiny.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+# What one process compiled is read by all others: the workers of a run, what their tests start, and the next run.
+# An entry that is read while another process writes it, or that a killed one left, is compiled again.
+COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
+COMPILED_BYTES = 1 << 30
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-import jax  # noqa: E402 (reads both when it is imported)
+import jax  # noqa: E402 (reads these when it is imported)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
+
+
+def pytest_configure(config):
+    """Removes what was compiled longest ago, so that the cache stays below its size."""
+    if hasattr(config, "workerinput"):
+        return
+    entries = [(entry.stat(), entry) for entry in COMPILED.glob("*-cache")]
+    surplus = sum(stat.st_size for stat, _ in entries) - COMPILED_BYTES
+    for stat, entry in sorted(entries, key=lambda pair: pair[0].st_mtime):
+        if surplus <= 0:
+            break
+        entry.unlink(missing_ok=True)
+        surplus -= stat.st_size
 
 
 @pytest.fixture(scope="session")
