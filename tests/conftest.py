@@ -39,10 +39,10 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory):
-    """The unCLIP of `unclip_toy.py`, trained once for all worker processes."""
+    """The unCLIP of `unclip_toy.py`, written once for all worker processes."""
     import unclip_toy
 
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
     with FileLock(root / "unclip.lock"):
-        return unclip_toy.train_stages(root / "unclip")
+        return unclip_toy.write_stages(root / "unclip")

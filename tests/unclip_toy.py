@@ -1,4 +1,4 @@
-"""A tiny unCLIP of scenes, every stage trained by `zoo.train` for a few steps: real files, and nothing to look at.
+"""A tiny unCLIP of scenes: real files around weights drawn by chance, which need no training to draw what differs.
 
 Pictures are 16 px in CLIP and the decoder, and 32 and 64 px behind the two upsamplers.
 """
@@ -7,15 +7,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 from PIL import Image
 
-from flaxgen import parallel, zoo
+from flaxgen import zoo
 from flaxgen.data import Data
 from flaxgen.nets.ar_prior import ARPrior
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.nets.unet import UNet
+from flaxgen.train.checkpoint import Checkpoints
 from flaxgen.train.optim import Optimizer
 from flaxgen.zoo import clip, decoder, prior, unclip, upsampler
 from flaxgen.zoo.diffusion import Objective, Sampling
@@ -92,7 +95,7 @@ TOLD_BY_CLIP = ("prior", "ar_prior", "decoder")
 
 
 class Toy(NamedTuple):
-    """Where the runs of the stages are, and the model directory that was composed of them."""
+    """Where the runs of the stages are, and the model directory that is composed of them."""
 
     runs: dict[str, Path]
     model: Path
@@ -104,14 +107,39 @@ def config_of(name: str, runs: dict[str, Path]) -> Any:
     return dataclasses.replace(config, clip=str(runs["clip"])) if name in TOLD_BY_CLIP else config
 
 
-def train_stages(root: Path) -> Toy:
-    """Trains and composes it if it is not there; the second upsampler is the first one's weights under its own name."""
+def write_stages(root: Path) -> Toy:
+    """Writes and composes it if it is not there; the second upsampler is the first one's weights under its own name."""
     toy = Toy({name: root / name for name in CONFIGS} | {"upsampler_2": root / "upsampler_1"}, root / "model")
     if not toy.model.exists():
         for name in TRAINED:
-            zoo.train(config_of(name, toy.runs), toy.runs[name], parallel.make_plan("jit"))
+            _write_run(config_of(name, toy.runs), toy.runs[name])
         unclip.compose(toy.model, toy.runs)
     return toy
+
+
+def _write_run(config: Any, workdir: Path) -> None:
+    """What a finished run leaves, but for its log: config, small files and a checkpoint."""
+    prepared = zoo.directory.prepare(config, workdir)
+    experiment = zoo.directory.FAMILIES[type(config)].build(config, prepared)
+    zoo.directory.claim(workdir, config, prepared)
+    shapes = jax.eval_shape(experiment.init, jax.random.key(0))
+    params = _random(shapes.params)
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    state = state._replace(step=np.full((), STEPS, shapes.step.dtype), params=params, ema_params=params)
+    with Checkpoints(workdir / "checkpoints", keep=1) as checkpoints:
+        checkpoints.save(STEPS, jax.device_put(state))
+
+
+def _random(shapes: Any) -> Any:
+    """Weights that keep the size of what they are given, and none of them where training would start."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        mean = float(path[-1].key == "scale")
+        std = 0.1 if len(leaf.shape) < 2 else np.prod(leaf.shape[:-1]) ** -0.5
+        return rng.normal(mean, std, leaf.shape).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def with_another_clip(toy: Toy, directory: Path) -> Path:
