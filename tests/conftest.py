@@ -14,6 +14,7 @@ COMPILED_BYTES = 1 << 30
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache:UserWarning"  # of what tests start
 
 import jax  # noqa: E402 (reads these when it is imported)
 
@@ -35,6 +36,20 @@ def pytest_configure(config):
             break
         entry.unlink(missing_ok=True)
         surplus -= stat.st_size
+
+
+LONGEST = (
+    "test_cli_draw.py", "test_cli.py", "test_samplers.py", "test_unclip.py", "test_gan_family.py",
+    "test_gan_latents.py", "test_gan_step.py", "test_smoke.py", "test_zoo_decoder.py", "test_experiments.py",
+    "test_cli_gan.py", "test_stages.py", "test_cli_eval.py", "test_directory.py", "test_net_stylegan2.py",
+    "test_net_unet.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, so that no worker begins with one when the others are done."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,9 @@ import io
 import json
 import logging
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_weights
 from PIL import Image
 
 from flaxgen import parallel
@@ -49,12 +48,9 @@ def places(tmp_path_factory):
     given = {"seed": 0, "steps": 1, "batch_size": 4, "process": Process(schedule="cosine", timesteps=8)}
     data = Data("folder", path=str(found["large"]), image_size=8, threads=1)
     config = diffusion.Config(**given, data=data, net=net, sampling=diffusion.Sampling(steps=2, batch=8))
-    params = jax.jit(lambda: diffusion.init_params(config, jax.random.key(0)))()
-    params = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
     flat = diffusion.Config(**given, data=Data("moons"), net=MLP(features=2, width=8, depth=1))
-    models = {"model": (config, params), "points": (flat, diffusion.init_params(flat, jax.random.key(0)))}
-    for name, (of, weights) in models.items():
-        directory.write_model(root / name, of, weights, 3)
+    for name, of in (("model", config), ("points", flat)):
+        directory.write_model(root / name, of, random_weights.draw_like(directory.abstract_params(of)), 3)
         found[name] = root / name
     return {name: str(path) for name, path in found.items()}
 

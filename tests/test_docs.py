@@ -7,12 +7,13 @@ import gan_toy
 import jax
 import jax.numpy as jnp
 import pytest
+import random_weights
 
 from flaxgen import parallel
 from flaxgen.data import Data
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import directory
-from flaxgen.zoo.diffusion import Config, Objective, Sampling, init_params
+from flaxgen.zoo.diffusion import Config, Objective, Sampling
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,9 +33,8 @@ def workspace(tmp_path_factory):
         sampling=Sampling(steps=2),
     )
     folder = tmp_path_factory.mktemp("workspace")
-    params = init_params(config, jax.random.key(0))
-    noisy = jax.tree.map(lambda x: x + 0.02 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
-    directory.write_model(folder / "models" / "digits", config, noisy, 1)
+    params = random_weights.draw_like(directory.abstract_params(config))
+    directory.write_model(folder / "models" / "digits", config, params, 1)
     return folder
 
 

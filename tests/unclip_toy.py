@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import random_weights
 from PIL import Image
 
 from flaxgen import zoo
@@ -123,23 +124,11 @@ def _write_run(config: Any, workdir: Path) -> None:
     experiment = zoo.directory.FAMILIES[type(config)].build(config, prepared)
     zoo.directory.claim(workdir, config, prepared)
     shapes = jax.eval_shape(experiment.init, jax.random.key(0))
-    params = _random(shapes.params)
+    params = random_weights.draw_like(shapes.params)
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     state = state._replace(step=np.full((), STEPS, shapes.step.dtype), params=params, ema_params=params)
     with Checkpoints(workdir / "checkpoints", keep=1) as checkpoints:
         checkpoints.save(STEPS, jax.device_put(state))
-
-
-def _random(shapes: Any) -> Any:
-    """Weights that keep the size of what they are given, and none of them where training would start."""
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        mean = float(path[-1].key == "scale")
-        std = 0.1 if len(leaf.shape) < 2 else np.prod(leaf.shape[:-1]) ** -0.5
-        return rng.normal(mean, std, leaf.shape).astype(leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def with_another_clip(toy: Toy, directory: Path) -> Path:

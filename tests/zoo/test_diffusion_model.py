@@ -45,15 +45,14 @@ def noisy(params):
 
 @pytest.fixture(scope="module")
 def model():
-    params = noisy(diffusion.init_params(CONFIG, jax.random.key(0)))
+    params = noisy(jax.jit(lambda: diffusion.init_params(CONFIG, jax.random.key(0)))())
     return Model(CONFIG, params, 0, parallel.make_plan("jit"))
 
 
 @pytest.fixture(scope="module")
 def guide():
-    return classifier.Model(
-        GUIDE, noisy(classifier.init_params(GUIDE, jax.random.key(1))), 0, parallel.make_plan("jit")
-    )
+    params = noisy(jax.jit(lambda: classifier.init_params(GUIDE, jax.random.key(1)))())
+    return classifier.Model(GUIDE, params, 0, parallel.make_plan("jit"))
 
 
 def draw(model, **settings):
