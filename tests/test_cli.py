@@ -23,7 +23,7 @@ def get_config():
         seed=0, steps=2, batch_size=4, log_every=1, preview_every=2, checkpoint_every=1,
         data=Data(source="folder", path="{path}", image_size=8, threads=0),
         net=UNet(image_size=8, channels=8, multipliers=(1,), depth=1, attention_resolutions=(), norm_groups=4,
-                 num_classes=3),
+                 middle="none", num_classes=3),
         process=Process(schedule="cosine", timesteps=8),
         objective=Objective(condition_dropout=0.1),
         sampling=Sampling(steps=2, batch=4),

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 import random_weights
+import unet_toy
 from PIL import Image
 
 from flaxgen import parallel
@@ -14,7 +15,6 @@ from flaxgen.cli import main
 from flaxgen.data import Data
 from flaxgen.metrics import fid, moments
 from flaxgen.nets.mlp import MLP
-from flaxgen.nets.unet import UNet
 from flaxgen.zoo import diffusion, directory, statistics
 from flaxgen.zoo.process import Process
 
@@ -44,10 +44,9 @@ def places(tmp_path_factory):
         "mixed": folder(root / "mixed", range(20)),
     }
     Image.fromarray(pixels(0, size=7)).save(found["mixed"] / "odd.png")
-    net = UNet(image_size=8, channels=8, multipliers=(1,), depth=1, norm_groups=4, attention_resolutions=())
     given = {"seed": 0, "steps": 1, "batch_size": 4, "process": Process(schedule="cosine", timesteps=8)}
     data = Data("folder", path=str(found["large"]), image_size=8, threads=1)
-    config = diffusion.Config(**given, data=data, net=net, sampling=diffusion.Sampling(steps=2, batch=8))
+    config = diffusion.Config(**given, data=data, net=unet_toy.unet(), sampling=diffusion.Sampling(steps=2, batch=8))
     flat = diffusion.Config(**given, data=Data("moons"), net=MLP(features=2, width=8, depth=1))
     for name, of in (("model", config), ("points", flat)):
         directory.write_model(root / name, of, random_weights.draw_like(directory.abstract_params(of)), 3)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 import random_weights
+import unet_toy
 
 from flaxgen import parallel
 from flaxgen.data import Data
-from flaxgen.nets.unet import UNet
 from flaxgen.zoo import directory
 from flaxgen.zoo.diffusion import Config, Objective, Sampling
 
@@ -21,14 +21,12 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     """A folder with models/digits: a tiny net of the interface that `experiments/ddpm_digits.py` trains."""
-    net = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
-               attention_resolutions=(), num_classes=11)  # fmt: skip
     config = Config(
         seed=0,
         steps=1,
         batch_size=8,
         data=Data(source="digits", image_size=8, channels=1),
-        net=net,
+        net=unet_toy.unet(**unet_toy.GREY, num_classes=11),
         objective=Objective(condition_dropout=0.1),
         sampling=Sampling(steps=2),
     )

@@ -5,16 +5,15 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import unet_toy
 
 from flaxgen import parallel
 from flaxgen.data import Data
 from flaxgen.nets.classifier import NoisyClassifier
-from flaxgen.nets.unet import UNet
 from flaxgen.zoo import classifier, diffusion, matching, pictures
 from flaxgen.zoo.diffusion import Config, Model, Objective, Process, Sampling
 
-NET = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
-           attention_resolutions=(), num_classes=11)  # fmt: skip
+NET = unet_toy.unet(**unet_toy.GREY, num_classes=11)
 CONFIG = Config(
     seed=0,
     steps=1,
