@@ -3,9 +3,11 @@
 PYTHON ?=
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Tests mostly compile, on one core; the tests of a file share what they compiled. Slow ones go one at a time: some time
-# processes that they kill.
-PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+# Tests mostly trace and compile, on one core. The tests of a file share fixtures and what is traced, all share what is
+# compiled (tests/conftest.py, which also puts the longest files first).
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# Slow tests that start processes, and kill some, go one at a time.
+STARTING = tests/train $(wildcard tests/*_processes.py tests/*/*_processes.py)
 VERSIONS = import sys, importlib.metadata as m; print('Python', sys.version.split()[0], \
     *(f'{name} {m.version(name)}' for name in ('jax', 'flax', 'orbax-checkpoint', 'numpy', 'Pillow')))
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -27,7 +29,8 @@ test: $(VENV)/.dev
 	$(PYTEST)
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "slow and not parity"
+	$(PYTEST) -m "slow and not parity" $(STARTING:%=--ignore=%)
+	$(BIN)/python -m pytest -m "slow and not parity" $(STARTING)
 
 # The smoke tests on the newest Python that is found, with the newest of all dependencies.
 test-new:

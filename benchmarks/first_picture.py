@@ -46,11 +46,11 @@ def draw_here(num: int, again: bool) -> dict:
     cache.begin()
     import jax
 
-    from flaxgen import zoo
+    from flaxgen import verbs
     from flaxgen.zoo import unclip
 
     seconds, compiling = {"imports": watch.lap()}, Compiling(jax.monitoring)
-    model = zoo.load(unclip.SHIPPED)
+    model = verbs.load(unclip.SHIPPED)
     seconds["loading"] = watch.lap()
     pictures = model.draw([CAPTION], seed=0, num=num)
     seconds["first call"], seconds["compiling"] = watch.lap(), compiling.seconds

@@ -74,7 +74,7 @@ class Run:
     """A run of flaxgen's, whose step can be taken as if it were any of the cycle."""
 
     def __init__(self, config: Config, images: np.ndarray):
-        init, make_step = training.make_training(config, {})
+        init, make_step = training.training(config, {})
         self.take = make_plan("jit").compile_step(make_step)
         self.state, self.batch = init(jax.random.key(0)), {"image": images}
 
@@ -284,7 +284,7 @@ def main() -> None:
     options = parser.parse_args()
     config = make_config(options.channels, options.batch)
     images = np.random.default_rng(0).integers(0, 256, (options.batch, SIZE, SIZE, 3), dtype=np.uint8)
-    before, state = os.getloadavg(), training.make_training(config, {})[0](jax.random.key(0))
+    before, state = os.getloadavg(), training.training(config, {})[0](jax.random.key(0))
     with tempfile.TemporaryDirectory() as folder:
         export_generator(config.generator, dict(state.generator.variables), Path(folder) / "generator.safetensors")
         written = Path(folder) / "discriminator.safetensors"

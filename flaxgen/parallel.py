@@ -127,10 +127,12 @@ def launched_as_several(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def process_index() -> int:
+    """Which of the processes this is, from 0."""
     return jax.process_index()
 
 
 def process_count() -> int:
+    """How many processes there are."""
     return jax.process_count()
 
 

@@ -4,22 +4,20 @@ import io
 import json
 import logging
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_weights
+import unet_toy
 from PIL import Image
 from saving import write_model
 
-from flaxgen import parallel
+from flaxgen import parallel, verbs
 from flaxgen.cli import main
 from flaxgen.data import Data
 from flaxgen.family.process import Process
-from flaxgen.family.sampling import Sampling
 from flaxgen.measure import statistics
 from flaxgen.metrics import fid, moments
 from flaxgen.nets.mlp import MLP
-from flaxgen.nets.unet import UNet
 from flaxgen.zoo import diffusion
 
 SAVE_ALWAYS = ["--set-metrics", "save_seconds=0", "kid_subsets=5"]
@@ -48,16 +46,12 @@ def places(tmp_path_factory):
         "mixed": folder(root / "mixed", range(20)),
     }
     Image.fromarray(pixels(0, size=7)).save(found["mixed"] / "odd.png")
-    net = UNet(image_size=8, channels=8, multipliers=(1,), depth=1, norm_groups=4, attention=())
     given = {"seed": 0, "steps": 1, "batch_size": 4, "process": Process(schedule="cosine", timesteps=8)}
     data = Data("folder", path=str(found["large"]), image_size=8, threads=1)
-    config = diffusion.Config(**given, data=data, net=net, sampling=Sampling(steps=2, batch=8))
-    params = jax.jit(lambda: diffusion.init_params(config, jax.random.key(0)))()
-    params = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
+    config = diffusion.Config(**given, data=data, net=unet_toy.unet(), sampling=diffusion.Sampling(steps=2, batch=8))
     flat = diffusion.Config(**given, data=Data("moons"), net=MLP(features=2, width=8, depth=1))
-    models = {"model": (config, params), "points": (flat, diffusion.init_params(flat, jax.random.key(0)))}
-    for name, (of, weights) in models.items():
-        write_model(root / name, of, weights, 3)
+    for name, of in (("model", config), ("points", flat)):
+        write_model(root / name, of, random_weights.draw_like(verbs.family_of(of).abstract_params(of)), 3)
         found[name] = root / name
     return {name: str(path) for name, path in found.items()}
 

@@ -4,6 +4,7 @@ import gan_toy
 import jax
 import numpy as np
 import pytest
+import random_weights
 from PIL import Image
 from saving import write_model
 
@@ -30,11 +31,7 @@ def folder(tmp_path_factory):
     net = NoisyClassifier(num_classes=3, image_size=8, in_channels=1, channels=8, multipliers=(1,), depth=1,
                           attention_resolutions=(), head_channels=8, norm_groups=4)  # fmt: skip
     config = classifier.Config(seed=0, steps=1, batch_size=4, data=Data("digits", image_size=8, channels=1), net=net)
-    params = jax.jit(lambda: classifier.init_params(config, jax.random.key(0)))()
-    rng = np.random.default_rng(0)
-    write_model(
-        folder / "guide", config, jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype("f"), params), 1
-    )
+    write_model(folder / "guide", config, random_weights.draw_like(verbs.family_of(config).abstract_params(config)), 1)
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(image).save(folder / "image.png")
     (folder / "text.png").write_text("no picture")

@@ -7,14 +7,15 @@ import gan_toy
 import jax
 import jax.numpy as jnp
 import pytest
+import random_weights
+import unet_toy
 from saving import write_model
 
-from flaxgen import parallel
+from flaxgen import parallel, verbs
 from flaxgen.data import Data
 from flaxgen.family.denoising import Objective
 from flaxgen.family.sampling import Sampling
-from flaxgen.nets.unet import UNet
-from flaxgen.zoo.diffusion import Config, init_params
+from flaxgen.zoo.diffusion import Config
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,21 +23,18 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     """A folder with models/digits: a tiny net of the interface that `experiments/ddpm_digits.py` trains."""
-    net = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
-               attention=(), num_classes=11)  # fmt: skip
     config = Config(
         seed=0,
         steps=1,
         batch_size=8,
         data=Data(source="digits", image_size=8, channels=1),
-        net=net,
+        net=unet_toy.unet(**unet_toy.GREY, num_classes=11),
         objective=Objective(condition_dropout=0.1),
         sampling=Sampling(steps=2),
     )
     folder = tmp_path_factory.mktemp("workspace")
-    params = init_params(config, jax.random.key(0))
-    noisy = jax.tree.map(lambda x: x + 0.02 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
-    write_model(folder / "models" / "digits", config, noisy, 1)
+    params = random_weights.draw_like(verbs.family_of(config).abstract_params(config))
+    write_model(folder / "models" / "digits", config, params, 1)
     return folder
 
 

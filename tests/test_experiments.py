@@ -9,18 +9,19 @@ import jax
 import pytest
 
 from flaxgen import verbs
-from flaxgen.family import directory
 from flaxgen.train import checkpoint
 
 ROOT = Path(__file__).parents[1] / "experiments"
 NAMES = sorted(str(path.relative_to(ROOT).with_suffix("")) for path in ROOT.rglob("*.py"))
 UNCLIP = ("clip", "prior", "ar_prior", "decoder", "upsampler_256", "upsampler_1024")
+LARGE = ("unclip/", "stylegan2_", "adm_imagenet64", "ddpm_cifar10", "edm_cifar10", "iddpm_cifar10")
+"""Their steps take seconds to trace; `ddpm_cifar10_small` is among them, the digits and scenes are not."""
 RUN_FIELDS = ("seed", "steps", "batch_size", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints")
 
 
 @functools.cache
 def read(name):
-    return directory.read_experiment(ROOT / f"{name}.py", verbs.families())
+    return verbs.read_experiment(ROOT / f"{name}.py", verbs.families())
 
 
 @functools.cache
@@ -47,7 +48,7 @@ def test_config(name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(("unclip/", "stylegan2_"))) for name in NAMES],
+    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(LARGE)) for name in NAMES],
 )
 def test_train_step(name):
     config, _ = read(name)

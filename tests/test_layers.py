@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 LEVELS = (
     {"types", "cache", "lazy"},
@@ -22,8 +20,9 @@ LEVELS = (
     {"__main__"},
 )
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
-FILES = sorted((ROOT / "flaxgen").rglob("*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "flaxgen").rglob("*.py"))}
 ONLY_IN_PARALLEL = {"pmap", "Mesh", "NamedSharding", "PartitionSpec", "make_mesh", "distributed", "shard_map"}
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -42,60 +41,100 @@ def package_of(name: str) -> str | None:
     return parts[1] if parts[0] == "flaxgen" and len(parts) > 1 else None
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_down(path):
-    here = path.relative_to(ROOT / "flaxgen").with_suffix("").parts[0]
+def misplaced_imports(here: str, names: set[str]) -> set[str]:
+    """What a module of the package `here` may not import."""
+    outside = {name for name in names if name.split(".")[0] in ("experiments", "tests", "benchmarks")}
+    others = {package_of(name) for name in names} - {None, here}
     if here == "__init__":
-        return
-    names = imported(ast.parse(path.read_text()))
-    assert not {n for n in names if n.split(".")[0] in ("experiments", "tests", "benchmarks")}
-    for other in {package_of(n) for n in names} - {None, here}:
-        below = LEVEL[other] < LEVEL[here] or (here, other) == ("parallel", "types")
-        assert below, f"{here} may not import {other}"
+        return outside
+    return outside | {p for p in others if LEVEL[p] >= LEVEL[here] and (here, p) != ("parallel", "types")}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_families_know_each_other_by_their_declaration_alone(path):
-    """A module of zoo imports of another family no more than its FAMILY, under another name."""
-    place = path.relative_to(ROOT / "flaxgen").with_suffix("").parts
-    if place[0] != "zoo" or place == ("zoo", "__init__"):
-        return
-    for node in ast.walk(ast.parse(path.read_text())):
+def test_imports_point_down():
+    wrong = {}
+    for path, tree in TREES.items():
+        here = path.relative_to(ROOT / "flaxgen").with_suffix("").parts[0]
+        if names := misplaced_imports(here, imported(tree)):
+            wrong[path.name] = names
+    assert not wrong
+
+
+def foreign_families(place: tuple[str, ...], tree: ast.Module) -> list[str]:
+    """What a module of zoo imports of another family beyond its FAMILY, under another name."""
+    wrong = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            assert not {alias.name for alias in node.names if alias.name.startswith("flaxgen.zoo")}
+            wrong += [alias.name for alias in node.names if alias.name.startswith("flaxgen.zoo")]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative imports hide what is imported"
             parts = (node.module or "").split(".")
+            if node.level:
+                wrong.append("a relative import")
             if parts[:2] != ["flaxgen", "zoo"] or parts[2:3] == [place[1]]:
                 continue
             named = [(alias.name, alias.asname) for alias in node.names]
-            declared = len(parts) == 3 and [name for name, _ in named] == ["FAMILY"] and named[0][1] is not None
-            assert declared, f"from {node.module} import {named}: expected FAMILY as ..."
+            if len(parts) != 3 or [name for name, _ in named] != ["FAMILY"] or named[0][1] is None:
+                wrong.append(f"from {node.module} import {named}")
+    return wrong
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_devices_are_named_in_one_file(path):
-    if path.name == "parallel.py":
-        return
-    tree = ast.parse(path.read_text())
-    used = {n.split(".")[-1] for n in imported(tree)} | {
-        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+def test_families_know_each_other_by_their_declaration_alone():
+    wrong = {}
+    for path, tree in TREES.items():
+        place = path.relative_to(ROOT / "flaxgen").with_suffix("").parts
+        if place[0] == "zoo" and place != ("zoo", "__init__") and (found := foreign_families(place, tree)):
+            wrong[path.name] = found
+    assert not wrong
+
+
+def test_a_family_that_knows_too_much_is_found():
+    text = "from flaxgen.zoo.clip import FAMILY as CLIP\nfrom flaxgen.zoo.prior.config import TEXT"
+    assert foreign_families(("zoo", "decoder"), ast.parse(text)) == [
+        "from flaxgen.zoo.prior.config import [('TEXT', None)]"
+    ]
+
+
+def test_devices_are_named_in_one_file():
+    wrong = {}
+    for path, tree in TREES.items():
+        attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        used = {name.split(".")[-1] for name in imported(tree)} | attributes
+        if path.name != "parallel.py" and used & ONLY_IN_PARALLEL:
+            wrong[path.name] = used & ONLY_IN_PARALLEL
+    assert not wrong
+
+
+def test_names_say_something():
+    classes = {n.name for tree in TREES.values() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    assert not {name for name in classes if name.startswith("Base") or name.endswith("Manager")}
+    assert not {path.stem for path in TREES} & {"utils", "common", "helpers", "misc"}
+
+
+def test_no_file_is_so_long_that_it_hides_a_concept():
+    assert not {path.name: n for path in TREES if (n := path.read_text().count("\n")) > 400}
+
+
+def undocumented(tree: ast.Module) -> list[str]:
+    """Public functions of a module, and all its public classes, that have no docstring."""
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    functions = [node for node in tree.body if isinstance(node, DEFINITIONS) and node not in classes]
+    nodes = classes + functions
+    return [node.name for node in nodes if not node.name.startswith("_") and not ast.get_docstring(node)]
+
+
+def test_what_is_public_has_a_docstring():
+    assert not {str(path.relative_to(ROOT)): names for path, tree in TREES.items() if (names := undocumented(tree))}
+
+
+def test_a_function_without_a_docstring_is_found():
+    text = "def f(): pass\nclass A:\n  def g(self): pass\ndef _h(): pass\ndef k():\n  'Doc.'\n  def inner(): pass"
+    assert sorted(undocumented(ast.parse(text))) == ["A", "f"]
+
+
+def test_an_import_that_points_up_is_found():
+    assert misplaced_imports("nets", {"flaxgen.train.loop", "flaxgen.types", "tests.oracles"}) == {
+        "train",
+        "tests.oracles",
     }
-    assert not used & ONLY_IN_PARALLEL
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_names_and_sizes(path):
-    text = path.read_text()
-    assert path.stem not in ("utils", "common", "helpers", "misc")
-    assert text.count("\n") <= 400, "a file of this length hides a concept"
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ClassDef):
-            assert not node.name.startswith("Base")
-            assert not node.name.endswith("Manager")
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            public = isinstance(node, ast.ClassDef) or node in ast.parse(text).body
-            assert not public or ast.get_docstring(node), f"{node.name} has no docstring"
 
 
 def test_import_is_light():

@@ -49,6 +49,7 @@ def make_step(axis_name, accumulate):
     )
 
 
+@jax.jit
 def fresh_state():
     params = Net().init({"params": jax.random.key(1), "dropout": jax.random.key(2)}, jnp.zeros((1, 8, 8, 2)))
     return init_state(params["params"], TX)
@@ -76,9 +77,10 @@ def trained(name):
 
 
 @functools.cache
-def bare():
-    """Five steps of the plain function on the whole batch, without compilation."""
+def bare(compiled=True):
+    """Five steps of the plain function on the whole batch, on one device."""
     step, state, losses = make_step(None, accumulate=1), fresh_state(), []
+    step = jax.jit(step) if compiled else step
     for batch in batches():
         state, metrics = step(state, jax.tree.map(jnp.asarray, batch), jax.random.key(3))
         losses.append(float(metrics["loss"]))
@@ -107,6 +109,14 @@ def test_plans_give_the_numbers_of_the_bare_function(name):
         assert relative_error(getattr(single, part), getattr(reference, part)) < 1e-5
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert relative_error(reference.params, jax.device_get(fresh_state().params)) > 1e-2, "nothing was learned"
+
+
+@pytest.mark.slow  # every operation is compiled by itself
+def test_a_compiled_step_gives_the_numbers_of_one_that_is_not():
+    (state, losses), (reference, expected) = bare(), bare(compiled=False)
+    for part in ("params", "ema_params", "opt_state"):
+        assert relative_error(getattr(state, part), getattr(reference, part)) < 1e-5
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
 @pytest.mark.usefixtures("_small_arrays_are_sharded")

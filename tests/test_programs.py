@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from saving import write_model
 
 from flaxgen import cache, programs
 from flaxgen.data import Data
 from flaxgen.nets.mlp import MLP
 from flaxgen.parallel import make_plan
-from flaxgen.zoo import diffusion, directory
+from flaxgen.zoo import diffusion
 
 CONFIG = diffusion.Config(seed=0, steps=4, batch_size=8, data=Data("s_curve"), net=MLP(width=8, depth=1))
 PARAMS, INPUTS = {"scale": np.float32(3)}, {"x": np.arange(4, dtype=np.float32)}
@@ -174,7 +175,7 @@ def test_other_plans_take_a_key(folder, name):
 
 def test_the_second_process_compiles_nothing_and_draws_the_same(tmp_path):
     params = jax.jit(lambda: diffusion.init_params(CONFIG, jax.random.key(0)))()
-    directory.write_model(tmp_path / "model", CONFIG, params, 1)
+    write_model(tmp_path / "model", CONFIG, params, 1)
     code = (
         "import jax, sys\n"
         "from flaxgen.cli import main\n"

@@ -1,4 +1,4 @@
-"""A tiny unCLIP of scenes, every stage trained by `verbs.train` for a few steps: real files, and nothing to look at.
+"""A tiny unCLIP of scenes: real files around weights drawn by chance, which need no training to draw what differs.
 
 Pictures are 16 px in CLIP and the decoder, and 32 and 64 px behind the two upsamplers.
 """
@@ -7,11 +7,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+import random_weights
 from PIL import Image
 from saving import write_model
 
-from flaxgen import parallel, verbs
+from flaxgen import verbs
 from flaxgen.data import Data
+from flaxgen.family import directory
 from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
@@ -21,6 +25,7 @@ from flaxgen.nets.clip import CLIP, TextTower, VisionTower
 from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.nets.unet import UNet
+from flaxgen.train.checkpoint import Checkpoints
 from flaxgen.train.optim import Optimizer
 from flaxgen.zoo import clip, decoder, prior, upsampler
 
@@ -95,7 +100,7 @@ TOLD_BY_CLIP = ("prior", "ar_prior", "decoder")
 
 
 class Toy(NamedTuple):
-    """Where the runs of the stages are, and the model directory that was composed of them."""
+    """Where the runs of the stages are, and the model directory that is composed of them."""
 
     runs: dict[str, Path]
     model: Path
@@ -107,26 +112,40 @@ def config_of(name: str, runs: dict[str, Path]) -> Any:
     return dataclasses.replace(config, clip=str(runs["clip"])) if name in TOLD_BY_CLIP else config
 
 
-def train_stages(root: Path) -> Toy:
-    """Trains and composes it if it is not there; the second upsampler is the first one's weights under its own name."""
+def write_stages(root: Path) -> Toy:
+    """Writes and composes it if it is not there; the second upsampler is the first one's weights under its own name."""
     toy = Toy({name: root / name for name in CONFIGS} | {"upsampler_2": root / "upsampler_1"}, root / "model")
     if not toy.model.exists():
         for name in TRAINED:
-            verbs.train(config_of(name, toy.runs), toy.runs[name], parallel.make_plan("jit"))
+            _write_run(config_of(name, toy.runs), toy.runs[name])
         verbs.compose(toy.model, toy.runs)
     return toy
 
 
-def with_another_clip(toy: Toy, directory: Path) -> Path:
-    """Writes a CLIP of other weights to the directory."""
+def _write_run(config: Any, workdir: Path) -> None:
+    """What a finished run leaves, but for its log: config, small files and a checkpoint."""
+    family = verbs.family_of(config)
+    prepared = directory.prepare(family, config, workdir)
+    experiment = family.build(config, prepared)
+    directory.claim(workdir, family, config, prepared)
+    shapes = jax.eval_shape(experiment.init, jax.random.key(0))
+    params = random_weights.draw_like(shapes.params)
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    state = state._replace(step=np.full((), STEPS, shapes.step.dtype), params=params, ema_params=params)
+    with Checkpoints(workdir / "checkpoints", keep=1) as checkpoints:
+        checkpoints.save(STEPS, jax.device_put(state))
+
+
+def with_another_clip(toy: Toy, folder: Path) -> Path:
+    """Writes a CLIP of other weights to the folder."""
     model = verbs.load(toy.runs["clip"])
     params = {**model.params, "logit_scale": model.params["logit_scale"] + 1}
-    write_model(directory, model.config, params, model.step, model.files)
-    return directory
+    write_model(folder, model.config, params, model.step, model.files)
+    return folder
 
 
-def without_captions(directory: Path) -> Data:
-    """Writes two pictures to the directory; the data that they are."""
+def without_captions(folder: Path) -> Data:
+    """Writes two pictures to the folder; the data that they are."""
     for i in range(2):
-        Image.new("RGB", (SIZE, SIZE), (100 * i, 0, 0)).save(directory / f"{i}.png")
-    return Data(source="folder", path=str(directory), image_size=SIZE, threads=0)
+        Image.new("RGB", (SIZE, SIZE), (100 * i, 0, 0)).save(folder / f"{i}.png")
+    return Data(source="folder", path=str(folder), image_size=SIZE, threads=0)

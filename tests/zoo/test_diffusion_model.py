@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import unet_toy
 
 from flaxgen import parallel
 from flaxgen.data import Data, to_pixels
@@ -13,12 +14,10 @@ from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
 from flaxgen.nets.classifier import NoisyClassifier
-from flaxgen.nets.unet import UNet
 from flaxgen.zoo import classifier, diffusion
-from flaxgen.zoo.diffusion import FAMILY, Config
+from flaxgen.zoo.diffusion import Config
 
-NET = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
-           attention=(), num_classes=11)  # fmt: skip
+NET = unet_toy.unet(**unet_toy.GREY, num_classes=11)
 CONFIG = Config(
     seed=0,
     steps=1,
@@ -49,15 +48,14 @@ def noisy(params):
 
 @pytest.fixture(scope="module")
 def model():
-    params = noisy(diffusion.init_params(CONFIG, jax.random.key(0)))
+    params = noisy(jax.jit(lambda: diffusion.init_params(CONFIG, jax.random.key(0)))())
     return FAMILY.trained(CONFIG, params, 0, parallel.make_plan("jit"))
 
 
 @pytest.fixture(scope="module")
 def guide():
-    return classifier.FAMILY.trained(
-        GUIDE, noisy(classifier.init_params(GUIDE, jax.random.key(1))), 0, parallel.make_plan("jit")
-    )
+    params = noisy(jax.jit(lambda: classifier.init_params(GUIDE, jax.random.key(1)))())
+    return classifier.FAMILY.trained(GUIDE, params, 0, parallel.make_plan("jit"))
 
 
 def draw(model, *, guidance=None, **settings):

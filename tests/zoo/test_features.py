@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import unet_toy
 from saving import write_model
 
 from flaxgen import parallel, verbs
@@ -21,7 +22,6 @@ from flaxgen.metrics import fid, mmd, moments
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
 from flaxgen.nets.inception import Inception
-from flaxgen.nets.unet import UNet
 from flaxgen.weights import inception
 from flaxgen.zoo import classifier, clip, diffusion, unclip
 
@@ -105,8 +105,7 @@ def test_clip_score_and_cmmd_are_those_of_the_model(seen):
 
 def test_a_model_is_drawn_from_by_number():
     """Whatever the batch, in the pictures that `sample` gives."""
-    net = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
-               attention=())  # fmt: skip
+    net = unet_toy.unet(**unet_toy.GREY)
     config = diffusion.Config(
         seed=0, steps=1, batch_size=4, data=Data("digits", image_size=8, channels=1), net=net,
         process=Process(schedule="cosine", timesteps=8), sampling=Sampling(steps=2, batch=4),

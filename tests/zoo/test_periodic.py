@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import unet_toy
 
 from flaxgen import parallel, verbs
 from flaxgen.cli import main
@@ -13,11 +14,9 @@ from flaxgen.family.evaluation import Periodic
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
 from flaxgen.nets.mlp import MLP
-from flaxgen.nets.unet import UNet
 from flaxgen.zoo import diffusion
 
-NET = UNet(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1,), depth=1, norm_groups=4,
-           attention=())  # fmt: skip
+NET = unet_toy.unet(**unet_toy.GREY)
 CONFIG = diffusion.Config(
     seed=0, steps=4, batch_size=8, log_every=3, checkpoint_every=2, preview_every=0, net=NET,
     data=Data("digits", image_size=8, channels=1, threads=0),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_weights
 import unclip_toy
 
 from flaxgen import verbs
@@ -129,16 +130,20 @@ def test_noise_on_embeddings_keeps_their_length_and_has_every_level():
 
 def test_noise_on_embeddings_reaches_the_net():
     config = dataclasses.replace(CONFIG, image_dropout=0.0)
-    params = jax.tree.map(
-        lambda x: x + 0.1, decoder.init_params(config, jax.random.key(2))
-    )  # what is zero at first hides it
+    params = random_weights.draw_like(
+        verbs.family_of(config).abstract_params(config)
+    )  # what is zero at first would hide it
     batch = {name: jnp.ones(x.shape, x.dtype) for name, x in decoder.batch_spec(config).items()}
 
-    def loss(noise):
-        keys = jax.random.split(jax.random.key(3), config.batch_size)
-        return decoder.make_loss(dataclasses.replace(config, embedding_noise=noise), {})(params, batch, keys)[0]
+    keys = jax.random.split(jax.random.key(3), config.batch_size)
 
-    assert loss(1e-6) != loss(1.0)
+    @jax.jit
+    def losses(params):
+        noised = [dataclasses.replace(config, embedding_noise=noise) for noise in (1e-6, 1.0)]
+        return [decoder.make_loss(changed, {})(params, batch, keys)[0] for changed in noised]
+
+    little, much = losses(params)
+    assert little != much
 
 
 @pytest.mark.parametrize(
