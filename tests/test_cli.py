@@ -131,7 +131,7 @@ SAMPLE = ["sample", "{run}", "--out", "{tmp}/out.png"]
         ([*SAMPLE, "--class", "2"], "label=2: expected a class from 0 to 1"),
         ([*SAMPLE, "--num", "0"], "--num 0: expected 1 or more"),
         (["sample", "{run}", "--out", "{tmp}/out.bmp"], "--out {tmp}/out.bmp: expected a name that ends in .png, "),
-        ([*SAMPLE, "--classifier-scale", "2"], "classifier_scale=2.0 needs a classifier"),
+        ([*SAMPLE, "--classifier-scale", "2"], "--classifier-scale 2.0 needs --classifier"),
         (
             [*SAMPLE, "--classifier", "{run}"],
             "is of type Diffusion: expected a run or model directory of type Classifier",

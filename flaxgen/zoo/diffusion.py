@@ -20,7 +20,7 @@ from flaxgen.family.family import Family
 from flaxgen.family.matching import SHOWN_POINTS, real_examples
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.process import Process, make_schedule
-from flaxgen.family.request import option
+from flaxgen.family.request import Clash, option
 from flaxgen.family.requests import Sample, check_beside, label_option, sampled, set_option
 from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, make_draw
 from flaxgen.family.trained import Files, Handler, Progress, Trained
@@ -72,10 +72,9 @@ class SampleDiffusion(Sample):
 
     def __post_init__(self):
         super().__post_init__()
-        require(
-            self.classifier is not None or self.classifier_scale is None,
-            f"classifier_scale={self.classifier_scale} needs a classifier, a run or model to guide with",
-        )
+        if self.classifier_scale is not None and self.classifier is None:
+            raise Clash("{classifier_scale} needs {classifier}, a run or model to guide with",
+                        classifier_scale=self.classifier_scale, classifier=None)  # fmt: skip
 
 
 def draws_pictures(config: Config) -> bool:

@@ -32,54 +32,51 @@ OWN = "the model's own"
 THROUGH = ("diffusion", "autoregressive", "text", "nothing")
 
 
+def _candidates(what: str) -> Any:
+    help = f"draw N of each picture and keep the one that CLIP finds nearest to the {what}"
+    return option(1, help, least=1, flag="candidates N")
+
+
 def _guidance(default_text: str = OWN) -> Any:
     return option(None, "guidance of the decoder; 1 is none", least=0, default_text=default_text)
 
 
-def _steps() -> Any:
-    return option(None, "sampling steps of the decoder", least=1, default_text=OWN)
+@dataclass(frozen=True, kw_only=True)
+class Decoded(Request):
+    """What every verb of an unCLIP may say of its decoder."""
 
-
-def _candidates(what: str) -> Any:
-    return option(
-        1,
-        f"draw N of each picture and keep the one that CLIP finds nearest to the {what}",
-        least=1,
-        flag="candidates N",
-    )
-
-
-def _through() -> Any:
-    return option(
-        "diffusion", "what gives the image embedding: a prior, the caption's own embedding, or nothing", choices=THROUGH
-    )
-
-
-def _prior_guidance() -> Any:
-    return option(None, "guidance of the prior", least=0, default_text="its own")
+    guidance: float | None = _guidance("1")
+    steps: int | None = option(None, "sampling steps of the decoder", least=1, default_text=OWN)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawUnclip(Draw):
-    """Draw what captions say."""
+class FromCaption(Decoded):
+    """What the verbs that begin with a caption may say."""
 
     guidance: float | None = _guidance()
-    steps: int | None = _steps()
     candidates: int = _candidates("caption")
-    through: str = _through()
-    prior_guidance: float | None = _prior_guidance()
+    through: str = option(
+        "diffusion", "what gives the image embedding: a prior, the caption's own embedding, or nothing", choices=THROUGH
+    )
+    prior_guidance: float | None = option(None, "guidance of the prior", least=0, default_text="its own")
 
     def __post_init__(self):
         super().__post_init__()
-        _check_prior_guidance(self)
+        if self.prior_guidance is not None and self.through not in PRIORS:
+            text = "{prior_guidance} needs a prior: {through} has none"
+            raise Clash(text, prior_guidance=self.prior_guidance, through=self.through)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaryUnclip(Vary):
+class DrawUnclip(FromCaption, Draw):
+    """Draw what captions say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaryUnclip(Decoded, Vary):
     """Draw variations of a picture."""
 
     guidance: float | None = _guidance("the model's own; with invert the share eta of it")
-    steps: int | None = _steps()
     candidates: int = _candidates("image")
     invert: bool = option(False, "start from the noise that DDIM takes the picture to")
     eta: float | None = option(None, "with invert, how far they may differ", least=0, most=1, default_text="0")
@@ -92,45 +89,26 @@ class VaryUnclip(Vary):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlendUnclip(Blend):
+class BlendUnclip(Decoded, Blend):
     """Draw pictures between two."""
 
-    guidance: float | None = _guidance("1")
-    steps: int | None = _steps()
-
 
 @dataclass(frozen=True, kw_only=True)
-class EditUnclip(Edit):
+class EditUnclip(Decoded, Edit):
     """Move a picture from one caption towards another."""
 
-    guidance: float | None = _guidance("1")
-    steps: int | None = _steps()
-
 
 @dataclass(frozen=True, kw_only=True)
-class InpaintUnclip(Inpaint):
+class InpaintUnclip(FromCaption, Inpaint):
     """Draw anew what a mask marks."""
-
-    guidance: float | None = _guidance()
-    steps: int | None = _steps()
-    candidates: int = _candidates("caption")
-    through: str = _through()
-    prior_guidance: float | None = _prior_guidance()
 
     def __post_init__(self):
         super().__post_init__()
-        _check_prior_guidance(self)
         (height, width), mask = self.image.pixels.shape[:2], self.mask.pixels.shape
         require(
             (height, width) == mask[:2],
             f"the mask is {mask[1]}x{mask[0]} and the image {width}x{height}: expected one size",
         )
-
-
-def _check_prior_guidance(request: Any) -> None:
-    if request.prior_guidance is not None and request.through not in PRIORS:
-        text = "{prior_guidance} needs a prior: {through} has none"
-        raise Clash(text, prior_guidance=request.prior_guidance, through=request.through)
 
 
 def draw(model: Model, request: DrawUnclip, progress: Progress) -> Pictures:
