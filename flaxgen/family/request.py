@@ -12,6 +12,7 @@ import hashlib
 import math
 import types
 import typing
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -249,13 +250,17 @@ def read_input(value: Any, channels: int = 3) -> InputPicture:
     Raises:
         ValueError, OSError: if it cannot be read, naming the file.
     """
+    from PIL.Image import DecompressionBombWarning
+
     from flaxgen.data.decode import decode_image
 
     if isinstance(value, InputPicture):
         return value
     if isinstance(value, str | Path):
         try:
-            return InputPicture(decode_image(Path(value).read_bytes(), channels), str(value))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DecompressionBombWarning)  # decode_image has a limit of its own
+                return InputPicture(decode_image(Path(value).read_bytes(), channels), str(value))
         except ValueError as error:
             raise ValueError(f"{value}: {error}") from error
     pixels = np.asarray(value)

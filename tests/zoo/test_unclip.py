@@ -239,7 +239,7 @@ def test_progress_names_every_stage(model, images):
     a, b = images
     mask = np.ones((64, 64), bool)
     for request in (
-        DrawUnclip(captions=CAPTION, num=4),
+        DrawUnclip(captions=(CAPTION,), num=4),
         VaryUnclip(image=a, num=4, invert=True),
         BlendUnclip(a=a, b=b, num=4),
         EditUnclip(image=a, caption_from=CAPTION, caption_to=OTHER, num=4),
