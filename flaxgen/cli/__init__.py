@@ -94,4 +94,16 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (requests, evaluate, runs):
         module.add_commands(commands)
+    completion = commands.add_parser("completion", help="print a script that completes commands and flags with Tab")
+    completion.add_argument(
+        "shell", choices=("bash", "zsh", "fish"), help='whose; for bash: eval "$(flaxgen completion bash)"'
+    )
+    completion.set_defaults(run=_complete)
     return parser
+
+
+def _complete(parsed) -> int:
+    import shtab
+
+    print(shtab.complete(make_parser(), parsed.shell))
+    return 0
