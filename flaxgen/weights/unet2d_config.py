@@ -206,7 +206,7 @@ def _check_widths(unet: UNet) -> None:
 
 
 def _head_channels(unet: UNet) -> int | None:
-    """diffusers counts channels a head, all levels alike; None is one head."""
+    """diffusers counts channels a head, all levels alike; None is one head, and its default where nothing attends."""
     norms = (None, unet.norm_groups), (None, unet.norm_eps)
     places: list[tuple[int, Attention]] = [
         (width, value) for width, value in zip(unet.widths, unet.attention, strict=False) if value is not None
@@ -216,6 +216,8 @@ def _head_channels(unet: UNet) -> int | None:
             raise ValueError(f"a UNet with attention={value!r} is not a UNet2DModel: not exported")
     if not isinstance(unet.middle, str):
         places.append((unet.widths[-1], unet.middle))
+    if not places:
+        return DEFAULTS["attention_head_dim"]
     if all((value.heads, value.head_channels) == (1, 0) for _, value in places):
         return None
     sizes = {width // count_heads(width, value.heads, value.head_channels) for width, value in places}
