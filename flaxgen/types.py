@@ -10,8 +10,8 @@ Params: TypeAlias = PyTree
 State: TypeAlias = Any
 Batch: TypeAlias = Mapping[str, Array]
 Metrics: TypeAlias = Mapping[str, Array]
-Condition: TypeAlias = Mapping[str, Array]
-"""What a net is told beside (x, t), by the keyword of its `__call__`: `label`, `embedding`, `tokens`, `low_res` ...
+Condition: TypeAlias = Mapping[str, Array | np.ndarray]
+"""What a net reads beside (x, t), by the keyword of its `__call__`: `label`, `embedding`, `tokens`, `low_res` ...
 Every leaf has the batch axis in front."""
 
 Scalar: TypeAlias = float | int | Float[Array, ""]

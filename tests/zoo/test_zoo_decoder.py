@@ -135,12 +135,11 @@ def test_noise_on_embeddings_reaches_the_net():
     )  # what is zero at first would hide it
     batch = {name: jnp.ones(x.shape, x.dtype) for name, x in decoder.batch_spec(config).items()}
 
-    keys = jax.random.split(jax.random.key(3), config.batch_size)
-
     @jax.jit
     def losses(params):
         noised = [dataclasses.replace(config, embedding_noise=noise) for noise in (1e-6, 1.0)]
-        return [decoder.make_loss(changed, {})(params, batch, keys)[0] for changed in noised]
+        keys = (jax.random.split(jax.random.key(3), config.batch_size) for _ in noised)
+        return [decoder.make_loss(c, {})(params, batch, k)[0] for c, k in zip(noised, keys, strict=True)]
 
     little, much = losses(params)
     assert little != much
