@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from flaxgen import verbs
+from flaxgen.family import directory
 from flaxgen.train import checkpoint
 
 ROOT = Path(__file__).parents[1] / "experiments"
@@ -21,7 +22,7 @@ RUN_FIELDS = ("seed", "steps", "batch_size", "log_every", "preview_every", "chec
 
 @functools.cache
 def read(name):
-    return verbs.read_experiment(ROOT / f"{name}.py", verbs.families())
+    return directory.read_experiment(ROOT / f"{name}.py", verbs.families())
 
 
 @functools.cache

@@ -141,3 +141,29 @@ def test_import_is_light():
     code = "import sys, flaxgen; print(*({'torch', 'tensorflow', 'matplotlib', 'sklearn'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def zoo_imports() -> dict[str, set[str]]:
+    """Of each module of zoo, `__init__` files counted, the modules of zoo that it imports."""
+    modules = {}
+    for path, tree in TREES.items():
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[:2] == ("flaxgen", "zoo"):
+            modules[".".join(parts).removesuffix(".__init__")] = imported(tree)
+    longest = {name: {prefix for prefix in modules if f"{name}.".startswith(f"{prefix}.")} for name in modules}
+    return {
+        module: {max((m for m in modules if f"{name}.".startswith(f"{m}.")), key=len, default=module) for name in names}
+        - {module} - longest[module]
+        for module, names in modules.items()
+    }  # fmt: skip
+
+
+def test_families_stand_on_few_floors():
+    """The longest chain of imports among the files of zoo, and no circle."""
+    floors, waiting = [], zoo_imports()
+    while waiting:
+        floor = {module for module, names in waiting.items() if not names & waiting.keys()}
+        assert floor, f"these import each other in a circle: {', '.join(waiting)}"
+        floors.append(floor)
+        waiting = {module: names for module, names in waiting.items() if module not in floor}
+    assert len(floors) <= 8
