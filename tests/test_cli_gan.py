@@ -8,7 +8,7 @@ import random_weights
 from PIL import Image
 from saving import write_model
 
-from flaxgen import parallel
+from flaxgen import parallel, verbs
 from flaxgen.cli import main
 from flaxgen.data import Data
 from flaxgen.data.tokenize import train_bpe

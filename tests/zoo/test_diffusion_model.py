@@ -15,7 +15,7 @@ from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.zoo import classifier, diffusion
-from flaxgen.zoo.diffusion import Config
+from flaxgen.zoo.diffusion import FAMILY, Config
 
 NET = unet_toy.unet(**unet_toy.GREY, num_classes=11)
 CONFIG = Config(
