@@ -55,7 +55,7 @@ def test_every_command_of_the_page(package):
     for arguments in commands:
         done = run(package, *arguments)
         assert done.returncode == 0, done.stderr
-    assert "tiny_vae with a TinyVae, at step 300 of 300" in done.stdout
+    assert "vae with a TinyVae, at step 300 of 300" in done.stdout
     with Image.open(package / "digits.png") as sheet:
         assert sheet.size[0] > 8 * 64
     assert list((package / "runs" / "vae" / "previews").iterdir())
@@ -64,5 +64,5 @@ def test_every_command_of_the_page(package):
     assert (package / "again.png").read_bytes() == (package / "digits" / "003.png").read_bytes()
     code = "import flaxgen; model = flaxgen.load('models/vae'); print(model); print(model.sample(num=2))"
     done = run(package, code, program="-c")
-    assert "tiny_vae model at step 300" in done.stdout, done.stderr
+    assert "vae model at step 300" in done.stdout, done.stderr
     assert "2 pictures of 8x8x1" in done.stdout

@@ -3,7 +3,7 @@
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,9 @@ import numpy as np
 import tokenizers
 from jaxtyping import Bool, Int32
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from flaxgen.data.decode import DataError
+from flaxgen.types import Source
 
 PAD, END, START = "<pad>", "<end>", "<start>"
 ENDS = ((START, END), ("<|startoftext|>", "<|endoftext|>"))
@@ -237,3 +240,31 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} is not a JSON object")
     return value
+
+
+class Tokenized:
+    """A source whose captions are also there as `ids` int32 [L] and `mask` bool [L]; with K `false_captions` also so
+    many false ones, as `false_ids` and `false_mask` [K L]."""
+
+    def __init__(self, source: Source, tokenizer: Tokenizer, false_captions: int = 0):
+        self._source, self._tokenizer, self._false_captions = source, tokenizer, false_captions
+        self.broken = getattr(source, "broken", {})
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        example = self._source[index]
+        if "text" not in example:
+            raise DataError(f"element {index} has no caption: set data.caption_field, or leave it out of the data")
+        tokens = self._tokenizer([example["text"]])
+        tokenized = {**example, "ids": tokens.ids[0], "mask": tokens.mask[0]}
+        if not self._false_captions:
+            return tokenized
+        wanted, known = self._false_captions, example.get("false_texts", ())
+        if len(known) < wanted:
+            raise DataError(
+                f"false_captions={wanted} and element {index} has {len(known)}: set it to {len(known)} or less"
+            )
+        tokens = self._tokenizer(known[:wanted])
+        return {**tokenized, "false_ids": tokens.ids, "false_mask": tokens.mask}

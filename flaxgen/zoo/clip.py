@@ -16,8 +16,8 @@ from jax import export
 from jaxtyping import Array, Float, Int, UInt8
 
 from flaxgen import parallel
-from flaxgen.data import Data, DataError, open_source, unit_range
-from flaxgen.data.tokenize import Tokenizer, read_tokenizer, train_bpe
+from flaxgen.data import Data, open_source, unit_range
+from flaxgen.data.tokenize import Tokenized, Tokenizer, read_tokenizer, train_bpe
 from flaxgen.family.companions import Cached, Encoder, open_cache
 from flaxgen.family.drawing import batch_for
 from flaxgen.family.extractor import Extractor, rgb
@@ -80,34 +80,6 @@ class Config(Run):
         require(self.false_captions >= 0, f"false_captions={self.false_captions}: expected 0 (none) or more")
         require(self.false_weight >= 0, f"false_weight={self.false_weight}: expected 0 or more")
         require(self.encode_batch >= 1, f"encode_batch={self.encode_batch}: expected 1 or more")
-
-
-class Tokenized:
-    """A source whose captions are also there as `ids` int32 [L] and `mask` bool [L]; with K `false_captions` also so
-    many false ones, as `false_ids` and `false_mask` [K L]."""
-
-    def __init__(self, source: Source, tokenizer: Tokenizer, false_captions: int = 0):
-        self._source, self._tokenizer, self._false_captions = source, tokenizer, false_captions
-        self.broken = getattr(source, "broken", {})
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
-        example = self._source[index]
-        if "text" not in example:
-            raise DataError(f"element {index} has no caption: set data.caption_field, or leave it out of the data")
-        tokens = self._tokenizer([example["text"]])
-        tokenized = {**example, "ids": tokens.ids[0], "mask": tokens.mask[0]}
-        if not self._false_captions:
-            return tokenized
-        wanted, known = self._false_captions, example.get("false_texts", ())
-        if len(known) < wanted:
-            raise DataError(
-                f"false_captions={wanted} and element {index} has {len(known)}: set it to {len(known)} or less"
-            )
-        tokens = self._tokenizer(known[:wanted])
-        return {**tokenized, "false_ids": tokens.ids, "false_mask": tokens.mask}
 
 
 def image_shape(config: Config) -> tuple[int, int, int]:

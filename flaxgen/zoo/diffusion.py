@@ -248,7 +248,8 @@ class Model(Trained):
         strengths = Strengths(self.params, guidance, sampling.rescale, sampling.interval, 0.0)
 
         def denoise(x, t):
-            condition = drawing.choose_labels(num_labels(self.config), label, range(x.shape[0]))
+            labels = drawing.choose_labels(num_labels(self.config), label, range(x.shape[0]))
+            condition = jax.tree.map(jnp.asarray, labels)
             return guided(subject, sampling.kind(), strengths, condition)(x, t)
 
         return denoise
