@@ -10,7 +10,7 @@ Params: TypeAlias = PyTree
 State: TypeAlias = Any
 Batch: TypeAlias = Mapping[str, Array]
 Metrics: TypeAlias = Mapping[str, Array]
-Condition: TypeAlias = Mapping[str, Array | np.ndarray]
+Condition: TypeAlias = Mapping[str, Array]
 """What a net reads beside (x, t), by the keyword of its `__call__`: `label`, `embedding`, `tokens`, `low_res` ...
 Every leaf has the batch axis in front."""
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Int32, PyTree
 
 from flaxgen import parallel
 from flaxgen.train.config import require
-from flaxgen.types import Condition, PRNGKey
+from flaxgen.types import PRNGKey
 
 
 def draw_many(
@@ -44,7 +44,7 @@ def batch_for(num: int, largest: int, devices: int) -> int:
     return -(-size // devices) * devices
 
 
-def choose_labels(classes: int, label: int | None, numbers: range) -> Condition:
+def choose_labels(classes: int, label: int | None, numbers: range) -> dict[str, Int32[np.ndarray, " N"]]:
     """The label for each of the pictures of these numbers, or all classes in turn; nothing where there are no classes.
 
     Raises:
