@@ -99,10 +99,10 @@ def test_the_same_noise_becomes_the_same_picture(unet, tmp_path):
 
 @THEIR_WARNING
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize("name", diffusers.KINDS)
+@pytest.mark.parametrize("name", interchange.KINDS)
 def test_the_grid_is_that_of_the_scheduler_where_it_is_called_so(name, spacing, capsys):
     theirs = getattr(diffusers, name)(timestep_spacing=spacing, **PLAIN.get(name, {}))
-    sampling = diffusers.sampling_of({"_class_name": name, **theirs.config}, False)
+    sampling = interchange.sampling_of({"_class_name": name, **theirs.config}, False)
     theirs.set_timesteps(12)
     visited = sorted(set(np.asarray(theirs.timesteps).tolist()), reverse=True)
     ours = times.TIME_GRIDS[spacing](schedules.linear(1000), 12, 1000)[:-1] * 1000 - 1
@@ -112,16 +112,16 @@ def test_the_grid_is_that_of_the_scheduler_where_it_is_called_so(name, spacing, 
 
 
 @THEIR_WARNING
-@pytest.mark.parametrize("name", diffusers.KINDS)
+@pytest.mark.parametrize("name", interchange.KINDS)
 def test_what_a_config_leaves_out(name):
     """An empty config means to us what it means to diffusers."""
     theirs = getattr(diffusers, name)()
-    kind = diffusers.KINDS[name]
+    kind = interchange.KINDS[name]
     for key, value in {**interchange.DEFAULTS, **kind.defaults}.items():
         if key in theirs.config and key != "variance_type":
             assert theirs.config[key] == value, key
     assert ("clip_sample" in theirs.config) or kind.defaults["clip_sample"] is False
-    process = diffusers.process_of({"_class_name": name})
+    process = interchange.process_of({"_class_name": name})
     alphas = alphas_of(make_schedule(process), 1000)
     np.testing.assert_allclose(alphas**2, theirs.alphas_cumprod.numpy(), rtol=2e-4)
 
@@ -130,4 +130,4 @@ def test_thresholding_up_to_1_clips():
     scheduler = diffusers.DDPMScheduler(thresholding=True)
     x0 = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 4, 4)) * 3)
     assert torch.equal(scheduler._threshold_sample(x0), x0.clamp(-1, 1))
-    assert diffusers.sampling_of({"_class_name": "DDPMScheduler", **scheduler.config}, False).threshold == "clip"
+    assert interchange.sampling_of({"_class_name": "DDPMScheduler", **scheduler.config}, False).threshold == "clip"
