@@ -66,7 +66,7 @@ class Plan(NamedTuple):
 
 @functools.cache
 def compiler_options() -> dict[str, str | bool] | None:
-    """What the compiler is told: CPU_OPTIONS on a CPU whose compiler knows them, else nothing."""
+    """The compiler's options: CPU_OPTIONS on a CPU whose compiler knows them, else nothing."""
     if jax.default_backend() != "cpu":
         return None
     try:

@@ -149,7 +149,7 @@ def _resize_matrix(size_in: Index, size_out: Index, full: int, kernel: Index) ->
 
 
 def noise_augment(schedule: Schedule, image: Picture, key: PRNGKey, level: Time) -> Picture:
-    """The picture with the noise of time `level` in [0, 1], 0 for none [Ho22b]; an upsampler is told it."""
+    """The picture with the noise of time `level` in [0, 1], 0 for none [Ho22b]; an upsampler conditions on it."""
     alpha, sigma = schedule(level)
     return alpha * image + sigma * jax.random.normal(key, image.shape, image.dtype)
 

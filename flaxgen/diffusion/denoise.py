@@ -12,7 +12,7 @@ Scalar = Float[Array, ""]
 Net = Callable[[Float[Array, "B ..."], Float[Array, " B"], Condition], Float[Array, "B ..."]]
 """(x, time input, condition) -> output: a net with its parameters in place."""
 TimeInput = Callable[[Time, AlphaSigma], Scalar]
-"""What the net is told of the time."""
+"""What the net reads of the time."""
 
 
 class Prediction(NamedTuple):

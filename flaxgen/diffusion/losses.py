@@ -30,7 +30,7 @@ Apply = Callable[[Params, Float[Array, "B ..."], Float[Array, " B"], Condition, 
 """(params, x, time input, condition, dropout key) -> output: a net."""
 ExampleLoss = Callable[[Params, Batch, PRNGKey], tuple[Float[Array, ""], Metrics]]
 Inputs = Callable[[Batch, PRNGKey], tuple[Float[Array, "B ..."], Condition]]
-"""(batch, key) -> (x0, condition): what of a batch is diffused and what the net is told."""
+"""(batch, key) -> (x0, condition): what of a batch is diffused, and the net's condition."""
 
 
 class Noised(NamedTuple):
@@ -115,7 +115,7 @@ def add_noise(x0: Float[Array, "B ..."], schedule: Schedule, t: Time, key: PRNGK
 
 
 def net_time(time_input: TimeInput, noised: Noised) -> Float[Array, " B"]:
-    """What the net is told of the time, for each example."""
+    """What the net reads of the time, for each example."""
     value = time_input(noised.t, AlphaSigma(noised.alpha, noised.sigma))
     return jnp.full(noised.x.shape[:1], value, jnp.float32)
 

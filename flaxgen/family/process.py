@@ -1,4 +1,5 @@
-"""The noise process of a diffusion model as plain values: which schedule, what the net predicts, what it is told."""
+"""The noise process of a diffusion model as plain values: which schedule, what the net predicts, what it reads of the
+time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

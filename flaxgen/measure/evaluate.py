@@ -57,20 +57,20 @@ def evaluate(
         of_real = request._replace(num=_num_real(real, evaluation), kept=request.kept & {FEATURES})
         against = gather(real, extractor, of_real, plan, reference)
         found = gather(fake, extractor, request._replace(width=len(against.moments.mean)), plan, progress)
-    told = {"features": extractor.name, "num": evaluation.num, "seed": evaluation.seed, "size": _times(found.size)}
-    told["replaced"] = found.replaced
+    measured = {"features": extractor.name, "num": evaluation.num, "seed": evaluation.seed, "size": _times(found.size)}
+    measured["replaced"] = found.replaced
     if real is not None and against is not None:
-        told |= {"num_real": against.moments.count, "size_real": _times(against.size)}
-        told |= {"replaced_real": against.replaced, "shared": _count_shared(real, fake, against, found, evaluation)}
+        measured |= {"num_real": against.moments.count, "size_real": _times(against.size)}
+        measured |= {"replaced_real": against.replaced, "shared": _count_shared(real, fake, against, found, evaluation)}
         if against.size != found.size:
-            _say(f"the real pictures are {told['size_real']}, the others {told['size']}: sharpness counts too")
-    for name, count in (("real pictures", told.get("replaced_real")), ("pictures", told["replaced"])):
+            _say(f"the real pictures are {measured['size_real']}, the others {measured['size']}: sharpness counts too")
+    for name, count in (("real pictures", measured.get("replaced_real")), ("pictures", measured["replaced"])):
         if count:
             _say(f"{count} of the {name} are broken, and others were taken in their place")
     figures: Results = {}
     for name in evaluation.metrics:
         figures |= MEASURES[name](against, found, evaluation)
-    return figures | told
+    return figures | measured
 
 
 def _times(size: tuple[int, ...]) -> str:

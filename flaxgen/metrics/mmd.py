@@ -32,7 +32,7 @@ def kid(
 ) -> Kid:
     """The mean of `polynomial_mmd` over random subsets of `subset_size` of each set [Binkowski18, sec. 4].
 
-    Holds both sets, and three matrices of subset_size^2 in float64. Negative values say: as near as can be told.
+    Holds both sets, and three matrices of subset_size^2 in float64. Negative values say: as near as can be measured.
 
     Raises:
         ValueError: if the widths differ, `subsets` is below 1, or `subset_size` is not 2 to the smaller set's size.

@@ -12,7 +12,7 @@ NORM_EPS = 1e-5
 
 
 class Decoder(nn.Module):
-    """A UNet told a CLIP image embedding and a caption, as in [Ramesh22, sec. 2.1] and [Karlo].
+    """A UNet conditioned on a CLIP image embedding and a caption, as in [Ramesh22, sec. 2.1] and [Karlo].
 
     The time embedding is MLP(time) + linear(image embedding) + linear(text embedding). Attention reads `image_tokens`
     tokens made of the image embedding, then norm(linear(text hidden states)). `unet` needs `added` and a `token_dim`;

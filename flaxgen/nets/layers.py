@@ -150,12 +150,12 @@ class Fourier(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """What a denoising net is told beside the picture, as one vector: MLP(time) + label row + linear(embedding)
+    """What a denoising net conditions on beside the picture, as one vector: MLP(time) + label row + linear(embedding)
     + MLP(level) + MLP(vector) + added.
 
     `channels` is the width of the time embedding, `features` that of the result; `num_classes` 0 and `embedding_dim` 0
     mean that the net knows no label and no embedding, nor with `vector_dim` 0 a vector [Podell23, sec. 2.2]. With
-    `noise_level` it is told the level in [0, 1] of the noise on another of its inputs [Ho22b, sec. 4.2]; with `added`,
+    `noise_level` it reads the level in [0, 1] of the noise on another of its inputs [Ho22b, sec. 4.2]; with `added`,
     a vector of the result's width that is added as it is.
     """
 

@@ -105,7 +105,7 @@ class Level(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What every block is told: the conditioning vector, and the tokens that attention may read."""
+    """What conditions every block: the conditioning vector, and the tokens that attention may read."""
 
     emb: Float[Array, "B F"]
     tokens: Float[Array, "B N D"] | None = None

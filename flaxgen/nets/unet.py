@@ -44,7 +44,7 @@ class UNet(nn.Module):
     `vector_dim` the widths of those conditions; 0 is none. `low_res` makes it an upsampler [Ho22b], told with
     `noise_level` how much noise was put on the low-resolution picture; with `added` it takes a vector of the width
     `time_width` that is added to the time embedding. `learned_variance` doubles the output channels.
-    With `positions` the first feature map is told where each of its pixels is, beside what padding lets on.
+    With `positions` the first feature map is given where each of its pixels is, beside what padding lets on.
     `skip_scale` multiplies what residual blocks return, 1/sqrt(2) in [Saharia22, app. B]. `time_embedding` "fourier"
     takes a noise level > 0 as time, and divides the output by it. `dtype` is what is computed in; parameters and output
     are float32. `remat` trades a second forward pass for memory.
@@ -86,7 +86,7 @@ class UNet(nn.Module):
 
     @property
     def time_width(self) -> int:
-        """The width of the time embedding that every block is told."""
+        """The width of the time embedding that conditions every block."""
         return self.time_channels or 4 * self.channels
 
     @property

@@ -66,7 +66,7 @@ def encode(value: Any, known: Types) -> Any:
 
 
 def fingerprint(config: Any, free: Collection[str] = ()) -> str:
-    """A hash of what the config says, by which runs are told apart; `free` names the dotted paths that may change.
+    """A hash of what the config says, by which runs are known apart; `free` names the dotted paths that may change.
 
     A field at its default says nothing: a later version that has more fields gives the same hash.
     """

@@ -24,7 +24,7 @@ summary: Any = Lazy("tensorboardX.summary")
 record_writer: Any = Lazy("tensorboardX.record_writer")
 _pb: Any = Lazy("tensorboardX.proto.event_pb2")
 Tracker = Callable[[int, Mapping[str, float]], None]
-"""Is told (step, metrics) of every logged step."""
+"""Gets (step, metrics) of every logged step."""
 
 
 class RunLog:

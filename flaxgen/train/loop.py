@@ -34,7 +34,7 @@ PROFILED = 5
 
 
 class Extras(NamedTuple):
-    """`counters` is asked for more numbers at every logged step (skipped images); `trackers` are told of every logged
+    """`counters` is asked for more numbers at every logged step (skipped images); `trackers` get every logged
     step; `profile` writes a trace of a few steps to `workdir/profile`. Every `evaluate_every` steps (0: never), and
     after the last, `evaluate` is asked for figures of the state, which are logged; every process asks it.
     `fingerprint` is that of the config (`train.config.fingerprint`): checkpoints of other configs are not taken."""

@@ -141,7 +141,8 @@ def make_loss(config: Config, files: Files) -> Loss:
 
 def noise_embedding(embedding: Float[Array, "B D"], key: PRNGKey, largest: float) -> Float[Array, "B D"]:
     """Embeddings of length sqrt(D) with Gaussian noise, at the same length on average: its deviation, one for all of
-    them, is uniform between 0 and `largest`. The noise augmentation of [Ho22b, sec. 4.2], with a level not told."""
+    them, is uniform between 0 and `largest`. The noise augmentation of [Ho22b, sec. 4.2], with a level that the net
+    does not read."""
     level_key, noise_key = jax.random.split(key)
     std = jax.random.uniform(level_key, maxval=largest)
     return (embedding + std * jax.random.normal(noise_key, embedding.shape)) * jax.lax.rsqrt(1 + std**2)

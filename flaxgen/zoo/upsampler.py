@@ -47,7 +47,7 @@ DEGRADE: dict[str, Callable[[Float[Array, "h w C"], PRNGKey], Float[Array, "h w 
 class Config(GradientRun):
     """An upsampler's run. Its net sees pictures of `data` (crops of them, with `data.random_crop`) and their means over
     `factor` x `factor` pixels, degraded as `degrade` says and with noise of a level up to `noise_level` in t, which a
-    net with `noise_level` is told; in drawing the level is `draw_noise_level`.
+    net with `noise_level` reads; in drawing the level is `draw_noise_level`.
 
     Outputs larger than `tile` pixels are drawn in tiles that overlap by `overlap`. `last_step` gives the last step of
     sampling a net of its own [Karlo]; it is not trained here.

@@ -34,7 +34,7 @@ from flaxgen.zoo.unclip import FAMILY as UNCLIP
 PRIOR_STEPS, PRIOR_GUIDANCE = 25, 4.0
 DECODER_STEPS, DECODER_GUIDANCE = 25, 8.0
 UPSAMPLER_STEPS = 7
-"""What the pipelines do when they are told nothing else."""
+"""What the pipelines do by default."""
 
 
 class Stage(NamedTuple):

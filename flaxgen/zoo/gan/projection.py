@@ -130,7 +130,7 @@ def project(
 ) -> Projection:
     """The code whose picture comes nearest to `image`, as far as Adam finds it [Karras20, app. D], with the constants
     of NVlabs' projector [Karras20b]. It is one w for all layers, searched with less and less noise on it; a generator
-    without w is searched in z in the same way. `progress` is told the distance at every step.
+    without w is searched in z in the same way. `progress` gets the distance at every step.
 
     Raises:
         ValueError: if the picture is not of the generator's shape, or the search is not for this generator.
