@@ -47,15 +47,14 @@ def draw_here(num: int, again: bool) -> dict:
     import jax
 
     from flaxgen import verbs
-    from flaxgen.zoo import unclip
 
     seconds, compiling = {"imports": watch.lap()}, Compiling(jax.monitoring)
-    model = verbs.load(unclip.SHIPPED)
+    model = verbs.load()
     seconds["loading"] = watch.lap()
-    pictures = model.draw([CAPTION], seed=0, num=num)
+    pictures = model.draw([CAPTION], seed=0, num=num).images
     seconds["first call"], seconds["compiling"] = watch.lap(), compiling.seconds
     if again:
-        again_drawn = model.draw([CAPTION], seed=0, num=num)
+        again_drawn = model.draw([CAPTION], seed=0, num=num).images
         seconds["drawing"] = watch.lap()
         assert (again_drawn == pictures).all()
     return {
