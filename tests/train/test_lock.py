@@ -66,14 +66,14 @@ def test_the_number_of_a_process_that_is_gone_may_belong_to_another_now(tmp_path
     """Process 1 runs, but holds no lock."""
     write_lock(tmp_path, socket.gethostname(), 1)
     with locked(tmp_path):
-        pass
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 3}'])
 def test_a_torn_lock_is_nobodys(tmp_path, content):
     (tmp_path / "lock").write_text(content)
     with locked(tmp_path):
-        pass
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
 
 
 def test_another_host_that_is_silent_is_taken_for_dead(tmp_path, monkeypatch, capfd):
@@ -87,7 +87,7 @@ def test_another_host_that_is_silent_is_taken_for_dead(tmp_path, monkeypatch, ca
 def test_another_host_that_was_silent_for_hours_is_not_waited_for(tmp_path, capfd):
     write_lock(tmp_path, "elsewhere", 4711, age=7200)
     with locked(tmp_path):
-        pass
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
     assert capfd.readouterr().err == ""
 
 
