@@ -47,7 +47,7 @@ def misplaced_imports(here: str, names: set[str]) -> set[str]:
     others = {package_of(name) for name in names} - {None, here}
     if here == "__init__":
         return outside
-    return outside | {p for p in others if LEVEL[p] >= LEVEL[here] and (here, p) != ("parallel", "types")}
+    return outside | {p for p in others if LEVEL[p] >= LEVEL[here]}
 
 
 def test_imports_point_down():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxgen.cli.options import RUN_OR_MODEL, add_devices, add_processes, add_set, check_seed, make_plan
-from flaxgen.cli.requests import read_request
+from flaxgen.cli.requests import read_request, with_article
 
 SOURCES = """\
 SOURCE is a folder of pictures, a folder or glob of .tar shards, or one of the sources that come with flaxgen, `scenes`
@@ -175,12 +175,14 @@ def _of_model(parsed, asked, plan):
     given = {name: value for name in names if (value := getattr(parsed, name))}
     data = _data(parsed.data or OWN, model.data, parsed.set_data)
     if "sample" in model.verbs and draws_pictures(model):
-        request = read_request(model.verbs["sample"], {**given, "seed": parsed.seed}, f"a {model.kind} model")
+        request = read_request(
+            model.verbs["sample"], {**given, "seed": parsed.seed}, with_article(f"{model.kind} model")
+        )
         model.handler(type(request)).check(model.config, request)
         fake = of_samples(model, request)
     elif "draw" in model.verbs:
         asking = {**given, "seed": parsed.seed, "captions": ("any",)}
-        request = read_request(model.verbs["draw"], asking, f"a {model.kind} model")
+        request = read_request(model.verbs["draw"], asking, with_article(f"{model.kind} model"))
         fake = of_captions(model, data, request, parsed.batch)
     else:
         raise ValueError(f"{parsed.model} draws no pictures by itself: expected a model that has `sample` or `draw`")

@@ -171,6 +171,11 @@ def read_request(kind: type, given: dict[str, Any], what: str) -> Any:
         raise ValueError(error.text.format_map(said)) from error
 
 
+def with_article(name: str) -> str:
+    """The name of a family after a or an."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
 def _said(name: str, value: Any) -> str:
     return f"--{name.replace('_', '-')} {_shown(value)}"
 
@@ -192,11 +197,12 @@ def _perform(parsed) -> int:
         raise ValueError(f"{named or path} is a {lacks if able else f'{family.name}: it {family.instead}'}")
     fields = {name for one in parsed.kinds.values() for name in _flags({"": one})}
     given = {name: value for name, value in vars(parsed).items() if name in fields}
-    request = read_request(kind, given, f"a {family.name} model")
+    request = read_request(kind, given, with_article(f"{family.name} model"))
     return _draw(parsed, family, path, request)
 
 
-def _draw(parsed, family: Any, path: Path, request: Any, only: int | None = None) -> int:
+def _draw(parsed, family: Any, path: Path, request: Any, about: dict[str, Any] | None = None) -> int:
+    """Loads the model, with the weights that `about` names where it is given, draws and writes."""
     from flaxgen.family.composite import Composite
     from flaxgen.family.pictures import IMAGES
     from flaxgen.family.trained import Bar
@@ -209,12 +215,13 @@ def _draw(parsed, family: Any, path: Path, request: Any, only: int | None = None
     if not isinstance(family, Composite):
         family.requests[type(request)].check(family.read_config(path)[0], request)
     model = family.load(path, plan)
+    only = None if about is None else _number_in(about, model, parsed.picture)
+    _warn_of_words(model, request)
     bar = Bar(model.handler(type(request)).stages(request))
     try:
         drawn = model.perform(request, bar)
     finally:
         bar.close()
-    _warn_of_words(model, request)
     written = drawn.save(parsed.out, force=parsed.force, only=only)
     size = "x".join(map(str, drawn.arrays.shape[1:3][::-1]))
     count = len(drawn) if only is None else 1
@@ -265,13 +272,18 @@ def _again(parsed) -> int:
     wanted = about["request"].get("verb")
     kind = next((kind for kind in family.requests if kind.verb == wanted), None)
     if kind is None:
-        raise ValueError(f"{parsed.picture} is of {wanted!r}, which a {family.name} model does not have")
-    request = from_json(kind, about["request"])
-    known = verbs.load(path).fingerprint
-    if known != about.get("weights"):
-        raise ValueError(f"{path} has other weights ({known}) than drew {parsed.picture} ({about.get('weights')}): "
-                         "name the model with --model")  # fmt: skip
-    return _draw(parsed, family, path, request, about.get("picture"))
+        raise ValueError(f"{parsed.picture} is of {wanted!r}, which {with_article(family.name)} model does not have")
+    return _draw(parsed, family, path, from_json(kind, about["request"]), about)
+
+
+def _number_in(about: dict[str, Any], model: Any, picture: Path) -> int | None:
+    """Which picture of its sheet it is, None for the sheet; raises ValueError where the model has other weights."""
+    if model.fingerprint != about.get("weights"):
+        raise ValueError(
+            f"{model.name} has other weights ({model.fingerprint}) than drew {picture} ({about.get('weights')}): "
+            "name the model with --model"
+        )
+    return about.get("picture")
 
 
 def _show(parsed) -> int:

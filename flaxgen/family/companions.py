@@ -99,20 +99,26 @@ def load_companion(family: Family, path: str) -> Any:
     return family.load(path)
 
 
-def check_companion(encoder_file: str, files: Files, name: str, fingerprint: str) -> Files:
-    """The small file `encoder_file` of a stage, which has to name the companion of this fingerprint.
+def companion_file(name: str) -> str:
+    """The small file in which a stage keeps the fingerprint of the companion of that name."""
+    return f"{name.lower()}.json"
+
+
+def check_companion(files: Files, name: str, fingerprint: str) -> Files:
+    """The `companion_file` of a stage, which has to name the companion of this fingerprint.
 
     Raises:
         ValueError: if the stage was trained with another one.
     """
-    if encoder_file in files:
-        known = _read_fingerprint(encoder_file, files[encoder_file], name)
+    file = companion_file(name)
+    if file in files:
+        known = _read_fingerprint(file, files[file], name)
         require(
             known == fingerprint,
             f"this stage was trained with the {name} {known}, this one is {fingerprint}: use the one it was trained "
             "with",
         )
-    return {encoder_file: (json.dumps({"fingerprint": fingerprint}) + "\n").encode()}
+    return {file: (json.dumps({"fingerprint": fingerprint}) + "\n").encode()}
 
 
 def _read_fingerprint(file: str, content: bytes, name: str) -> str:

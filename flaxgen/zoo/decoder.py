@@ -17,7 +17,7 @@ from flaxgen.diffusion.edit import inpaint
 from flaxgen.diffusion.samplers import ddim_inversion, sample
 from flaxgen.family import sheets
 from flaxgen.family.batches import Drop, read_batch
-from flaxgen.family.companions import Joined, check_companion, load_companion
+from flaxgen.family.companions import Joined, check_companion, companion_file, load_companion
 from flaxgen.family.denoising import Objective, check_objective, make_apply, make_denoising_loss, make_net_bind
 from flaxgen.family.drawing import batch_for, draw_many
 from flaxgen.family.family import Family
@@ -32,7 +32,6 @@ from flaxgen.train.run import GradientRun
 from flaxgen.types import Condition, Loss, Params, PRNGKey, Source
 from flaxgen.zoo.clip import FAMILY as CLIP
 
-CLIP_FILE = "clip.json"
 INVERSIONS = 4
 """How often inversion improves its guess of each step: at 25 steps a picture then comes back within a level or two."""
 RESAMPLES = 4
@@ -154,7 +153,7 @@ def prepare(config: Config, found: Files) -> Files:
     Raises:
         ValueError: if it is not there, or not the one that the run began with.
     """
-    return check_companion(CLIP_FILE, found, "CLIP", load_companion(CLIP, config.clip).fingerprint)
+    return check_companion(found, "CLIP", load_companion(CLIP, config.clip).fingerprint)
 
 
 def open_embeddings(config: Config) -> Any:
@@ -277,7 +276,7 @@ FAMILY = Family(
     make_loss=make_loss,
     open_source=open_joined,
     prepare=prepare,
-    files=(CLIP_FILE,),
+    files=(companion_file("CLIP"),),
     free=frozenset({"sampling", "clip", "cache"}),
     preview=preview,
     model=Model,

@@ -12,7 +12,6 @@ from flaxgen.data import open_source
 from flaxgen.family import companions
 from flaxgen.nets.clip import TextTower
 from flaxgen.zoo import clip
-from flaxgen.zoo.unclip.family import CLIP_FILE
 
 DATA = dataclasses.replace(unclip_toy.DATA, size=40)
 
@@ -27,7 +26,7 @@ def load_clip(path):
 
 
 def check_clip(files, fingerprint):
-    return companions.check_companion(CLIP_FILE, files, "CLIP", fingerprint)
+    return companions.check_companion(files, "CLIP", fingerprint)
 
 
 @pytest.fixture
@@ -127,7 +126,7 @@ def test_a_stage_knows_its_clip():
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{}", json.dumps({"fingerprint": 3}).encode()])
 def test_a_damaged_name_of_a_clip(content):
     with pytest.raises(ValueError, match=r"clip\.json is damaged"):
-        check_clip({CLIP_FILE: content}, "abc")
+        check_clip({"clip.json": content}, "abc")
 
 
 def test_no_clip():

@@ -20,7 +20,7 @@ from flaxgen.train.optim import Optimizer
 from flaxgen.zoo.gan import FAMILY, Augmentation, Config, HalfLife, Regularizers, Sampling
 
 STYLE = Config(
-    seed=0,
+    seed=3,  # with others a leaf of one entry is a sum that all but cancels, and its last digits are the CPU's
     steps=4,
     batch_size=16,
     log_every=1,
@@ -155,7 +155,7 @@ def test_many_devices_give_the_run_of_one(run, tmp_path, plan):
     (_, ours), (_, theirs) = saved(tmp_path / "run"), saved(run)
     errors = jax.tree.map(lambda a, b: np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-6), ours, theirs)
     worst = max(jax.tree_util.tree_leaves_with_path(errors), key=lambda item: item[1])
-    assert worst[1] < 5e-5, worst  # a bias of one entry keeps the rounding of its CPU: 2e-5 on some
+    assert worst[1] < 1e-5, worst
     for net in ("generator", "discriminator"):
         a, b = (
             np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree[net]["variables"])]) for tree in (ours, theirs)

@@ -24,7 +24,7 @@ from flaxgen.nets.decoder import Decoder
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import clip, decoder, prior, upsampler
-from flaxgen.zoo.prior.config import CLIP_FILE, STATISTICS
+from flaxgen.zoo.prior.config import STATISTICS
 
 CONTEXT, DIM = 8, 16
 RUN = {"seed": 0, "steps": 1, "batch_size": 1, "data": Data(source="folder")}
@@ -90,7 +90,7 @@ def stages():
     model = clip.FAMILY.trained(
         CONFIGS["clip"], params["clip"], 0, HERE, {clip.TOKENIZER: tokenizer.to_json().encode()}
     )
-    named = check_companion(CLIP_FILE, {}, "CLIP", model.fingerprint)
+    named = check_companion({}, "CLIP", model.fingerprint)
     empty = {f"empty_{k}": v for k, v in model.empty_text().items() if k != "text_ids"}
     fitted = {"mean": np.linspace(-1, 1, DIM, dtype=np.float32), "std": np.linspace(1, 2, DIM, dtype=np.float32)}
     statistics = {STATISTICS: safetensors.numpy.save(fitted | empty)}

@@ -28,7 +28,7 @@ from flaxgen.weights.decoder import import_decoder
 from flaxgen.weights.prior import import_prior
 from flaxgen.weights.upsampler import import_upsampler
 from flaxgen.zoo import clip, decoder, prior, upsampler
-from flaxgen.zoo.prior.config import CLIP_FILE, STATISTICS, TEXT
+from flaxgen.zoo.prior.config import STATISTICS, TEXT
 from flaxgen.zoo.unclip import FAMILY as UNCLIP
 
 PRIOR_STEPS, PRIOR_GUIDANCE = 25, 4.0
@@ -116,7 +116,7 @@ def _read_walks(folder: Path, layout: Pipeline) -> dict[str, Walk]:
 def _stages(folder: Path, layout: Pipeline, walks: dict[str, Walk]) -> Iterator[tuple[str, Stage]]:
     model = _clip(folder, layout)
     yield "clip", Stage(model.config, model.params, model.files)
-    named = check_companion(CLIP_FILE, {}, "CLIP", model.fingerprint)
+    named = check_companion({}, "CLIP", model.fingerprint)
     if "prior" in layout.parts:
         yield "prior", _prior(folder, walks["prior"], model, named)
     if "decoder" in layout.parts:

@@ -25,7 +25,6 @@ from flaxgen.train.run import GradientRun
 from flaxgen.zoo.clip import FAMILY as CLIP
 
 STATISTICS = "statistics.safetensors"
-CLIP_FILE = "clip.json"
 FITTED = 100_000
 """Embeddings that the statistics are taken of, at most."""
 TEXT = ("text_embedding", "text_hidden", "text_mask")
@@ -83,7 +82,7 @@ def prepare(config: Config, found: Files) -> Files:
         ValueError: if the CLIP is not there, is not the one found, or does not fit the net.
     """
     clip = load_companion(CLIP, config.clip)
-    named = check_companion(CLIP_FILE, found, "CLIP", clip.fingerprint)
+    named = check_companion(found, "CLIP", clip.fingerprint)
     if STATISTICS in found:
         return {**found, **named}
     source = open_embeddings(config)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from flaxgen import parallel
 from flaxgen.diffusion import losses
 from flaxgen.family.batches import Drop, read_batch
+from flaxgen.family.companions import companion_file
 from flaxgen.family.denoising import make_apply, make_denoising_loss, make_net_bind
 from flaxgen.family.drawing import batch_for, draw_many
 from flaxgen.family.family import Family
@@ -26,7 +27,6 @@ from flaxgen.tokens.sampling import make_choice, sample_codes
 from flaxgen.train.config import require
 from flaxgen.types import Loss, Params, PRNGKey
 from flaxgen.zoo.prior.config import (
-    CLIP_FILE,
     STATISTICS,
     TEXT,
     Config,
@@ -207,7 +207,7 @@ FAMILY = Family(
     make_loss=make_loss,
     open_source=lambda family, config, files: open_embeddings(config),
     prepare=prepare,
-    files=(STATISTICS, CLIP_FILE),
+    files=(STATISTICS, companion_file("CLIP")),
     free=frozenset({"sampling", "clip", "cache"}),
     model=Model,
     instead="makes embeddings of captions and draws nothing: draw with the unCLIP that `flaxgen compose` makes of it "

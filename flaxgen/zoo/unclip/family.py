@@ -27,7 +27,6 @@ from flaxgen.zoo.prior import FAMILY as PRIOR
 from flaxgen.zoo.unclip.drawing import PRIORS, Drawing, Model, begin, keep
 from flaxgen.zoo.upsampler import FAMILY as UPSAMPLER
 
-CLIP_FILE = "clip.json"
 OWN = "the model's own"
 THROUGH = ("diffusion", "autoregressive", "text", "nothing")
 
@@ -206,7 +205,7 @@ def check_parts(parts: Parts) -> None:
     for name in ("prior", "ar_prior", "decoder") if "clip" in parts else ():
         if name in parts:
             try:
-                check_companion(CLIP_FILE, parts[name].files, "CLIP", parts["clip"].fingerprint)
+                check_companion(parts[name].files, "CLIP", parts["clip"].fingerprint)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
 
