@@ -246,4 +246,4 @@ def test_an_unclip_draws_the_captions_of_the_data(toy, run, capsys):
     assert (found["size"], found["size_real"], found["num_real"]) == ("64x64x3", "64x64x3", 12)
     assert (found["data"], found["steps"]) == ("scenes:seen", 2)
     assert run(*asked, "--set", "eta=0.5")[0] == 2
-    assert "--set eta=0.5: a unclip model has no such setting, only --" in capsys.readouterr().err
+    assert "--set eta=0.5: an unclip model has no such setting, only --" in capsys.readouterr().err
