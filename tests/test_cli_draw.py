@@ -218,7 +218,7 @@ BAD = [
     ([*COMPOSE, "upsampler_2={upsampler_1}"], "give both, or call it upsampler_1"),
     ([*COMPOSE, "clip={other}", "prior={prior}"], "prior: this stage was trained with the CLIP"),
     (["compose", "{model}", "clip={clip}"], "is not empty: choose a new directory"),
-    (["sample", "{model}", "--out", "{tmp}/a.png"], "is a unclip model: it has no sample"),
+    (["sample", "{model}", "--out", "{tmp}/a.png"], "is an unclip model: it has no sample"),
     (["sample", "{clip}", "--out", "{tmp}/a.png"], "embeds pictures and captions and draws nothing"),
     (["sample", "{prior}", "--out", "{tmp}/a.png"], "makes embeddings"),
     (["sample", "{decoder}", "--out", "{tmp}/a.png"], "draws from CLIP embeddings alone"),

@@ -194,7 +194,7 @@ def _perform(parsed) -> int:
     if kind is None:
         able = ", ".join(one.verb for one in family.requests)
         lacks = f"{family.name} model: it has no {parsed.command}, only {able}"
-        raise ValueError(f"{named or path} is a {lacks if able else f'{family.name}: it {family.instead}'}")
+        raise ValueError(f"{named or path} is {with_article(lacks if able else f'{family.name}: it {family.instead}')}")
     fields = {name for one in parsed.kinds.values() for name in _flags({"": one})}
     given = {name: value for name, value in vars(parsed).items() if name in fields}
     request = read_request(kind, given, with_article(f"{family.name} model"))
