@@ -102,8 +102,21 @@ def _export(flat: Callable, leaves: list) -> bytes:
 
 
 def shapes(init: Callable[[Any], PyTree]) -> PyTree:
-    """`jax.eval_shape(init, key)` of parameters in nested dicts, kept where `init` is a function of flaxgen, or a
-    partial of one."""
+    """`jax.eval_shape(init, key)` of parameters in nested dicts, kept in this process and on disk where `init` is a
+    function of flaxgen, or a partial of one."""
+    try:
+        known = json.dumps([describe(init), _settings()])
+    except TypeError:
+        return jax.eval_shape(lambda: init(jax.random.key(0)))
+    if known not in _shapes:
+        _shapes[known] = _shapes_on_disk(init)
+    return jax.tree.map(lambda spec: spec, _shapes[known])  # the caller's own dicts
+
+
+_shapes: dict[str, PyTree] = {}
+
+
+def _shapes_on_disk(init: Callable[[Any], PyTree]) -> PyTree:
     name = _name("shapes", (init,), [])
     content = None if name is None else cache.read(name)
     if content is not None:

@@ -169,6 +169,7 @@ class Family:
         """
         self.check(config)
         init, make_step = self.training(config, found)
+        make_step = functools.cache(make_step)  # JAX traces one function once: what is checked here is what is trained
         spec, key = self.batch_spec(config), jax.random.key(0)
         jax.eval_shape(make_step(None), jax.eval_shape(init, key), spec, key)
         source = self.open_source(self, config, found)
