@@ -1,12 +1,16 @@
 """Eight fake CPU devices, strict numerics, and errors where JAX would only promote or reuse in silence."""
 
 import os
+from importlib import metadata
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["FLAXGEN_CACHE"] = "off"
-# Most of a test's time is compilation: unoptimised code is compiled faster, and the nets here are tiny.
+# Most of a test's time is compilation: unoptimised code is compiled faster, and the nets here are tiny. So is code of
+# XLA's older emitters (three train steps: 18 s of the processor, 7 s with them), which jaxlib had until 0.11.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 12):
+    FLAGS += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 # What one process compiled is read by all others: the workers of a run, what their tests start, and the next run.
 # An entry that is read while another process writes it, or that a killed one left, is compiled again.

@@ -43,8 +43,13 @@ def grid(start, end, steps):
     return np.linspace(start, end, steps + 1).astype(np.float32)
 
 
-def run(sampler, predict, x, times, seed=0):
-    return jax.jit(lambda x, key: sample(sampler, predict, x, times, key))(x, jax.random.key(seed))
+OPTIMISED = {"xla_backend_optimization_level": 2}
+"""For what runs longer than it compiles."""
+
+
+def run(sampler, predict, x, times, seed=0, options=None):
+    draw = jax.jit(lambda x, key: sample(sampler, predict, x, times, key), compiler_options=options)
+    return draw(x, jax.random.key(seed))
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
@@ -69,7 +74,7 @@ def marginal_error(make, kind, mean, std, steps, end=None):
     count, end = 40_000, last if end is None else end
     (mean_t, std_t), (mean_s, std_s) = (oracles.gaussian_marginal(schedule, t, mean, std) for t in (start, end))
     x = mean_t + std_t * jax.random.normal(jax.random.key(1), (count, 1))
-    x = run(make(schedule), oracles.gaussian_denoiser(schedule, mean, std), x, grid(start, end, steps))
+    x = run(make(schedule), oracles.gaussian_denoiser(schedule, mean, std), x, grid(start, end, steps), 0, OPTIMISED)
     error = jnp.stack([x.mean() - mean_s, (x.std() - std_s) * 2**0.5])
     return np.abs(error) / (std_s / count**0.5)
 
