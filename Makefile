@@ -12,7 +12,7 @@ VERSIONS = import sys, importlib.metadata as m; print('Python', sys.version.spli
     *(f'{name} {m.version(name)}' for name in ('jax', 'flax', 'orbax-checkpoint', 'numpy', 'Pillow')))
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo demo-train test test-slow test-new test-oldest check parity bench clean
+.PHONY: demo demo-train demo-lean test test-slow test-new test-oldest check parity bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/flaxgen draw "a red circle above a blue square" "a small green ring to the left of a large purple cross" \
@@ -31,6 +31,14 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m "slow and not parity" $(STARTING:%=--ignore=%)
 	$(BIN)/python -m pytest -m "slow and not parity" $(STARTING)
+
+# A picture with no more installed than drawing needs, and how much that is.
+demo-lean:
+	rm -rf $(VENV)-lean && python=$$(sh scripts/find_python.sh $(PYTHON)) && "$$python" -m venv $(VENV)-lean
+	$(VENV)-lean/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-draw.txt
+	$(VENV)-lean/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .
+	du -sh $(VENV)-lean
+	$(VENV)-lean/bin/flaxgen draw "a red circle above a blue square" --num 1 --out demo/lean.png --force
 
 # The smoke tests on the newest Python that is found, with the newest of all dependencies.
 test-new:
@@ -83,4 +91,4 @@ $(VENV)/.parity: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-new $(VENV)-oldest demo build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-new $(VENV)-oldest $(VENV)-lean demo build dist *.egg-info

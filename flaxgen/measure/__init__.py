@@ -1,0 +1,1 @@
+"""Evaluation: pictures against pictures, by a model of their features."""
