@@ -2,9 +2,10 @@
 
     flaxgen train experiments/stylegan2_ada_folder.py --workdir runs/pictures --set data.path=FOLDER
 
-Their rules for another size R and batch B: r1 = 0.0002 R^2 / B, average.images = 312.5 B, group at most 4; below 512 px
-channel_base 16384, else 32768; learning rates 0.0025, from 1024 px on 0.002. Good pictures come after 1M to 5M images;
-stop when they no longer get better. Not trained to the end by us.
+`--set size=64` sets data and nets. Their rules for another size R and batch B: regularizers.r1 = 0.0002 R^2 / B,
+average.images = 312.5 B, group at most 4; below 512 px channel_base 16384, else 32768; learning rates 0.0025, from
+1024 px on 0.002. Good pictures come after 1M to 5M images; stop when they no longer get better. Not trained to the end
+by us.
 """
 
 from flaxgen.data import Data

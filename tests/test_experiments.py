@@ -11,6 +11,7 @@ import pytest
 from flaxgen import verbs
 from flaxgen.family import directory
 from flaxgen.train import checkpoint
+from flaxgen.train.config import override
 
 ROOT = Path(__file__).parents[1] / "experiments"
 NAMES = sorted(str(path.relative_to(ROOT).with_suffix("")) for path in ROOT.rglob("*.py"))
@@ -45,6 +46,13 @@ def test_config(name):
     assert all(hasattr(config, field) for field in RUN_FIELDS)
     family = verbs.family_of(config)
     assert family.decode(json.loads(json.dumps(family.encode(config)))) == config
+
+
+def test_one_size_sets_a_game():
+    """Its data, its generator and its discriminator, which have to be alike."""
+    config, _ = read("stylegan2_ada_folder")
+    game = override(config, ["size=64"])
+    assert (game.data.image_size, game.generator.image_size, game.discriminator.image_size) == (64, 64, 64)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def test_these_are_all_families():
     assert {type(config) for config in CONFIGS.values()} == trained
 
 
+@pytest.mark.slow  # beside those that other fast tests take of each family
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_train_step(name):
     config = CONFIGS[name]

@@ -47,8 +47,8 @@ def open_matching(data: Data, shapes: Mapping[str, tuple[int, ...]], classes: in
         require(field in example, f"data.source={data.source} has no {field}, only {', '.join(example)}")
         require(
             np.shape(example[field]) == shape,
-            f"the data has {field}s of shape {np.shape(example[field])}, the net is for {shape}: set data.image_size "
-            "and data.channels, or net.image_size and net.in_channels",
+            f"the data has {field}s of shape {np.shape(example[field])}, the net is for {shape}: "
+            f"{_advice(np.shape(example[field]), shape)}",
         )
     known = source.num_classes
     require(
@@ -57,6 +57,15 @@ def open_matching(data: Data, shapes: Mapping[str, tuple[int, ...]], classes: in
         "label, where labels are dropped)",
     )
     return LabelsChecked(source, classes) if classes and known is None else source
+
+
+def _advice(has: tuple[int, ...], wants: tuple[int, ...]) -> str:
+    """What to set where shapes differ: [H W C] of pictures, [D] of points."""
+    if len(has) == len(wants) == 3 and has[:2] != wants[:2]:
+        return f"set size={max(has[:2])} for both, or data.image_size={wants[0]}"
+    if len(has) == len(wants) == 3:
+        return f"set data.channels={wants[2]}, or the channels of the net to {has[2]}"
+    return "choose other data, or another net"
 
 
 def real_examples(data: Data, field: str, num: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from flax import linen as nn
@@ -143,22 +143,45 @@ def _decode_field(kind: type, key: str, data: Any, known: Types) -> Any:
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """The config with `a.b=value` assignments applied, each value parsed by the type of its field.
 
-    All are applied before any is checked against the others.
+    All are applied before any is checked against the others. `size=N` sets every `image_size`, of data and nets alike.
 
     Raises:
         ValueError: one line that names the key, what it expects, and the nearest valid key.
     """
     changes: dict[str, Any] = {}
     for assignment in assignments:
-        path, equals, text = (part.strip() for part in assignment.partition("="))
+        named, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise ValueError(f"--set {assignment}: expected KEY=VALUE, for example --set batch_size=64")
-        *parents, last = path.split(".")
-        owner, inner = config, changes
-        for key in parents:
-            owner, inner = _descend(owner, key, path), inner.setdefault(key, {})
-        inner[last] = _read(owner, last, text, path)
+        for path in _sizes(config, text) if named == "size" and named not in fields(type(config)) else [named]:
+            *parents, last = path.split(".")
+            owner, inner = config, changes
+            for key in parents:
+                owner, inner = _descend(owner, key, path), inner.setdefault(key, {})
+            inner[last] = _read(owner, last, text, path)
     return _replace(config, changes, "")
+
+
+def _sizes(config: Config, text: str) -> list[str]:
+    """The paths of every `image_size`, where all are the same size or 0, which takes what is there."""
+    found = dict(_named(config, "image_size"))
+    first = next((path for path, size in found.items() if size), None)
+    other = next((path for path, size in found.items() if size and size != found[first]), None)
+    if other is not None:
+        raise ValueError(f"size={text}: {first}={found[first]} and {other}={found[other]} differ, set each of them")
+    if not found:
+        raise ValueError(f"size={text}: {type(config).__name__} has no image_size")
+    return list(found)
+
+
+def _named(config: Any, name: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of that name at any depth, and its value."""
+    for key in fields(type(config)):
+        value = getattr(config, key)
+        if key == name:
+            yield f"{prefix}{key}", value
+        elif dataclasses.is_dataclass(value):
+            yield from _named(value, name, f"{prefix}{key}.")
 
 
 def _descend(config: Any, key: str, path: str) -> Any:

@@ -110,6 +110,28 @@ def test_override_refuses_in_one_line(assignment, message):
     assert message in str(caught.value)
 
 
+@dataclass(frozen=True)
+class Sized:
+    image_size: int = 32
+
+
+@dataclass(frozen=True)
+class Players:
+    data: Sized = Sized(0)
+    one: Sized = Sized()
+    two: Sized = Sized()
+
+
+def test_size_sets_every_image_size():
+    assert configs.override(Players(), ["size=64"]) == Players(Sized(64), Sized(64), Sized(64))
+    with pytest.raises(ValueError, match=r"size=64: one.image_size=32 and two.image_size=8 differ, set each of them"):
+        configs.override(Players(two=Sized(8)), ["size=64"])
+    with pytest.raises(ValueError, match="size=64: Config has no image_size"):
+        configs.override(Config(), ["size=64"])
+    with pytest.raises(ValueError, match=r"data.image_size=large: expected"):
+        configs.override(Players(), ["size=large"])
+
+
 def test_json_round_trip():
     config = Config(steps=3, rates=Rates(learning_rate=0.1, decay="cosine"), net=Net(multipliers=(1,), heads=2))
     assert configs.decode(json.loads(json.dumps(configs.encode(config, KNOWN))), KNOWN) == config
