@@ -7,11 +7,12 @@ python -m benchmarks.unclip_scenes guidance      # accuracy against diversity; -
 python -m benchmarks.unclip_scenes vary          # variations, and whether they keep the objects
 python -m benchmarks.unclip_scenes edit          # text diffs, and whether they arrive
 python -m benchmarks.unclip_scenes inpaint       # pixels that changed outside the mask
+python -m benchmarks.unclip_scenes insert        # another object in a box, told its own caption alone
 python -m benchmarks.unclip_scenes upsample      # real renders made small: the oracle's accuracy and PSNR
 python -m benchmarks.unclip_scenes speed         # seconds for 4 pictures at the second call, by stage
 
-All take --model DIR (the shipped one), --num N (512) and --seed N (0), and print JSON; draw, given, guidance and vary
-also take --candidates N (1), of which CLIP keeps the best.
+All take --model DIR (the shipped one), --num N (512) and --seed N (0), and print JSON; draw, given, guidance, vary
+and insert also take --candidates N (1), of which CLIP keeps the best.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import flaxgen
 from flaxgen.data import Data, open_source, to_pixels
 from flaxgen.metrics.picture import psnr
 from flaxgen.metrics.scene_oracle import accuracy, arrange, holds, read, relation, spread
-from flaxgen.scenes.captions import COLOURS, FALSE, OPPOSITE, SHAPES, parse
+from flaxgen.scenes.captions import COLOURS, FALSE, OPPOSITE, SHAPES, Description, Thing, parse
 from flaxgen.zoo import unclip, upsampler
 from flaxgen.zoo.unclip.drawing import Drawing
 from flaxgen.zoo.unclip.family import DrawUnclip
@@ -39,6 +40,8 @@ DATA_SEED = 1
 GIVEN = ("nothing", "text", "diffusion", "autoregressive")
 WAYS = (("fresh noise", False, None), ("inverted, eta 0.5", True, 0.5), ("inverted, eta 1", True, 1.0))
 """Of varying: its name, whether from inverted noise, and with which eta."""
+OWN_SIZE, BOX = 160, 0.4
+"""Of inserting: pixels of a side of the pictures, and the side of the box in shares of it."""
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
@@ -189,15 +192,47 @@ def edit(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
 
 
 def inpaint(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
-    """The right half of scenes drawn anew: pixels of the left half that changed."""
+    """The right half of scenes drawn anew by the caption of the whole: pixels of the left half that changed."""
     images, captions = scenes("seen", num // 16, model.image_size)
     mask = np.zeros(images.shape[1:3], bool)
     mask[:, model.image_size // 2 :] = True
-    changed = sum(
-        int((model.inpaint(image, mask, caption, seed=seed, num=1).images[0] != image)[~mask].any(-1).sum())
+    drawn = [
+        model.inpaint(image, mask, caption, whole=True, seed=seed, num=1).images[0]
         for image, caption in zip(images, captions, strict=True)
-    )
+    ]
+    changed = sum(int((one != image)[~mask].any(-1).sum()) for one, image in zip(drawn, images, strict=True))
     return {"pixels changed outside the mask": changed, "pictures": len(images)}
+
+
+def insert(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
+    """Pictures of one object, not of the model's size, and the caption of another in a box beside it: how often the
+    oracle finds both and nothing else, and in how many the new one alone is right."""
+    both, new, changed, rng = 0, 0, 0, np.random.default_rng(seed)
+    cases = _boxes(num, rng)
+    for i, (image, mask, there, thing) in enumerate(cases):
+        asked = {"seed": seed + i, "num": 1, "candidates": candidates}
+        drawn = model.inpaint(image, mask, f"a {thing.colour} {thing.shape}", **asked).images[0]
+        found = read(drawn)
+        both += arrange(found, Description((there, thing))) is not None
+        new += any((one.colour, one.shape) == (thing.colour, thing.shape) for one in found)
+        changed += int((drawn != image)[~mask].any(-1).sum())
+    count = len(cases)
+    return {"both": both / count, "the new one": new / count, "pixels changed outside": changed, "pictures": count}
+
+
+def _boxes(num: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray, Thing, Thing]]:
+    """Pictures of one object, boxes as far from it as they can be, what is there, and what shall come."""
+    found: list[tuple[np.ndarray, np.ndarray, Thing, Thing]] = []
+    side = round(BOX * OWN_SIZE)
+    for example in examples("seen", 4 * num, OWN_SIZE):
+        if len(found) == num or len(parse(example["text"]).things) > 1 or len(there := read(example["image"])) != 1:
+            continue
+        mask = np.zeros((OWN_SIZE, OWN_SIZE), bool)
+        top, left = ((OWN_SIZE - side if at < 0.5 else 0) for at in (there[0].y, there[0].x))
+        mask[top : top + side, left : left + side] = True
+        thing = Thing(str(rng.choice([*COLOURS])), str(rng.choice([*SHAPES])))
+        found.append((example["image"], mask, Thing(there[0].colour, there[0].shape), thing))
+    return found
 
 
 def upsample(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
@@ -227,7 +262,7 @@ def speed(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
 
 
 MEASURES: dict[str, Callable[[unclip.Model, int, int, int], dict]] = {
-    measure.__name__: measure for measure in (clip, draw, given, guidance, vary, edit, inpaint, upsample, speed)
+    measure.__name__: measure for measure in (clip, draw, given, guidance, vary, edit, inpaint, insert, upsample, speed)
 }
 
 

@@ -145,13 +145,16 @@ class Inpaint(Request):
 
     verb: ClassVar[str] = "inpaint"
     examples: ClassVar[tuple[str, ...]] = (
-        'flaxgen inpaint image.png mask.png "a red circle above a green triangle" --out out.png',
+        'flaxgen inpaint image.png mask.png "a green triangle" --out out.png',
+        'flaxgen inpaint image.png mask.png "a red circle above a green triangle" --whole --out out.png',
     )
 
-    image: Any = picture("the picture; its middle square is what stays")
-    mask: Any = picture("a picture of the same size, white where it is to be drawn anew", channels=1)
-    caption: str = positional("what the whole picture shall show")
+    image: Any = picture("the picture")
+    mask: Any = picture("one of the same size, white (or transparent) where it is to be drawn anew", channels=1)
+    caption: str = positional("what the marked part shall show")
     num: int = option(4, "how many", least=1)
+    whole: bool = option(False, "the caption says what the whole picture shall show (its middle square)")
+    feather: int = option(2, "pixels over which the new part fades into the old one", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from flaxgen.diffusion import interpolate
+from flaxgen.family import regions
 from flaxgen.family.companions import check_companion
 from flaxgen.family.composite import Composite, Part, Parts
 from flaxgen.family.pictures import Pictures
@@ -184,20 +185,20 @@ def edit(model: Model, request: EditUnclip, progress: Progress) -> Pictures:
 
 
 def inpaint(model: Model, request: InpaintUnclip, progress: Progress) -> Pictures:
-    """The picture with what the mask marks (above 127) drawn anew as the caption says; every other pixel stays. A
-    picture of another size is brought to that of the model first, by its middle square."""
+    """The picture with what the mask marks (above 127) drawn anew; every other pixel stays. What is drawn is a square
+    window around the marked part, which the caption describes, or with `whole` the picture's middle square."""
+    image, free = request.image.pixels, request.mask.pixels > 127
+    window = regions.middle(free) if request.whole else regions.around(free)
     drawing, many = begin(model, request.seed, progress), request.num * request.candidates
-    known = drawing.fit(request.image.pixels)
-    free = drawing.fit((request.mask.pixels > 127).astype(np.uint8) * 255) > 0
-    marked = "expected white where the picture is to be drawn anew"
-    require(bool(free.any()), f"the mask marks nothing in the picture's middle square: {marked}")
+    known = window.cut(image, model.image_size)
+    marked = window.cut(free.astype(np.uint8) * 255, model.image_size) > 0
     text = drawing.text([request.caption], many)
     condition = drawing.with_image(text, request.through, request.prior_guidance)
-    parts = keep(known, free, model.decoder_size, many)
+    parts = keep(known, marked, model.decoder_size, many)
     sampling = model.sampling(request.guidance, request.steps)
     small = drawing.decode({**condition, **parts}, sampling, "inpaint")
-    drawn = drawing.enlarge(drawing.best(small, text["text_embedding"], request.candidates), known, free)
-    return Pictures(np.where(free[None], drawn, known[None]))
+    drawn = drawing.enlarge(drawing.best(small, text["text_embedding"], request.candidates), known, marked)
+    return Pictures(window.put(image, drawn, regions.feathered(free, request.feather)))
 
 
 def check_parts(parts: Parts) -> None:
