@@ -58,14 +58,16 @@ def classifier(denoise: Denoiser, schedule: Schedule, log_prob: LogProb, scale: 
 
     Bayes' rule on the score, so with scale=1 and the true classifier it is the denoiser given y, with every sampler.
     Ancestral sampling then moves its mean by beta alpha_s / alpha_t grad, where [Dhariwal21, alg. 1] has the variance
-    of the step: the same to first order in beta. Needs alpha > 0.
+    of the step: the same to first order in beta. At alpha = 0, the first time of a schedule with zero terminal SNR, x_t
+    says nothing of y: there the denoiser is left as it is.
     """
 
     def guided(x, t):
         alpha, sigma = schedule(t)
         denoised = denoise(x, t)
         grad = jax.grad(lambda x: jnp.sum(log_prob(x, t)))(x)
-        return Denoised(denoised.x0 + scale * sigma**2 / alpha * grad, denoised.var_mix)
+        push = jnp.where(alpha > 0, scale * sigma**2 / jnp.where(alpha > 0, alpha, 1.0), 0.0)
+        return Denoised(denoised.x0 + push * grad, denoised.var_mix)
 
     return guided
 

@@ -49,6 +49,19 @@ def check_objective(objective: Objective, process: Process, learned_variance: bo
     )
 
 
+def check_time_embedding(time_embedding: str, process: Process, net: str = "net") -> None:
+    """Raises ValueError where a net would take the logarithm of a time that is not above 0."""
+    if time_embedding == "fourier":
+        told = {"edm": "the prediction edm tells it log(sigma) / 4, of any sign"}.get(
+            process.prediction, f"a table of process.timesteps={process.timesteps} tells it indices from 0 on"
+        )
+        require(
+            process.timesteps == 0 and process.prediction != "edm",
+            f"{net}.time_embedding=fourier takes the logarithm of the time, and {told}: set {net}.time_embedding="
+            "sinusoidal, or process.timesteps=0 with another prediction than edm",
+        )
+
+
 def check_bound(objective: Objective) -> None:
     """Raises ValueError where a bound is to be minimised with weights or times that it does not take. Asked of what is
     trained, not of what is loaded: models of older runs with such an objective can be drawn from."""
