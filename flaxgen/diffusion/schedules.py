@@ -176,7 +176,9 @@ def shift(schedule: Schedule, factor: Scalar, timesteps: int = 0) -> Schedule:
     kept = {"square": alpha**2 + sigma**2, "sum": alpha + sigma, "alpha": alpha}
     norm = min(kept, key=lambda name: abs(kept[name] - 1))
     if abs(kept[norm] - 1) > 1e-4:
-        raise ValueError(f"shift needs a schedule with alpha^2 + sigma^2, alpha + sigma or alpha at 1; at t={middle:g} {kept}")
+        raise ValueError(
+            f"shift needs a schedule with alpha^2 + sigma^2, alpha + sigma or alpha at 1; at t={middle:g} {kept}"
+        )
 
     def shifted(t: Time) -> AlphaSigma:
         alpha, sigma = schedule(t)

@@ -213,6 +213,14 @@ def test_dynamic_threshold_looks_at_each_example(percentile, limit):
     np.testing.assert_array_equal(denoised.var_mix, 1)
 
 
+@pytest.mark.parametrize(("largest", "limit"), [(1.5, 1.5), (3.0, 2.5)])
+def test_dynamic_threshold_goes_no_further_than_asked(largest, limit):
+    denoised = guidance.dynamic_threshold(large, 0.5, largest)(X, 0.5)
+    np.testing.assert_allclose(denoised.x0[0], np.clip(np.array([-3.0, 0.5, 2.0, 4.0]) / limit, -1, 1), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"largest=0\.5 must be 1 or more"):
+        guidance.dynamic_threshold(large, 0.5, 0.5)
+
+
 def test_percentile_is_a_fraction():
     with pytest.raises(ValueError, match=r"percentile=99\.5 must be between 0 and 1"):
         guidance.dynamic_threshold(large, 99.5)
