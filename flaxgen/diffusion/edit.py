@@ -19,8 +19,9 @@ def inpaint(
 ) -> Sampler:
     """Keeps `known` where `mask` is 1 and lets the sampler fill in where it is 0 [Lugmayr22, alg. 1].
 
-    With `resamples` above 1 each step is walked that often, with noise put back in between, so that the new part comes
-    to fit the known one.
+    With `resamples` above 1 each step but the last is walked that often, with noise put back in between, so that the
+    new part comes to fit the known one. A repeat starts from `sampler.init`: what a multistep solver remembers is of
+    another x_t than the one that noise was put back into.
 
     Raises:
         ValueError: if resamples is less than 1.
@@ -31,19 +32,19 @@ def inpaint(
     def step(denoise: Denoiser, state, t: Time, s: Time, key: PRNGKey):
         at_t, at_s = schedule(t), schedule(s)
 
-        def walk(carry, i):
-            x, _ = carry
+        def walk(i, carry):
+            start, _ = carry
             step_key, known_key, back_key = jax.random.split(jax.random.fold_in(key, i), 3)
-            moved = sampler.step(denoise, state._replace(x=x), t, s, step_key)
+            moved = sampler.step(denoise, start, t, s, step_key)
             noised = at_s.alpha * known + at_s.sigma * jax.random.normal(known_key, known.shape, known.dtype)
             noised = jnp.where(jnp.asarray(s) > 0, noised, known)
             x = mask * noised + (1 - mask) * moved.x
             back = jax.random.normal(back_key, x.shape, x.dtype)
             noisier = at_t.alpha / at_s.alpha * x + jnp.sqrt(step_variance(at_t, at_s)) * back
-            return (noisier, moved._replace(x=x)), None
+            return sampler.init(noisier), moved._replace(x=x)
 
-        (_, moved), _ = jax.lax.scan(walk, (state.x, state), jnp.arange(resamples))
-        return moved
+        repeats = 1 if resamples == 1 else jnp.where(jnp.asarray(s) > 0, resamples, 1)
+        return jax.lax.fori_loop(0, repeats, walk, (state, state))[1]
 
     return Sampler(sampler.init, step)
 

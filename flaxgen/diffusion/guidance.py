@@ -58,14 +58,16 @@ def classifier(denoise: Denoiser, schedule: Schedule, log_prob: LogProb, scale: 
 
     Bayes' rule on the score, so with scale=1 and the true classifier it is the denoiser given y, with every sampler.
     Ancestral sampling then moves its mean by beta alpha_s / alpha_t grad, where [Dhariwal21, alg. 1] has the variance
-    of the step: the same to first order in beta. Needs alpha > 0.
+    of the step: the same to first order in beta. At alpha = 0, the first time of a schedule with zero terminal SNR, x_t
+    says nothing of y: there the denoiser is left as it is.
     """
 
     def guided(x, t):
         alpha, sigma = schedule(t)
         denoised = denoise(x, t)
         grad = jax.grad(lambda x: jnp.sum(log_prob(x, t)))(x)
-        return Denoised(denoised.x0 + scale * sigma**2 / alpha * grad, denoised.var_mix)
+        push = jnp.where(alpha > 0, scale * sigma**2 / jnp.where(alpha > 0, alpha, 1.0), 0.0)
+        return Denoised(denoised.x0 + push * grad, denoised.var_mix)
 
     return guided
 
@@ -91,13 +93,16 @@ def clip_x0(denoise: Denoiser, low: Scalar = -1.0, high: Scalar = 1.0) -> Denois
     return clipped
 
 
-def dynamic_threshold(denoise: Denoiser, percentile: Scalar = 0.995) -> Denoiser:
+def dynamic_threshold(denoise: Denoiser, percentile: Scalar = 0.995, largest: Scalar = jnp.inf) -> Denoiser:
     """Each example's x0 clipped at that quantile of its |x0|, if above 1, and scaled back to [-1, 1] [Saharia22,
-    sec. 2.3]; `percentile` is in [0, 1], and a traced one is not checked.
+    sec. 2.3]; `percentile` is in [0, 1]. Quantiles above `largest`, 1 or more, count as that: DeepFloyd IF's is 1.5.
+    Traced ones are not checked.
 
     Raises:
-        ValueError: if it is out of its range.
+        ValueError: if one is out of its range.
     """
+    if isinstance(largest, (int, float)) and not largest >= 1:
+        raise ValueError(f"largest={largest} must be 1 or more, as only quantiles above 1 are scaled back")
     if isinstance(percentile, (int, float)) and not 0 <= percentile <= 1:
         raise ValueError(f"percentile={percentile} must be between 0 and 1 (0.995, not 99.5)")
 
@@ -105,7 +110,7 @@ def dynamic_threshold(denoise: Denoiser, percentile: Scalar = 0.995) -> Denoiser
         denoised = denoise(x, t)
         x0 = denoised.x0
         limit = jnp.quantile(jnp.abs(x0).reshape(x0.shape[0], -1), percentile, axis=1)
-        limit = jnp.maximum(limit, 1.0).reshape(-1, *(1,) * (x0.ndim - 1))
+        limit = jnp.clip(limit, 1.0, largest).reshape(-1, *(1,) * (x0.ndim - 1))
         return denoised._replace(x0=jnp.clip(x0, -limit, limit) / limit)
 
     return thresholded

@@ -161,20 +161,24 @@ def zero_terminal_snr(schedule: Schedule, timesteps: int = 0) -> Schedule:
     return discretize(rescaled, timesteps)
 
 
-def shift(schedule: Schedule, factor: Scalar) -> Schedule:
+def shift(schedule: Schedule, factor: Scalar, timesteps: int = 0) -> Schedule:
     """Sigma / alpha times `factor`, for another resolution [Hoogeboom23; Esser24, eq. 23].
 
-    What the schedule keeps at 1 stays at 1: alpha^2 + sigma^2, alpha + sigma, or alpha.
+    What the schedule keeps at 1 stays at 1: alpha^2 + sigma^2, alpha + sigma, or alpha. Of a table of `timesteps` that
+    is read at one of its own times, between which it is kept roughly; for 0 at any.
 
     Raises:
         ValueError: if it keeps none of these.
     """
+    middle = -(-timesteps // 2) / timesteps if timesteps else 0.5
     with jax.ensure_compile_time_eval():
-        alpha, sigma = (float(x) for x in jax.jit(schedule)(0.5))
+        alpha, sigma = (float(x) for x in jax.jit(schedule)(middle))
     kept = {"square": alpha**2 + sigma**2, "sum": alpha + sigma, "alpha": alpha}
     norm = min(kept, key=lambda name: abs(kept[name] - 1))
     if abs(kept[norm] - 1) > 1e-4:
-        raise ValueError(f"shift needs a schedule with alpha^2 + sigma^2, alpha + sigma or alpha at 1; at t=0.5 {kept}")
+        raise ValueError(
+            f"shift needs a schedule with alpha^2 + sigma^2, alpha + sigma or alpha at 1; at t={middle:g} {kept}"
+        )
 
     def shifted(t: Time) -> AlphaSigma:
         alpha, sigma = schedule(t)

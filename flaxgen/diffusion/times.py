@@ -51,6 +51,25 @@ def linspace(steps: int, timesteps: int) -> Times:
     return _grid((np.linspace(timesteps - 1, 0, steps).round() + 1) / timesteps)
 
 
+def linspace_exact(steps: int, timesteps: int) -> Times:
+    """`linspace` without rounding to the table: Euler's and Heun's in diffusers."""
+    if timesteps == 0:
+        return trailing(steps, timesteps)
+    check_steps(steps, timesteps)
+    return _grid((np.linspace(timesteps - 1, 0, steps) + 1) / timesteps)
+
+
+def _open(grid: Callable[[int, int], Times]) -> Callable[[int, int], Times]:
+    """The grid laid out for one step more, without its cleanest time: DPM-Solver's and UniPC's in diffusers. Where all
+    times of a table are taken, there is not one more."""
+
+    def opened(steps: int, timesteps: int) -> Times:
+        check_steps(steps, timesteps)
+        return grid(steps, timesteps) if steps == timesteps else np.delete(grid(steps + 1, timesteps), -2)
+
+    return opened
+
+
 def quadratic(steps: int, timesteps: int) -> Times:
     """Steps that shrink towards 0: t = (i / steps)^2 [Song21, app. D.2]; in a table at least one entry each."""
     check_steps(steps, timesteps)
@@ -85,10 +104,39 @@ TIME_GRIDS: dict[str, Callable[[Schedule, int, int], Times]] = {
     "leading": lambda schedule, steps, timesteps: leading(steps, timesteps),
     "trailing": lambda schedule, steps, timesteps: trailing(steps, timesteps),
     "linspace": lambda schedule, steps, timesteps: linspace(steps, timesteps),
+    "linspace_exact": lambda schedule, steps, timesteps: linspace_exact(steps, timesteps),
+    "leading_open": lambda schedule, steps, timesteps: _open(leading)(steps, timesteps),
+    "linspace_open": lambda schedule, steps, timesteps: _open(linspace)(steps, timesteps),
     "quadratic": lambda schedule, steps, timesteps: quadratic(steps, timesteps),
     "karras": karras,
 }
 """Each by (schedule, steps, timesteps)."""
+
+
+def later(times: Times, offset: int, timesteps: int) -> Times:
+    """All but the last, `offset` entries of the table noisier: `steps_offset` of diffusers' leading grids.
+
+    Raises:
+        ValueError: if there is no table, or it has no such entries.
+    """
+    moved = np.append(times[:-1] + np.float32(offset / max(timesteps, 1)), times[-1]).astype(np.float32)
+    if timesteps == 0 or not moved[-2] > 0 or moved[0] > 1 + 0.5 / timesteps:
+        raise ValueError(
+            f"offset={offset} leaves the table of {timesteps} timesteps that {len(times) - 1} steps are taken of: take "
+            "fewer steps, or offset 0"
+        )
+    return moved
+
+
+def to_first(times: Times, timesteps: int) -> Times:
+    """Ends at the first time of the table, a little noise, instead of at 0.
+
+    Raises:
+        ValueError: if there is no table.
+    """
+    if timesteps == 0:
+        raise ValueError("final=first is the first time of a table, and timesteps=0 is continuous: take final=zero")
+    return np.append(times[:-1], np.float32(1 / timesteps))
 
 
 def check_steps(steps: int, timesteps: int) -> None:

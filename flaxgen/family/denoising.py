@@ -17,8 +17,10 @@ from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
 @dataclass(frozen=True)
 class Objective:
     """What is minimised: the weighted square error ("mse") or, in table time, "hybrid" (with a learned variance) or
-    "variational". `times` says which times are trained on. `condition_dropout` is the share of examples whose condition
-    is hidden, for classifier-free guidance; the last row of a net's label table then stands for "no label"."""
+    "variational". `times` says which times are trained on. `weight` and other times than the table's are those of
+    "mse": the bound has weights of its own, and its estimate takes times that are uniform over the table.
+    `condition_dropout` is the share of examples whose condition is hidden, for classifier-free guidance; the last row
+    of a net's label table then stands for "no label"."""
 
     loss: Literal["mse", "hybrid", "variational"] = "mse"
     weight: str = "simple"
@@ -47,6 +49,31 @@ def check_objective(objective: Objective, process: Process, learned_variance: bo
     )
 
 
+def check_time_embedding(time_embedding: str, process: Process, net: str = "net") -> None:
+    """Raises ValueError where a net would take the logarithm of a time that is not above 0."""
+    if time_embedding == "fourier":
+        told = {"edm": "the prediction edm tells it log(sigma) / 4, of any sign"}.get(
+            process.prediction, f"a table of process.timesteps={process.timesteps} tells it indices from 0 on"
+        )
+        require(
+            process.timesteps == 0 and process.prediction != "edm",
+            f"{net}.time_embedding=fourier takes the logarithm of the time, and {told}: set {net}.time_embedding="
+            "sinusoidal, or process.timesteps=0 with another prediction than edm",
+        )
+
+
+def check_bound(objective: Objective) -> None:
+    """Raises ValueError where a bound is to be minimised with weights or times that it does not take. Asked of what is
+    trained, not of what is loaded: models of older runs with such an objective can be drawn from."""
+    for field, only in (("weight", "simple"), ("times", "table")):
+        value = getattr(objective, field)
+        require(
+            objective.loss == "mse" or value == only,
+            f"objective.{field}={value} with objective.loss={objective.loss}: its terms are weighted as the bound says "
+            f"and drawn from the table alike: set objective.{field}={only}, or objective.loss=mse",
+        )
+
+
 def make_apply(net: nn.Module, read: Callable[[Condition], Mapping[str, Any]] = dict) -> losses.Apply:
     """The net as a function (params, x, time, condition, dropout_key) -> output; with a key it trains, and drops out.
 
@@ -64,7 +91,12 @@ def make_apply(net: nn.Module, read: Callable[[Condition], Mapping[str, Any]] = 
 def make_denoising_loss(
     process: Process, objective: Objective, learned_variance: bool, apply: losses.Apply, inputs: losses.Inputs
 ) -> Loss:
-    """The loss that process and objective name, of a net and of what it reads."""
+    """The loss that process and objective name, of a net and of what it reads.
+
+    Raises:
+        ValueError: if a bound is to be minimised with weights or times of another loss.
+    """
+    check_bound(objective)
     schedule, prediction = make_schedule(process), make_prediction(process)
     variance = "learned" if learned_variance else "large"
     weights = {**weighting.WEIGHTS, "edm": weighting.edm(process.sigma_data)}

@@ -66,7 +66,7 @@ def make_schedule(process: Process) -> Schedule:
         schedule = schedules.SCHEDULES[process.schedule](process.timesteps)
     if process.zero_terminal_snr:
         schedule = schedules.zero_terminal_snr(schedule, process.timesteps)
-    return schedule if process.shift == 1 else schedules.shift(schedule, process.shift)
+    return schedule if process.shift == 1 else schedules.shift(schedule, process.shift, process.timesteps)
 
 
 def make_prediction(process: Process) -> Prediction:

@@ -1,5 +1,6 @@
 """Sampling from diffusion models of any kind: settings, and the walk from noise to data."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,18 +16,24 @@ from flaxgen.family.process import choose
 from flaxgen.train.config import require
 from flaxgen.types import Bind, Condition, Denoiser, Params, PRNGKey, Sampler, Scalar, Schedule
 
-THRESHOLDS: dict[str, Callable[[Denoiser, float], Denoiser]] = {
-    "clip": lambda denoise, limit: guidance.clip_x0(denoise, -limit, limit),
-    "dynamic": lambda denoise, limit: guidance.dynamic_threshold(denoise),
-    "none": lambda denoise, limit: denoise,
+THRESHOLDS: dict[str, Callable[[Denoiser, "Sampling"], Denoiser]] = {
+    "clip": lambda denoise, kind: guidance.clip_x0(denoise, -kind.limit, kind.limit),
+    "dynamic": lambda denoise, kind: guidance.dynamic_threshold(denoise, kind.quantile, kind.largest),
+    "none": lambda denoise, kind: denoise,
 }
+UNBOUNDED = 1e9
+"""A `largest` that no quantile reaches."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are drawn. `guidance` is the classifier-free scale (1: none); `rescale` in [0, 1] and `interval` in
-    t shape it. `eta` is DDIM's, `variance` the sampler ddpm's; `churn` (S_churn of [Karras22]), its range of
-    sigma / alpha and `churn_scale` (S_noise) are Euler's and Heun's. At most `batch` are drawn at once."""
+    """How pictures are drawn, in `steps` along a `grid` of times. In a table, `offset` makes all times so many entries
+    noisier, and `final` "first" ends at its first time, with a little noise left, instead of at 0. `threshold` "clip"
+    keeps each prediction within `limit`, "dynamic" scales it back by its `quantile` of |x0|, of `largest` at most.
+    `guidance` is the classifier-free scale (1: none); `rescale` in [0, 1] and `interval` in t shape it. `eta` is
+    DDIM's, and so is `noise`: that which goes with the clipped x0 ("clipped"), or what the net predicts ("predicted").
+    `variance` is the sampler ddpm's; `churn` (S_churn of [Karras22]), its range of sigma / alpha and `churn_scale`
+    (S_noise) are Euler's and Heun's. At most `batch` are drawn at once."""
 
     sampler: str = "ddim"
     steps: int = 50
@@ -42,6 +49,11 @@ class Sampling:
     churn_range: tuple[float, float] = (0.0, 1e6)
     churn_scale: float = 1.0
     batch: int = 64
+    quantile: float = 0.995
+    largest: float = UNBOUNDED
+    offset: int = 0
+    final: Literal["zero", "first"] = "zero"
+    noise: Literal["clipped", "predicted"] = "clipped"
 
     def __post_init__(self):
         choose("sampler", self.sampler, SAMPLERS)
@@ -52,6 +64,8 @@ class Sampling:
         require(0 <= self.eta <= 1, f"eta={self.eta}: expected a number in [0, 1]")
         require(0 <= self.rescale <= 1, f"rescale={self.rescale}: expected a number in [0, 1]")
         require(self.limit > 0, f"limit={self.limit}: expected a number above 0")
+        require(0 <= self.quantile <= 1, f"quantile={self.quantile}: expected a share in [0, 1]")
+        require(self.largest >= 1, f"largest={self.largest}: expected 1 or more")
         require(self.churn >= 0, f"churn={self.churn}: expected 0 or more")
         require(self.batch >= 1, f"batch={self.batch}: expected 1 or more")
         low, high = self.interval
@@ -77,8 +91,16 @@ class Strengths(NamedTuple):
 
 
 def threshold(kind: Sampling) -> Callable[[Denoiser], Denoiser]:
-    """What shapes every prediction."""
-    return lambda denoise: THRESHOLDS[kind.threshold](denoise, kind.limit)
+    """What shapes every prediction, where the sampler does not do that itself."""
+    return (lambda denoise: denoise) if _shapes_itself(kind) else functools.partial(_shaped, kind)
+
+
+def _shapes_itself(kind: Sampling) -> bool:
+    return kind.sampler == "ddim" and kind.noise == "predicted"
+
+
+def _shaped(kind: Sampling, denoise: Denoiser) -> Denoiser:
+    return THRESHOLDS[kind.threshold](denoise, kind)
 
 
 def make_sampler(sampling: Sampling, schedule: Schedule, eta: Scalar) -> Sampler:
@@ -86,9 +108,11 @@ def make_sampler(sampling: Sampling, schedule: Schedule, eta: Scalar) -> Sampler
     churn = (
         Churn(sampling.churn / sampling.steps, *sampling.churn_range, sampling.churn_scale) if sampling.churn else None
     )
+
+    shape = functools.partial(_shaped, sampling)
     configured = {
         "ddpm": lambda: ancestral(schedule, sampling.variance),
-        "ddim": lambda: ddim(schedule, eta=eta),
+        "ddim": lambda: ddim(schedule, eta, shape) if _shapes_itself(sampling) else ddim(schedule, eta),
         "euler": lambda: euler(schedule, churn),
         "heun": lambda: heun(schedule, churn),
     }
@@ -131,9 +155,11 @@ def make_grid(subject: Subject, kind: Sampling) -> Float[np.ndarray, " N"]:
     """The times from noise to data.
 
     Raises:
-        ValueError: if there are more steps than the table has.
+        ValueError: if there are more steps than the table has, or no table where one is needed.
     """
-    return times.TIME_GRIDS[kind.grid](subject.schedule, kind.steps, subject.timesteps)
+    grid = times.TIME_GRIDS[kind.grid](subject.schedule, kind.steps, subject.timesteps)
+    grid = times.later(grid, kind.offset, subject.timesteps) if kind.offset else grid
+    return times.to_first(grid, subject.timesteps) if kind.final == "first" else grid
 
 
 def walk(

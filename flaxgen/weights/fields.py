@@ -90,6 +90,11 @@ def _equal(value: Any, known: Any) -> bool:
     return isinstance(value, bool) == isinstance(known, bool) and value == known
 
 
+def _shortened(text: str, most: int = 200) -> str:
+    """An error is a line, and a value may be a list of a thousand numbers."""
+    return text if len(text) <= most else f"{text[: most // 4]}... ({len(text)} characters)"
+
+
 class Field(NamedTuple):
     """A `key` of their config, what leaving it out means, and what our field is called: "" where all values that are
     supported mean the same. What is not `written` stands in configs of old versions only."""
@@ -130,7 +135,8 @@ class Table(NamedTuple):
         for field in self.fields:
             value = config.get(field.key, field.default)
             if not field.kind.accepts(value):
-                raise ValueError(f"{where}: {prefix}{field.key}={value!r} is not supported, only {field.kind.words}")
+                said = _shortened(repr(value))
+                raise ValueError(f"{where}: {prefix}{field.key}={said} is not supported, only {field.kind.words}")
             if field.ours:
                 values[field.ours] = field.kind.to_ours(value)
         return values

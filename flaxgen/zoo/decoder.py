@@ -18,7 +18,14 @@ from flaxgen.diffusion.samplers import ddim_inversion, sample
 from flaxgen.family import sheets
 from flaxgen.family.batches import Drop, read_batch
 from flaxgen.family.companions import Joined, check_companion, companion_file, load_companion
-from flaxgen.family.denoising import Objective, check_objective, make_apply, make_denoising_loss, make_net_bind
+from flaxgen.family.denoising import (
+    Objective,
+    check_objective,
+    check_time_embedding,
+    make_apply,
+    make_denoising_loss,
+    make_net_bind,
+)
 from flaxgen.family.drawing import batch_for, draw_many
 from flaxgen.family.family import Family
 from flaxgen.family.matching import open_matching
@@ -70,6 +77,7 @@ class Config(GradientRun):
             "data.flip and data.random_crop change a picture but not its embedding: set both false",
         )
         check_objective(self.objective, self.process, self.net.unet.learned_variance, "net.unet")
+        check_time_embedding(self.net.unet.time_embedding, self.process, "net.unet")
 
 
 def image_shape(config: Config) -> tuple[int, int, int]:

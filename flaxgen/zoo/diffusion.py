@@ -14,7 +14,14 @@ from flaxgen.data import Data, unit_range
 from flaxgen.diffusion import vlb
 from flaxgen.family import drawing
 from flaxgen.family.batches import Drop, read_batch
-from flaxgen.family.denoising import Objective, check_objective, make_apply, make_denoising_loss, make_net_bind
+from flaxgen.family.denoising import (
+    Objective,
+    check_objective,
+    check_time_embedding,
+    make_apply,
+    make_denoising_loss,
+    make_net_bind,
+)
 from flaxgen.family.evaluation import Periodic, check_every
 from flaxgen.family.family import Family
 from flaxgen.family.matching import SHOWN_POINTS, real_examples
@@ -49,6 +56,8 @@ class Config(GradientRun):
         super().__post_init__()
         check_every(self.evaluate_every, draws_pictures(self))
         check_objective(self.objective, self.process, self.net.learned_variance)
+        if isinstance(self.net, UNet):
+            check_time_embedding(self.net.time_embedding, self.process)
         require(
             not self.objective.condition_dropout or self.net.num_classes > 1,
             f"objective.condition_dropout={self.objective.condition_dropout} hides labels, and this net has none: set "

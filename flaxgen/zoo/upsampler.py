@@ -19,7 +19,7 @@ from flaxgen.diffusion.samplers import sample
 from flaxgen.diffusion.tiles import tiled_bind
 from flaxgen.family import sheets
 from flaxgen.family.batches import read_batch
-from flaxgen.family.denoising import Objective, make_apply, make_denoising_loss, make_net_bind
+from flaxgen.family.denoising import Objective, check_time_embedding, make_apply, make_denoising_loss, make_net_bind
 from flaxgen.family.drawing import batch_for, draw_many
 from flaxgen.family.family import Family
 from flaxgen.family.matching import real_examples
@@ -90,6 +90,7 @@ class Config(GradientRun):
         require(
             self.sampling.guidance == 1, f"sampling.guidance={self.sampling.guidance}: there is nothing to guide by"
         )
+        check_time_embedding(self.net.time_embedding, self.process)
 
 
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:

@@ -116,6 +116,18 @@ def test_the_true_classifier_gives_the_conditional_denoiser(path, t):
     np.testing.assert_allclose(twice, 2 * found - prior(X, t).x0, atol=2e-5)
 
 
+@pytest.mark.parametrize("path", ["linear", "rectified_flow"])
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+def test_where_there_is_no_signal_a_classifier_changes_nothing(path, slope):
+    """At zero terminal SNR alpha is 0: the shift would be slope / 0."""
+    schedule = schedules.zero_terminal_snr(SCHEDULE, 1000) if path == "linear" else schedules.rectified_flow(0)
+    prior = oracles.gaussian_denoiser(schedule, 0.0, STD)
+    guided = guidance.classifier(prior, schedule, lambda x, t: slope * jnp.sum(x, axis=(1, 2, 3)), 3.0)
+    assert schedule(1.0).alpha == 0
+    np.testing.assert_array_equal(guided(X, 1.0).x0, prior(X, 1.0).x0)
+    np.testing.assert_array_equal(guided(X, 0.9).x0 == prior(X, 0.9).x0, slope == 0)
+
+
 def mixture(labels_mean):
     """Two classes at +-labels_mean with STD: the best denoiser of both, and a net with the true logits."""
 
@@ -199,6 +211,14 @@ def test_dynamic_threshold_looks_at_each_example(percentile, limit):
     expected = np.clip(np.array([-3.0, 0.5, 2.0, 4.0]) / limit, -1, 1)
     np.testing.assert_allclose(denoised.x0, [expected, [0.1, -0.2, 0.3, -0.4]], rtol=1e-6)
     np.testing.assert_array_equal(denoised.var_mix, 1)
+
+
+@pytest.mark.parametrize(("largest", "limit"), [(1.5, 1.5), (3.0, 2.5)])
+def test_dynamic_threshold_goes_no_further_than_asked(largest, limit):
+    denoised = guidance.dynamic_threshold(large, 0.5, largest)(X, 0.5)
+    np.testing.assert_allclose(denoised.x0[0], np.clip(np.array([-3.0, 0.5, 2.0, 4.0]) / limit, -1, 1), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"largest=0\.5 must be 1 or more"):
+        guidance.dynamic_threshold(large, 0.5, 0.5)
 
 
 def test_percentile_is_a_fraction():

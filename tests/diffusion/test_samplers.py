@@ -7,6 +7,7 @@ import oracles
 import pytest
 
 from flaxgen.diffusion import denoise, schedules
+from flaxgen.diffusion.guidance import clip_x0
 from flaxgen.diffusion.samplers import (
     SAMPLERS,
     Churn,
@@ -29,7 +30,7 @@ RANGES = {"vp": (0.9, 0.1), "flow": (0.9, 0.1), "ve": (0.1, 0.02)}
 FLOW = SCHEDULES["flow"]
 POINT = oracles.gaussian_denoiser(FLOW, 0.0, 0.0)
 ZERO_SNR = {"vp": schedules.zero_terminal_snr(SCHEDULES["vp"]), "flow": FLOW}
-DISTINCT = ["ddpm", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
+DISTINCT = ["ddpm", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "dpmpp_3m", "plms"]
 STOCHASTIC = {
     "ancestral small": functools.partial(ancestral, variance="small"),
     "ddim eta 0.5": functools.partial(ddim, eta=0.5),
@@ -66,6 +67,37 @@ def test_order_of_convergence(name, order, kind):
     )
     assert np.log2(coarse / fine) == pytest.approx(order, abs=0.3)
     assert fine < 0.03
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize(("name", "share"), [("dpmpp_3m", 0.2), ("plms", 0.3)])
+def test_a_longer_memory_is_more_accurate(name, share, kind):
+    """Than that of dpmpp_2m; of order two like it, they are asked for no more."""
+    schedule, (start, end) = SCHEDULES[kind], RANGES[kind]
+    x = jnp.array([[-1.5, 0.2, 2.0]]) * schedule(start).sigma
+    exact = oracles.gaussian_ode(schedule, x, start, end, MEAN, STD)
+    predict = oracles.gaussian_denoiser(schedule, MEAN, STD)
+    found, plain = (
+        float(jnp.abs(run(SAMPLERS[which](schedule), predict, x, grid(start, end, 32)) - exact).max())
+        for which in (name, "dpmpp_2m")
+    )
+    assert found < share * plain
+
+
+def test_ddim_shapes_x0_alone_or_the_noise_with_it():
+    """One step from x, clipped at 1: of diffusers the default call, and use_clipped_model_output=True."""
+    schedule, x = SCHEDULES["vp"], jnp.array([[3.0, 0.1]])
+    (alpha, sigma), (alpha_s, sigma_s) = schedule(0.5), schedule(0.3)
+
+    def predict(x, t):
+        return Denoised(jnp.array([[2.5, 0.3]]))
+
+    raw = run(ddim(schedule, shape=clip_x0), predict, x, grid(0.5, 0.3, 1))
+    both = run(ddim(schedule), clip_x0(predict), x, grid(0.5, 0.3, 1))
+    x0, eps = jnp.array([[1.0, 0.3]]), (x - alpha * jnp.array([[2.5, 0.3]])) / sigma
+    np.testing.assert_allclose(raw, alpha_s * x0 + sigma_s * eps, rtol=1e-5)
+    np.testing.assert_allclose(both, alpha_s * x0 + sigma_s * (x - alpha * x0) / sigma, rtol=1e-5)
+    assert (raw[0, 0] != both[0, 0]) & (raw[0, 1] == pytest.approx(float(both[0, 1]), rel=1e-6))
 
 
 def marginal_error(make, kind, mean, std, steps, end=None):

@@ -132,6 +132,21 @@ def test_shift_multiplies_the_noise_to_signal_ratio(name, timesteps):
     np.testing.assert_allclose(kept, 1, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "timesteps"), [("linear", 21), ("scaled_linear", 75), ("cosine", 1), ("sigmoid", 9), ("rectified_flow", 3)]
+)
+def test_odd_tables_shift_too(name, timesteps):
+    """Between the times of a table, as at t=1/2 there, alpha^2 + sigma^2 is below 1."""
+    schedule = SCHEDULES[name](timesteps)
+    shifted = schedules.shift(schedule, 3.0, timesteps)
+    (alpha, sigma), (shifted_alpha, shifted_sigma) = (
+        values(s, jnp.arange(1, timesteps + 1) / timesteps) for s in (schedule, shifted)
+    )
+    np.testing.assert_allclose(shifted_sigma * alpha, 3 * sigma * shifted_alpha, rtol=1e-5)
+    power = 1 if name == "rectified_flow" else 2
+    np.testing.assert_allclose(shifted_alpha**power + shifted_sigma**power, 1, atol=1e-6)
+
+
 @pytest.mark.parametrize(("name", "timesteps"), EVERY)
 def test_time_of_inverts_the_schedule(name, timesteps):
     schedule = SCHEDULES[name](timesteps)

@@ -20,7 +20,7 @@ def test_grids_fall_strictly_and_end_at_zero(name, steps, timesteps):
     assert grid[0] <= 1
     assert grid[-1] == 0
     assert (np.diff(grid) < 0).all()
-    if timesteps and name != "karras":
+    if timesteps and name not in ("karras", "linspace_exact"):
         np.testing.assert_allclose(grid * timesteps, np.round(grid * timesteps), atol=1e-4)
 
 
@@ -33,6 +33,28 @@ def test_leading_ends_on_the_first_entry_and_quadratic_lingers_there():
     assert np.round(times.leading(5, 1000) * 1000).tolist() == [801, 601, 401, 201, 1, 0]
     assert np.round(times.quadratic(50, 1000)[-4:] * 1000).tolist() == [4, 2, 1, 0]
     np.testing.assert_allclose(times.quadratic(4, 0), [1, 9 / 16, 1 / 4, 1 / 16, 0])
+
+
+def test_open_grids_lack_the_cleanest_of_one_step_more():
+    """Where all of a table is taken there is not one more."""
+    assert np.round(TIME_GRIDS["leading_open"](None, 4, 1000) * 1000).tolist() == [801, 601, 401, 201, 0]
+    assert np.round(TIME_GRIDS["linspace_open"](None, 3, 1000) * 1000).tolist() == [1000, 667, 334, 0]
+    np.testing.assert_array_equal(TIME_GRIDS["linspace_open"](None, 9, 9), times.linspace(9, 9))
+
+
+def test_linspace_exact_is_not_rounded():
+    np.testing.assert_allclose(times.linspace_exact(4, 9) * 9, [9, 1 + 16 / 3, 1 + 8 / 3, 1, 0], rtol=1e-6)
+
+
+def test_offsets_and_a_noisy_end():
+    grid = times.leading(5, 1000)
+    assert np.round(times.later(grid, 1, 1000) * 1000).tolist() == [802, 602, 402, 202, 2, 0]
+    assert np.round(times.to_first(grid, 1000) * 1000).tolist() == [801, 601, 401, 201, 1, 1]
+    for offset, timesteps in ((1, 5), (-1, 1000), (1, 0)):
+        with pytest.raises(ValueError, match=f"offset={offset} leaves the table of {timesteps} timesteps"):
+            times.later(times.leading(5, timesteps), offset, timesteps)
+    with pytest.raises(ValueError, match="timesteps=0 is continuous"):
+        times.to_first(times.leading(5, 0), 0)
 
 
 def test_karras_sigmas_are_the_papers():

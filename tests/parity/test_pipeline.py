@@ -1,5 +1,7 @@
 """A whole diffusers folder comes in and goes out: weights to the bit, and the same noise process on both sides."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,9 @@ import pytest
 from flaxgen import verbs
 from flaxgen.diffusion import samplers, schedules, times
 from flaxgen.family.process import make_schedule
-from flaxgen.family.sampling import threshold
-from flaxgen.interchange import diffusers as interchange
+from flaxgen.family.sampling import Subject, make_grid, threshold
+from flaxgen.interchange import schedulers as interchange
+from flaxgen.weights.scheduler_config import TABLES
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -98,29 +101,55 @@ def test_the_same_noise_becomes_the_same_picture(unet, tmp_path):
 
 
 @THEIR_WARNING
-@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize("name", interchange.KINDS)
-def test_the_grid_is_that_of_the_scheduler_where_it_is_called_so(name, spacing, capsys):
-    theirs = getattr(diffusers, name)(timestep_spacing=spacing, **PLAIN.get(name, {}))
-    sampling = interchange.sampling_of({"_class_name": name, **theirs.config}, False)
-    theirs.set_timesteps(12)
-    visited = sorted(set(np.asarray(theirs.timesteps).tolist()), reverse=True)
-    ours = times.TIME_GRIDS[spacing](schedules.linear(1000), 12, 1000)[:-1] * 1000 - 1
-    same = len(ours) == len(visited) and np.allclose(ours, visited, atol=1e-3)
-    assert sampling.grid == (spacing if same else "trailing")
-    assert bool(capsys.readouterr().err) != same
+@pytest.mark.parametrize(
+    "name", ["DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"]
+)
+def test_the_class_is_kept(unet, name, tmp_path, capsys):
+    """And every value of its config, from a folder to a folder; diffusers draws with the pipeline that is named."""
+    scheduler = getattr(diffusers, name)(**PLAIN.get(name, {}))
+    diffusers.DDPMPipeline(unet, scheduler).save_pretrained(tmp_path / "theirs")
+    verbs.import_model(str(tmp_path / "theirs"), tmp_path / "model")
+    assert capsys.readouterr().err == ""
+    verbs.export(tmp_path / "model", tmp_path / "ours", layout="diffusers")
+    said = capsys.readouterr().err
+    back = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "ours")
+    assert type(back.scheduler).__name__ == name
+    hidden = {key for key in scheduler.config if key.startswith("_")}
+    assert {key: back.scheduler.config[key] for key in scheduler.config.keys() - hidden} == {
+        key: scheduler.config[key] for key in scheduler.config.keys() - hidden
+    }
+    if name == "EulerDiscreteScheduler":
+        assert "no pipeline of diffusers" in said
+    else:
+        assert said == ""
+        back.set_progress_bar_config(disable=True)
+        assert np.isfinite(back(num_inference_steps=3, output_type="np").images).all()
 
 
 @THEIR_WARNING
-@pytest.mark.parametrize("name", interchange.KINDS)
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("name", TABLES)
+def test_the_grid_is_that_of_the_scheduler(name, spacing, offset, capsys):
+    theirs = getattr(diffusers, name)(timestep_spacing=spacing, steps_offset=offset, **PLAIN.get(name, {}))
+    sampling = dataclasses.replace(interchange.sampling_of({"_class_name": name, **theirs.config}, False), steps=12)
+    theirs.set_timesteps(12)
+    visited = sorted(set(np.asarray(theirs.timesteps).tolist()), reverse=True)
+    grid = make_grid(Subject(schedules.linear(1000), 1000, (), None, None), sampling)
+    np.testing.assert_allclose(grid[:-1] * 1000 - 1, visited, atol=1e-3)
+    assert capsys.readouterr().err == ""
+
+
+@THEIR_WARNING
+@pytest.mark.parametrize("name", TABLES)
 def test_what_a_config_leaves_out(name):
-    """An empty config means to us what it means to diffusers."""
+    """An empty config means to us what it means to diffusers, and of what theirs has every key is read."""
     theirs = getattr(diffusers, name)()
-    kind = interchange.KINDS[name]
-    for key, value in {**interchange.DEFAULTS, **kind.defaults}.items():
-        if key in theirs.config and key != "variance_type":
+    defaults = {field.key: field.default for field in TABLES[name].fields}
+    for key, value in defaults.items():
+        if key in theirs.config:
             assert theirs.config[key] == value, key
-    assert ("clip_sample" in theirs.config) or kind.defaults["clip_sample"] is False
+    assert not {key for key in theirs.config if not key.startswith("_")} - defaults.keys()
     process = interchange.process_of({"_class_name": name})
     alphas = alphas_of(make_schedule(process), 1000)
     np.testing.assert_allclose(alphas**2, theirs.alphas_cumprod.numpy(), rtol=2e-4)

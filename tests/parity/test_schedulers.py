@@ -5,9 +5,20 @@ Their conventions, as found in 0.42:
 - Euler, EulerAncestral and Heun work on x / alpha, of which the net gets x (`scale_model_input`).
 - DDIM reads the previous time as k - T // steps whatever the spacing, so it is right for `leading` alone.
 - DDPM adds noise in its last step unless that is timestep 0, so it is compared on `leading`, which ends there.
-- Leading and linspace of DPM-Solver and UniPC are laid out for steps + 1 and stop early; trailing agrees.
+- Leading and linspace of DPM-Solver and UniPC are laid out for steps + 1 and stop early: our `leading_open` and
+  `linspace_open`. Linspace of Euler and Heun is not rounded to the table: our `linspace_exact`.
+- Karras sigmas of DPM-Solver and UniPC are of the whole table, those of Euler and Heun of the grid that they replace.
+  The first two round the timestep that the net is told, which is between two of the table.
+- Below 15 steps DPM-Solver++(3M) lowers its order in the last but one step, unless `lower_order_final=False`; so it
+  does in the last step, and UniPC at any number of steps, where the last sigma is not 0. Ours lower it at sigma = 0
+  alone.
+- Heun here takes Euler's step from a sigma / alpha beyond 500, as from the first of a cosine table, where theirs does
+  not: parity is claimed of tables that end below, such as the linear ones.
+- Without a last sigma of 0 DDIM and PNDM (`set_alpha_to_one=False`) end at the first of the table: our `final` "first".
 - A linspace of one step is timestep 0 there and T - 1 here.
 """
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +37,9 @@ from flaxgen.diffusion.samplers import (
     sample,
     unipc,
 )
+from flaxgen.family.process import make_schedule
+from flaxgen.family.sampling import Subject, make_grid, make_sampler, threshold
+from flaxgen.interchange.schedulers import process_of, sampling_of, scheduler_config
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -193,3 +207,76 @@ def test_same_karras_sigmas(steps):
     scheduler.set_timesteps(steps)
     alpha, sigma = jax.vmap(SCHEDULE)(jnp.asarray(times.karras(SCHEDULE, steps, T)))
     np.testing.assert_allclose(sigma / alpha, scheduler.sigmas, rtol=1e-3)
+
+
+IF = {"thresholding": True, "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5}
+DPM, SD = "DPMSolverMultistepScheduler", {"steps_offset": 1, "beta_schedule": "scaled_linear"}
+IMPORTED = {
+    "ddpm": ("DDPMScheduler", {}),
+    "ddpm of IF": (
+        "DDPMScheduler",
+        {"thresholding": True, "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5},
+    ),
+    "ddpm reach": ("DDPMScheduler", {"clip_sample_range": 2.0}),
+    "ddim": ("DDIMScheduler", {}),
+    "ddim of SD": ("DDIMScheduler", {"set_alpha_to_one": False, "clip_sample": False, **SD}),
+    "ddim thresholding": ("DDIMScheduler", {"thresholding": True, "sample_max_value": 1.5}),
+    "pndm of SD": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False, **SD}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": True}),
+    "dpm++": (DPM, {}),
+    "dpm++ leading": (DPM, {"timestep_spacing": "leading", "steps_offset": 1}),
+    "dpm++ 1": (DPM, {"solver_order": 1}),
+    "dpm++ 1 sde": (DPM, {"solver_order": 1, "algorithm_type": "sde-dpmsolver++"}),
+    "dpm++ 2 sde": (DPM, {"algorithm_type": "sde-dpmsolver++"}),
+    "dpm++ 3": (DPM, {"solver_order": 3, "lower_order_final": False, "timestep_spacing": "trailing"}),
+    "dpm++ 3 karras": (DPM, {"solver_order": 3, "lower_order_final": False, "use_karras_sigmas": True}),
+    "dpm++ karras": (DPM, {"use_karras_sigmas": True}),
+    "dpm++ last sigma": (DPM, {"final_sigmas_type": "sigma_min", "lower_order_final": False}),
+    "dpm++ thresholding": (DPM, {"thresholding": True, "sample_max_value": 1.5}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "unipc karras": ("UniPCMultistepScheduler", {"use_karras_sigmas": True}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler karras": ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
+    "euler of SD": ("EulerDiscreteScheduler", {"timestep_spacing": "leading", **SD}),
+    "euler last sigma": ("EulerDiscreteScheduler", {"final_sigmas_type": "sigma_min"}),
+    "euler ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "heun karras": ("HeunDiscreteScheduler", {"use_karras_sigmas": True}),
+}
+"""The class and what its config says beside the defaults."""
+
+
+@pytest.mark.parametrize("steps", [10, 50])
+@pytest.mark.parametrize("case", IMPORTED)
+def test_a_folder_samples_as_its_scheduler_does(case, steps, monkeypatch, capsys):
+    """By its default call, from its config alone; and what is exported again says the same."""
+    name, options = IMPORTED[case]
+    scheduler = getattr(diffusers, name)(**options)
+    folder = {"_class_name": name, **scheduler.config}
+    process, sampling = process_of(folder), replace(sampling_of(folder, False), steps=steps)
+    assert capsys.readouterr().err == ""
+    if options.get("solver_order") != 1:  # which is DDIM by another name
+        back = getattr(diffusers, name).from_config(scheduler_config(process, sampling, False))
+        left = {key for key, value in scheduler.config.items() if not key.startswith("_") and back.config[key] != value}
+        assert left <= {"lower_order_final"} | ({"timestep_spacing"} if "karras" in case else set())
+        np.testing.assert_allclose(back.alphas_cumprod, scheduler.alphas_cumprod, rtol=1e-6)
+    capsys.readouterr()
+    schedule = make_schedule(process)
+    rounds = options.get("use_karras_sigmas") and name in (DPM, "UniPCMultistepScheduler")
+
+    def apply(x, index, condition):
+        return predicted_noise(x, jnp.round(index[0]) if rounds else index[0], jnp)
+
+    denoiser = denoise.make_bind(apply, schedule, denoise.EPS, denoise.table_index(T))({})
+    subject = Subject(schedule, T, SHAPE[1:], None, None)
+    x = jax.random.normal(jax.random.key(0), (SHAPE[0], *SHAPE[2:], SHAPE[1]))
+    expected = theirs(scheduler, steps, to_torch(x), monkeypatch)
+    found = jax.jit(
+        lambda x, key: sample(
+            make_sampler(sampling, schedule, 0.0), threshold(sampling)(denoiser), x, make_grid(subject, sampling), key
+        )
+    )(x, jax.random.key(3))
+    found = np.moveaxis(np.array(found), -1, 1)
+    error = np.abs(found - expected).max() / np.abs(expected).max()
+    print(f"{case}, {steps} steps: relative error {error:.1e}")
+    assert error <= 1e-4

@@ -60,6 +60,7 @@ CASES = {
     "adm_middle_norm_and_classes": ADM | {"attn_norm_num_groups": 16, "num_class_embeds": 10},
     "classes_and_null": {"num_class_embeds": 11},
     "middle_without_attention": {"add_attention": False},
+    "resampling_by_default": {"downsample_type": None, "upsample_type": None},
     "no_middle": {"mid_block_type": None},
     "fourier": {"time_embedding_type": "fourier"},
     "uneven_widths": {"block_out_channels": (32, 56)},
@@ -122,6 +123,8 @@ def test_config_comes_back(name, tmp_path):
     there, back = ({k: v for k, v in config.items() if not k.startswith("_")} for config in configs)
     if name == "no_middle":
         there["add_attention"] = False
+    if name == "resampling_by_default":
+        there |= {"downsample_type": "conv", "upsample_type": "conv"}
     assert there == back
 
 

@@ -131,6 +131,11 @@ def test_what_is_not_supported_is_named(changes, message):
     assert "\n" not in str(caught.value)
 
 
+def test_no_way_to_resample_is_the_default_one():
+    plain = unet_from_config(CIFAR10)
+    assert unet_from_config(CIFAR10 | {"downsample_type": None, "upsample_type": None}) == plain
+
+
 @pytest.mark.parametrize(
     "changes",
     [

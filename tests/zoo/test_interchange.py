@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from flaxgen.family.process import Process, make_schedule
+from flaxgen.family.sampling import Sampling
 from flaxgen.interchange import diffusers
+from flaxgen.interchange.schedulers import scheduler_config
 from flaxgen.nets.unet import UNet
 from flaxgen.weights import unet2d
 
@@ -43,7 +45,7 @@ def replace(path, **values):
 
 
 def refusal(folder):
-    with pytest.raises(ValueError, match="expected") as caught:
+    with pytest.raises(ValueError, match=r"expected|, only ") as caught:
         diffusers.import_diffusers(folder)
     message = str(caught.value)
     assert "\n" not in message
@@ -87,9 +89,12 @@ def test_no_scheduler_is_said(folder, capsys):
         {"timestep_type": "continuous"},
         {"variance_type": "learned"},
         {"variance_type": "learned_range"},
-        {"clip_sample_range": 2.0},
-        {"sample_max_value": 1.5, "thresholding": True},
-        {"dynamic_thresholding_ratio": 0.9, "thresholding": True, "sample_max_value": 1e9},
+        {"clip_sample_range": 0.0},
+        {"clip_sample": "yes"},
+        {"sample_max_value": 0.5, "thresholding": True},
+        {"dynamic_thresholding_ratio": 1.5, "thresholding": True, "sample_max_value": 1e9},
+        {"steps_offset": 0.5},
+        {"final_sigmas_type": "odd", "_class_name": "EulerDiscreteScheduler"},
     ],
     ids=str,
 )
@@ -152,12 +157,29 @@ def test_a_learned_variance_comes_in(folder):
         ({"sample_max_value": 2.0, "dynamic_thresholding_ratio": 0.9}, "clip"),
         ({"thresholding": True, "clip_sample_range": 2.0}, "clip"),  # sample_max_value is 1
         ({"thresholding": True, "sample_max_value": 1e9}, "dynamic"),
+        ({"thresholding": True, "sample_max_value": 1.5, "dynamic_thresholding_ratio": 0.95}, "dynamic"),
         ({"_class_name": "EulerDiscreteScheduler"}, "none"),
     ],
     ids=str,
 )
 def test_thresholds(values, threshold):
     assert diffusers.sampling_of({"_class_name": "DDPMScheduler", **values}, False).threshold == threshold
+
+
+def test_reach_ratio_and_largest_come_in():
+    clipped = diffusers.sampling_of({"_class_name": "DDPMScheduler", "clip_sample_range": 2.0}, False)
+    assert (clipped.threshold, clipped.limit) == ("clip", 2.0)
+    deepfloyd = {"thresholding": True, "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5}
+    dynamic = diffusers.sampling_of({"_class_name": "DDPMScheduler", **deepfloyd}, False)
+    assert (dynamic.threshold, dynamic.quantile, dynamic.largest) == ("dynamic", 0.95, 1.5)
+
+
+def test_a_long_value_is_cut_short(folder):
+    betas = np.linspace(1e-4, 0.02, 1000).tolist()
+    replace(folder / "scheduler" / "scheduler_config.json", trained_betas=betas)
+    message = refusal(folder)
+    assert "trained_betas=[0.0001, " in message
+    assert len(message) < 200
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
@@ -168,11 +190,82 @@ def test_a_grid_that_is_known_is_taken(spacing, capsys):
 
 
 @pytest.mark.parametrize(
+    ("values", "sampling"),
+    [
+        ({"_class_name": "DDPMScheduler"}, Sampling("ddpm", steps=1000, grid="leading")),
+        ({"_class_name": "DDIMScheduler"}, Sampling("ddim", grid="leading", noise="predicted")),
+        (
+            {"_class_name": "DDIMScheduler", "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False},
+            Sampling("ddim", grid="leading", offset=1, final="first", threshold="none"),
+        ),
+        (
+            {"_class_name": "PNDMScheduler", "skip_prk_steps": True},
+            Sampling("plms", grid="leading", final="first", threshold="none"),
+        ),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3, "use_karras_sigmas": True},
+            Sampling("dpmpp_3m", grid="karras", threshold="none"),
+        ),
+        ({"_class_name": "UniPCMultistepScheduler"}, Sampling("unipc", grid="linspace_open", threshold="none")),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "final_sigmas_type": "sigma_min"},
+            Sampling("euler", grid="linspace_exact", final="first", threshold="none"),
+        ),
+    ],
+    ids=str,
+)
+def test_a_scheduler_comes_in_and_goes_out(values, sampling, capsys):
+    """Whole, and without a word; the class is kept, and what is written reads the same again."""
+    assert diffusers.sampling_of(values, False) == sampling
+    assert capsys.readouterr().err == ""
+    process = diffusers.process_of(values)
+    written = scheduler_config(process, sampling, False)
+    assert {key: written[key] for key in values} == values
+    assert (diffusers.process_of(written), diffusers.sampling_of(written, False)) == (process, sampling)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("sampling", "name", "said"),
+    [
+        (Sampling(), "DDIMScheduler", "sampling.noise=clipped (use_clipped_model_output=True of its step)"),
+        (Sampling(eta=0.5, noise="predicted"), "DDIMScheduler", "sampling.eta=0.5"),
+        (Sampling("ddpm", grid="quadratic"), "DDPMScheduler", "sampling.grid=quadratic"),
+        (Sampling("ddpm", final="first", offset=2), "DDPMScheduler", "sampling.offset=2, sampling.final=first"),
+        (Sampling("euler", churn=4.0), "EulerDiscreteScheduler", "sampling.churn=4.0, sampling.threshold=clip"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_out_is_said(sampling, name, said, capsys):
+    assert scheduler_config(Process(), sampling, False)["_class_name"] == name
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_learned_variance_goes_out_with_a_class_that_reads_it(capsys):
+    written = scheduler_config(Process(), Sampling("euler", variance="learned"), True)
+    assert (written["_class_name"], written["variance_type"]) == ("DDPMScheduler", "learned_range")
+    assert "sampling.sampler=euler" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"_class_name": "DDIMScheduler", "steps_offset": 1}, "steps_offset=1"),
-        ({"_class_name": "UniPCMultistepScheduler"}, "timestep_spacing='linspace' of UniPCMultistepScheduler"),
-        ({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}, "use_karras_sigmas=True"),
+        ({"_class_name": "UniPCMultistepScheduler", "timestep_spacing": "odd"}, "'odd' of UniPCMultistepScheduler"),
+        ({"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": True}, "use_beta_sigmas=True"),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True, "timestep_spacing": "leading"},
+            "use_karras_sigmas=True",
+        ),
+        (
+            {
+                "_class_name": "DPMSolverMultistepScheduler",
+                "use_karras_sigmas": True,
+                "beta_schedule": "squaredcos_cap_v2",
+            },
+            "use_karras_sigmas=True",
+        ),
         ({"_class_name": "DDPMScheduler", "timestep_spacing": "odd"}, "timestep_spacing='odd'"),
     ],
     ids=str,
@@ -181,6 +274,30 @@ def test_a_grid_that_is_not_known_is_said(values, named, capsys):
     assert diffusers.sampling_of(values, False).grid == "trailing"
     said = capsys.readouterr().err
     assert named in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("DPMSolverMultistepScheduler", "solver_order", 4),
+        ("DPMSolverMultistepScheduler", "algorithm_type", "dpmsolver"),
+        ("DPMSolverMultistepScheduler", "solver_type", "heun"),
+        ("DPMSolverMultistepScheduler", "euler_at_final", True),
+        ("UniPCMultistepScheduler", "solver_order", 3),
+        ("UniPCMultistepScheduler", "solver_type", "bh1"),
+        ("UniPCMultistepScheduler", "disable_corrector", [0]),
+        ("UniPCMultistepScheduler", "final_sigmas_type", "sigma_min"),
+        ("EulerDiscreteScheduler", "interpolation_type", "log_linear"),
+        ("PNDMScheduler", "skip_prk_steps", False),
+        ("PNDMScheduler", "clip_sample", False),
+        ("HeunDiscreteScheduler", "rescale_betas_zero_snr", True),
+    ],
+)
+def test_what_is_not_taken_is_said(name, key, value, capsys):
+    diffusers.sampling_of({"_class_name": name, "skip_prk_steps": True, key: value}, False)
+    said = capsys.readouterr().err
+    assert f"{key}={value!r}" in said
     assert said.count("\n") == 1
 
 

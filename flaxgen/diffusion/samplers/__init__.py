@@ -6,7 +6,8 @@ from flaxgen.diffusion.samplers.ancestral import ancestral
 from flaxgen.diffusion.samplers.ddim import ddim, ddim_inversion, euler_ancestral
 from flaxgen.diffusion.samplers.heun import Churn, churned, euler, heun
 from flaxgen.diffusion.samplers.loop import sample, trajectory
-from flaxgen.diffusion.samplers.multistep import dpmpp_2m, dpmpp_2m_sde, unipc
+from flaxgen.diffusion.samplers.multistep import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, unipc
+from flaxgen.diffusion.samplers.plms import plms
 from flaxgen.types import Sampler, Schedule
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "ddim_inversion",
     "dpmpp_2m",
     "dpmpp_2m_sde",
+    "dpmpp_3m",
     "euler",
     "euler_ancestral",
     "heun",
+    "plms",
     "sample",
     "trajectory",
     "unipc",
@@ -34,5 +37,7 @@ SAMPLERS: dict[str, Callable[[Schedule], Sampler]] = {
     "heun": heun,
     "dpmpp_2m": dpmpp_2m,
     "dpmpp_2m_sde": dpmpp_2m_sde,
+    "dpmpp_3m": dpmpp_3m,
+    "plms": plms,
     "unipc": unipc,
 }

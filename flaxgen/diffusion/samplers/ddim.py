@@ -1,5 +1,6 @@
 """DDIM, from the probability-flow ODE (eta 0) to ancestral sampling (eta 1), and its inversion."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,13 +22,21 @@ def init(x_T: Float[Array, "B ..."]) -> DdimState:
     return DdimState(x_T, jnp.zeros_like(x_T))
 
 
-def ddim(schedule: Schedule, eta: Scalar = 0.0) -> Sampler:
-    """Eta 0 is the ODE, first order; eta 1 is ancestral sampling with the small variance [Song21, eq. 12, 16]."""
+def ddim(
+    schedule: Schedule, eta: Scalar = 0.0, shape: Callable[[Denoiser], Denoiser] = lambda denoise: denoise
+) -> Sampler:
+    """Eta 0 is the ODE, first order; eta 1 is ancestral sampling with the small variance [Song21, eq. 12, 16].
+
+    What clips or thresholds the denoiser changes the noise along with x0, so that both still make x_t:
+    `use_clipped_model_output=True` of diffusers. Given as `shape` it changes x0 alone, and the noise stays what the net
+    predicts: diffusers' default.
+    """
 
     def step(denoise: Denoiser, state: DdimState, t: Time, s: Time, key: PRNGKey) -> DdimState:
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-        x0 = denoise(state.x, t).x0
-        eps = (state.x - alpha_t * x0) / sigma_t
+        predicted = denoise(state.x, t)
+        eps = (state.x - alpha_t * predicted.x0) / sigma_t
+        x0 = shape(lambda x, t: predicted)(state.x, t).x0
         ratio = (alpha_t * sigma_s) / (alpha_s * sigma_t)
         fresh = jnp.clip(eta**2 * (1 - ratio) * (1 + ratio), 0, 1)
         noise = jnp.sqrt(1 - fresh) * eps + jnp.sqrt(fresh) * jax.random.normal(key, eps.shape, eps.dtype)

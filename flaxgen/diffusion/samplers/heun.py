@@ -11,7 +11,8 @@ from flaxgen.types import Denoiser, PRNGKey, Sampler, Scalar, Schedule, Time
 
 SIGMA_MAX = 500.0
 """The sigma / alpha above which Heun's correction, which grows with it, does more harm than good: the first step of a
-cosine table or a zero-terminal-SNR schedule; the linear table ends at 157."""
+cosine table or a zero-terminal-SNR schedule; the linear table ends at 157. Other libraries correct there too, so a
+step from beyond is not theirs."""
 
 
 class Churn(NamedTuple):

@@ -4,6 +4,7 @@ With lambda = log(alpha / sigma), x_s = sigma_s / sigma_t x_t + sigma_s int_t^s 
 solvers put a polynomial in lambda through their predictions of x0. Lambda is -inf at alpha = 0, inf at sigma = 0.
 """
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -56,8 +57,8 @@ def dpmpp_2m_sde(schedule: Schedule) -> Sampler:
     return Sampler(_init_dpm, step)
 
 
-class UnipcState(NamedTuple):
-    """A sample yet to be corrected, the last x0 and the one before, and the lambdas of their predictions."""
+class LongState(NamedTuple):
+    """A sample, the last x0 and the one before, and the lambdas of their predictions, -inf where there is none."""
 
     x: Float[Array, "B ..."]
     x0: Float[Array, "B ..."]
@@ -66,16 +67,52 @@ class UnipcState(NamedTuple):
     older_lambda: Scalar
 
 
+def _init_long(x_T: Float[Array, "B ..."]) -> LongState:
+    return LongState(x_T, *[jnp.zeros_like(x_T)] * 2, *[jnp.float32(-jnp.inf)] * 2)
+
+
+def dpmpp_3m(schedule: Schedule) -> Sampler:
+    """DPM-Solver++(3M) [Lu22, sec. 4]: `dpmpp_2m` with the curvature of x0 in lambda; the first two steps are of orders
+    one and two, one to sigma = 0 is first order.
+
+    As in the authors' public code, which all others follow, the curvature counts half of what the parabola through the
+    three predictions has. So the order is two, with a smaller error than that of `dpmpp_2m`.
+    """
+
+    def step(denoise: Denoiser, state: LongState, t: Time, s: Time, key: PRNGKey) -> LongState:
+        at_t, at_s = schedule(t), schedule(s)
+        x0 = denoise(state.x, t).x0
+        second_order = extrapolation(state.lambda_, lambda_of(at_t), lambda_of(at_s)) * (x0 - state.x0)
+        ahead = x0 + jnp.where(_has_curvature(state, at_s), _third_order(state, at_t, at_s, x0), second_order)
+        x = at_s.sigma / at_t.sigma * state.x + at_s.alpha * (1 - noise_ratio(at_t, at_s)) * ahead
+        return LongState(x, x0, state.x0, lambda_of(at_t), state.lambda_)
+
+    return Sampler(_init_long, step)
+
+
+def _has_curvature(state: LongState, at_s: AlphaSigma) -> Array:
+    return jnp.isfinite(state.older_lambda) & jnp.isfinite(lambda_of(at_s))
+
+
+def _third_order(state: LongState, at_t: AlphaSigma, at_s: AlphaSigma, x0: Array) -> Array:
+    """What the mean of x0 over the step is beyond that at its start; the step is the unit of lambda."""
+    lambdas = [lambda_of(at_s), lambda_of(at_t), state.lambda_, state.older_lambda]
+    h, last, older = (jnp.where(_has_curvature(state, at_s), a - b, 1.0) for a, b in itertools.pairwise(lambdas))
+    last, older = last / h, older / h
+    slope, older_slope = (x0 - state.x0) / last, (state.x0 - state.older_x0) / older
+    curvature = (slope - older_slope) / (last + older)
+    first, second = _moments(h)
+    return first * (slope + last * curvature) + second / 2 * curvature
+
+
 def unipc(schedule: Schedule) -> Sampler:
     """UniPC-2 with B(h) = e^h - 1 [Zhao23, alg. 1-2]: steps as `dpmpp_2m` does, and corrects x once its x0 is known.
 
-    The correction is written as an increment, so that an x that was edited between two steps stays edited.
+    The sample of its state is yet to be corrected. The correction is written as an increment, so that an x that was
+    edited between two steps stays edited.
     """
 
-    def init(x_T):
-        return UnipcState(x_T, *[jnp.zeros_like(x_T)] * 2, *[jnp.float32(-jnp.inf)] * 2)
-
-    def correction(state: UnipcState, at_t: AlphaSigma, x0):
+    def correction(state: LongState, at_t: AlphaSigma, x0):
         h = lambda_of(at_t) - state.lambda_
         exists = jnp.isfinite(h)
         h = jnp.where(exists, h, 1.0)
@@ -86,15 +123,15 @@ def unipc(schedule: Schedule) -> Sampler:
         change = (2 * rho_older - 1) * weight * (state.x0 - state.older_x0) + rho * (x0 - state.x0)
         return jnp.where(exists, -at_t.alpha * jnp.expm1(-h), 0.0) * change
 
-    def step(denoise: Denoiser, state: UnipcState, t: Time, s: Time, key: PRNGKey) -> UnipcState:
+    def step(denoise: Denoiser, state: LongState, t: Time, s: Time, key: PRNGKey) -> LongState:
         at_t, at_s = schedule(t), schedule(s)
         x0 = denoise(state.x, t).x0
         x = state.x + correction(state, at_t, x0)
         ahead = x0 + extrapolation(state.lambda_, lambda_of(at_t), lambda_of(at_s)) * (x0 - state.x0)
         x = at_s.sigma / at_t.sigma * x + at_s.alpha * (1 - noise_ratio(at_t, at_s)) * ahead
-        return UnipcState(x, x0, state.x0, lambda_of(at_t), state.lambda_)
+        return LongState(x, x0, state.x0, lambda_of(at_t), state.lambda_)
 
-    return Sampler(init, step)
+    return Sampler(_init_long, step)
 
 
 def lambda_of(at: AlphaSigma) -> Scalar:

@@ -1,33 +1,15 @@
 """diffusers' UnCLIPScheduler <-> a noise process and how it is sampled [Karlo]: ancestral steps on a grid that includes
 both ends of the table."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
 from flaxgen.train.config import require
 from flaxgen.weights import store
-from flaxgen.weights.fields import read_fields
+from flaxgen.weights.scheduler_config import UNCLIP
 
-KIND = "UnCLIPScheduler"
-DEFAULTS: Mapping[str, Any] = {
-    "num_train_timesteps": 1000,
-    "variance_type": "fixed_small_log",
-    "clip_sample": True,
-    "clip_sample_range": 1.0,
-    "prediction_type": "epsilon",
-    "beta_schedule": "squaredcos_cap_v2",
-}
-"""What a key that scheduler_config.json leaves out means."""
-PREDICTIONS = {"epsilon": "eps", "sample": "x0"}
-VARIANCES: Mapping[str, Literal["small", "learned"]] = {"fixed_small_log": "small", "learned_range": "learned"}
-SUPPORTED = {
-    "beta_schedule": ("squaredcos_cap_v2",),
-    "prediction_type": tuple(PREDICTIONS),
-    "variance_type": tuple(VARIANCES),
-}
 BATCH = 8
 """Nets of this size are not drawn from by the dozen."""
 
@@ -38,22 +20,18 @@ def read_scheduler(path: Path, steps: int, guidance: float) -> tuple[Process, Sa
     Raises:
         ValueError: naming the key or the value that is not known.
     """
-    try:
-        fields = read_fields(store.read_json(path), KIND, DEFAULTS, supported=SUPPORTED)
-    except ValueError as error:
-        raise ValueError(str(error).replace("config.json", str(path), 1)) from error
-    timesteps, reach = fields["num_train_timesteps"], float(fields["clip_sample_range"])
+    fields = UNCLIP.read(store.read_json(path), str(path))
+    timesteps = fields["timesteps"]
     require(timesteps >= steps, f"{path}: num_train_timesteps={timesteps}: expected {steps} or more")
-    require(reach > 0, f"{path}: clip_sample_range={reach}: expected a number above 0")
-    process = Process(schedule="cosine", timesteps=timesteps, prediction=PREDICTIONS[fields["prediction_type"]])
+    process = Process(schedule=fields["schedule"], timesteps=timesteps, prediction=fields["prediction"])
     sampling = Sampling(
         sampler="ddpm",
         steps=steps,
         grid="linspace",
         threshold="clip" if fields["clip_sample"] else "none",
-        limit=reach,
+        limit=fields["limit"],
         guidance=guidance,
-        variance=VARIANCES[fields["variance_type"]],
+        variance=fields["variance"],
         batch=BATCH,
     )
     return process, sampling
@@ -74,23 +52,27 @@ def scheduler_config(stage: str, process: Process, sampling: Sampling, learned: 
     Raises:
         ValueError: naming the value that an UnCLIPScheduler does not have.
     """
-    plain = {"schedule": ("cosine",), "prediction": tuple(PREDICTIONS.values()), "zero_terminal_snr": (False,)}
-    for field, known in (plain | {"shift": (1,)}).items():
+    known = {"schedule": ("cosine",), "prediction": ("eps", "x0"), "zero_terminal_snr": (False,), "shift": (1,)}
+    for field, values in known.items():
         value = getattr(process, field)
-        require(value in known, f"{stage}: process.{field}={value!r} is not an {KIND}'s, only "
-                f"{' or '.join(map(repr, known))}: not exported")  # fmt: skip
-    require(process.timesteps > 0, f"{stage}: process.timesteps=0 is continuous, an {KIND} has a table: not exported")
+        require(value in values, f"{stage}: process.{field}={value!r} is not an {UNCLIP.name}'s, only "
+                f"{' or '.join(map(repr, values))}: not exported")  # fmt: skip
+    require(
+        process.timesteps > 0,
+        f"{stage}: process.timesteps=0 is continuous, an {UNCLIP.name} has a table: not exported",
+    )
     require(
         sampling.threshold != "dynamic" and sampling.variance != "large",
         f"{stage}: sampling.threshold={sampling.threshold} with sampling.variance={sampling.variance} is not an "
-        f"{KIND}'s: set clip or none, and small or learned, to export it",
+        f"{UNCLIP.name}'s: set clip or none, and small or learned, to export it",
     )
-    return {
-        **DEFAULTS,
-        "_class_name": KIND,
-        "num_train_timesteps": process.timesteps,
-        "variance_type": "learned_range" if learned else "fixed_small_log",
-        "clip_sample": sampling.threshold == "clip",
-        "clip_sample_range": float(sampling.limit),
-        "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[process.prediction],
-    }
+    return UNCLIP.write(
+        {
+            "timesteps": process.timesteps,
+            "schedule": process.schedule,
+            "prediction": process.prediction,
+            "variance": "learned" if learned else "small",
+            "clip_sample": sampling.threshold == "clip",
+            "limit": float(sampling.limit),
+        }
+    )
