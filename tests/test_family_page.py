@@ -50,6 +50,7 @@ def test_a_family_is_short():
     assert sum(len(block.splitlines()) for block in blocks("python")) <= MOST_CODE
 
 
+@pytest.mark.slow  # each command is a process
 def test_every_command_of_the_page(package):
     commands = [line.split()[1:] for line in blocks("")[0].splitlines()]
     for arguments in commands:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from flaxgen import data as flaxgen_data
-from flaxgen import parallel
+from flaxgen import parallel, programs
 from flaxgen.family import files
 from flaxgen.family.extractor import Extractor
 from flaxgen.family.matching import open_matching
@@ -159,7 +159,7 @@ class Family:
         """Shapes and dtypes of the parameters, as ShapeDtypeStructs; of a GAN those of both nets."""
         if self.parameters is not None:
             return self.parameters(config)
-        return jax.eval_shape(lambda: self.init_params(config, jax.random.key(0)))
+        return programs.shapes(functools.partial(self.init_params, config))
 
     def build(self, config: Any, found: Files) -> Experiment:
         """The run of a config on its data.

@@ -5,9 +5,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from flaxgen.data.transforms import crop, resize_short_side
+from flaxgen.data.transforms import resize_short_side
 from flaxgen.train.config import require
 
+RIM, LARGEST_SHIFT = 3, 16
+"""Where the ground of what is drawn is compared with that of the picture: so many pixels on either side of the border;
+and how many of 255 levels it may be off to be brought to it: what differs by more is meant to differ."""
 MARGIN = 0.25
 """What a window shows beyond the marked part on each side, in shares of that part: what the new has to fit to."""
 
@@ -19,25 +22,48 @@ class Window(NamedTuple):
     left: int
     side: int
 
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """The rows and columns."""
+        return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
+
     def cut(self, image: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarray, "size size C"]:
         """What the window shows, in `size` pixels."""
-        return resize_short_side(crop(image, *self), size)
+        return resize_short_side(image[self.place], size)
 
     def put(
         self,
         image: UInt8[np.ndarray, "H W C"],
         drawn: UInt8[np.ndarray, "N S S C"],
-        weight: Float[np.ndarray, "H W 1"],
+        free: Bool[np.ndarray, "H W 1"],
+        feather: int,
     ) -> UInt8[np.ndarray, "N H W C"]:
-        """The picture with what was drawn in its place, as far as `weight` in [0, 1] goes: where it is 0 nothing
-        changes."""
+        """The picture with what was drawn where it is `free`, its ground brought to the picture's, and the last
+        `feather` pixels mixed; everywhere else nothing changes."""
         whole = np.repeat(image[None], len(drawn), 0)
-        resized = np.stack([resize_short_side(one, self.side) for one in drawn])
-        rows, columns = (slice(first, first + self.side) for first in (self.top, self.left))
-        share, before = weight[rows, columns], whole[:, rows, columns]
-        mixed = np.round(before + share * (resized.astype(np.float32) - before)).astype(np.uint8)
-        whole[:, rows, columns] = mixed
+        rows, columns = self.place
+        resized = np.stack([resize_short_side(one, self.side) for one in drawn]).astype(np.float32)
+        before, inside = whole[:, rows, columns], free[rows, columns]
+        resized += np.stack([_shift(one, before[0], inside)[None, None] for one in resized])
+        mixed = before + feathered(free, feather)[rows, columns] * (resized - before)
+        whole[:, rows, columns] = np.clip(np.round(mixed), 0, 255).astype(np.uint8)
         return whole
+
+
+def _shift(
+    drawn: Float[np.ndarray, "h w C"], image: UInt8[np.ndarray, "h w C"], free: Bool[np.ndarray, "h w 1"]
+) -> Float[np.ndarray, " C"]:
+    """What brings the ground of `drawn` to that of the picture along the border of what is free: the difference of
+    their medians, which no smaller thing on it moves; 0 where it is large, or there is no border."""
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    flat = free[..., 0]
+    outer = binary_dilation(flat, iterations=RIM) & ~flat
+    inner = flat & ~binary_erosion(flat, iterations=RIM, border_value=1)
+    if not outer.any():
+        return np.zeros(image.shape[-1], np.float32)
+    shift = np.median(image[outer], 0) - np.median(drawn[inner], 0)
+    return (shift if np.abs(shift).max() <= LARGEST_SHIFT else np.zeros_like(shift)).astype(np.float32)
 
 
 def middle(free: Bool[np.ndarray, "H W 1"]) -> Window:
@@ -49,7 +75,7 @@ def middle(free: Bool[np.ndarray, "H W 1"]) -> Window:
     height, width = free.shape[:2]
     side = min(height, width)
     window = Window((height - side) // 2, (width - side) // 2, side)
-    require(bool(crop(free, *window).any()), f"the mask marks nothing in the picture's middle square: {MARKED}")
+    require(bool(free[window.place].any()), f"the mask marks nothing in the picture's middle square: {MARKED}")
     return window
 
 
@@ -62,28 +88,28 @@ def around(free: Bool[np.ndarray, "H W 1"], margin: float = MARGIN) -> Window:
     require(bool(free.any()), f"the mask marks nothing: {MARKED}")
     height, width = free.shape[:2]
     (top, bottom), (left, right) = (np.flatnonzero(free.any(axis=(axis, 2)))[[0, -1]] + (0, 1) for axis in (1, 0))
-    longest, shorter = max(bottom - top, right - left), min(height, width)
+    longest, shorter = int(max(bottom - top, right - left)), min(height, width)
     require(
         longest <= shorter,
         f"the mask marks {longest} pixels in a row of a {width}x{height} picture: expected at most {shorter}, mark it "
         "in parts",
     )
     side = min(shorter, round(longest * (1 + 2 * margin)))
-    return Window(_first(top, bottom, side, height), _first(left, right, side, width), side)
+    return Window(_first(int(top + bottom), side, height), _first(int(left + right), side, width), side)
 
 
 MARKED = "expected white where the picture is to be drawn anew"
 
 
-def _first(start: int, end: int, side: int, length: int) -> int:
-    """Where `side` pixels around start ... end begin, none of them outside 0 ... length."""
-    return int(np.clip((start + end - side) // 2, 0, length - side))
+def _first(middle_twice: int, side: int, length: int) -> int:
+    """Where `side` pixels around a middle begin, none of them outside 0 ... length."""
+    return int(np.clip((middle_twice - side) // 2, 0, length - side))
 
 
 def feathered(free: Bool[np.ndarray, "H W 1"], pixels: int) -> Float[np.ndarray, "H W 1"]:
     """How much of what is drawn is taken: 1 inside, fading to 0 over the last `pixels` before what stays; the picture's
     own edge is no such border."""
-    from scipy.ndimage import distance_transform_edt  # a tenth of a second, and JAX needs scipy anyway
+    from scipy.ndimage import distance_transform_edt
 
     if not pixels or free.all():
         return free.astype(np.float32)

@@ -1,5 +1,6 @@
 """Folders of transformers' CLIPModel, and of its towers with projection alone, <-> `CLIP` and its parameters."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def _without_position_ids(tensors: Lazy, where: str) -> Lazy:
     return tensors.without(POSITION_IDS)
 
 
+@functools.lru_cache(8)  # tracing a large net takes seconds
 def abstract_params(net: CLIP) -> Params:
     """The shapes and dtypes of a CLIP's parameters, as ShapeDtypeStructs; one tower's, where it has one."""
     size = 1 if net.vision is None else net.vision.image_size

@@ -1,5 +1,6 @@
 """The folders decoder/ and text_proj/ of a diffusers unCLIP pipeline (Karlo) <-> `Decoder` and its parameters."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def _split(params: Params) -> tuple[Params, Params]:
     return params["unet"], {name: value for name, value in params.items() if name != "unet"}
 
 
+@functools.lru_cache(8)  # tracing a large net takes seconds
 def abstract_params(net: Decoder) -> Params:
     """The shapes and dtypes of a decoder's parameters, as ShapeDtypeStructs."""
     unet = net.unet

@@ -4,6 +4,7 @@ pytorch-fid and torch-fidelity publish the same file under two names. Every conv
 `bn`; the counters of batches that torch keeps beside a batch normalisation are not part of the net.
 """
 
+import functools
 import hashlib
 import pickle
 import re
@@ -77,6 +78,7 @@ def export_inception(params: Params, path: str | Path) -> None:
     store.write_file(Path(path), export_params(RULES, params, abstract_params()))
 
 
+@functools.lru_cache(8)  # tracing a large net takes seconds
 def abstract_params() -> Params:
     """The shapes and dtypes of the parameters, as ShapeDtypeStructs."""
     images = jnp.zeros((1, 1, 1, 3), jnp.uint8)

@@ -1,5 +1,6 @@
 """Folders of diffusers' PriorTransformer (Karlo, Kandinsky 2) <-> `DiffusionPrior` and its parameters."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def export_prior(net: DiffusionPrior, params: Params, folder: str | Path) -> Non
     write_folder(Path(folder), STEM, config, export_params(RULES, params, abstract_params(net)))
 
 
+@functools.lru_cache(8)  # tracing a large net takes seconds
 def abstract_params(net: DiffusionPrior) -> Params:
     """The shapes and dtypes of a prior's parameters and of its whitening, as ShapeDtypeStructs."""
     embedding, hidden = jnp.zeros((1, net.embedding_dim)), jnp.zeros((1, net.context, net.text_dim))

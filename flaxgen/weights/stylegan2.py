@@ -5,6 +5,7 @@ A state_dict holds beside the parameters the mean style, the constant noise, and
 same filter of 4x4 taps; the filters are checked, left out here and put back by the export.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -105,6 +106,7 @@ def export_discriminator(net: Discriminator, variables: Variables, path: str | P
     _export(net, DISCRIMINATOR, variables, Path(path))
 
 
+@functools.lru_cache(8)  # tracing a large net takes seconds
 def abstract_variables(net: Generator | Discriminator) -> Params:
     """The shapes and dtypes of the variables, as ShapeDtypeStructs."""
     label = jnp.zeros(1, jnp.int32) if net.num_classes else None

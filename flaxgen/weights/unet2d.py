@@ -1,5 +1,6 @@
 """Folders of diffusers' UNet2DModel <-> `UNet` and its parameters."""
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -92,6 +93,7 @@ def _current_name(name: str) -> str:
     return f"{match[1]}.{OLD_ATTENTION[match[2]]}{dot}{end}"
 
 
+@functools.lru_cache(8)  # tracing a large net takes seconds
 def abstract_params(unet: UNet) -> Params:
     """The shapes and dtypes of a UNet's parameters, as ShapeDtypeStructs."""
     size = unet.patch * 2 ** (len(unet.multipliers) - 1)

@@ -185,9 +185,9 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize(
     ("name", "plan"),
     [
-        ("lazy", "pmap"),
         ("lazy", "mesh 4x2"),
-        ("several", "pmap"),
+        pytest.param("lazy", "pmap", marks=pytest.mark.slow),
+        pytest.param("several", "pmap", marks=pytest.mark.slow),
         pytest.param("several", "mesh 4x2", marks=pytest.mark.slow),
     ],
 )

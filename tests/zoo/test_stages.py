@@ -116,6 +116,7 @@ def _vector(params):
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(jax.device_get(params))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIRST)
 def test_many_devices_train_as_one(name, toy, monkeypatch):
     """Of the losses CLIP's alone looks across the batch: the others are slow tests."""

@@ -201,18 +201,22 @@ def test_inpainting_changes_no_pixel_that_is_not_marked(model, images):
     assert apart(drawn[0], drawn[1]) > ONE_LEVEL
 
 
-def test_inpainting_takes_the_middle_square_of_other_shapes(model, images):
+def test_inpainting_keeps_a_picture_of_any_shape(model, images):
+    """A window around the mask is drawn, or the middle square; all else stays, at the picture's own size."""
     wide = np.concatenate([images[0], images[1]], axis=1)
-    mask = np.zeros((64, 128), np.uint8)
-    mask[:, 60:70] = 255
-    drawn = model.inpaint(wide, mask, CAPTION, seed=0, num=4).images
-    unmarked = np.ones(64, bool)
-    unmarked[28:38] = False
-    np.testing.assert_array_equal(drawn[:, :, unmarked], np.tile(wide[None, :, 32:96][:, :, unmarked], (4, 1, 1, 1)))
-    mask = np.zeros((64, 128), np.uint8)
-    mask[:, :20] = 255
+    mask = np.zeros((64, 128), bool)
+    mask[10:20, 60:70] = True
+    for whole in (False, True):
+        drawn = model.inpaint(wide, mask, CAPTION, whole=whole, seed=0, num=4).images
+        assert drawn.shape == (4, *wide.shape)
+        assert np.count_nonzero(drawn[:, ~mask] != wide[None][:, ~mask]) == 0
+        assert np.mean(drawn[:, mask] != wide[mask]) > 0.5
+    near = model.inpaint(wide, mask, CAPTION, seed=0, num=4).images
+    assert apart(near[0], drawn[0]) > ONE_LEVEL
+    mask[:] = False
+    mask[:, :20] = True
     with pytest.raises(ValueError, match="the mask marks nothing in the picture's middle square"):
-        model.inpaint(wide, mask, CAPTION, seed=0)
+        model.inpaint(wide, mask, CAPTION, whole=True, seed=0)
 
 
 def test_nothing_that_is_a_number_compiles_again(model, images):

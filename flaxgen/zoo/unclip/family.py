@@ -198,7 +198,7 @@ def inpaint(model: Model, request: InpaintUnclip, progress: Progress) -> Picture
     sampling = model.sampling(request.guidance, request.steps)
     small = drawing.decode({**condition, **parts}, sampling, "inpaint")
     drawn = drawing.enlarge(drawing.best(small, text["text_embedding"], request.candidates), known, marked)
-    return Pictures(window.put(image, drawn, regions.feathered(free, request.feather)))
+    return Pictures(window.put(image, drawn, free, request.feather))
 
 
 def check_parts(parts: Parts) -> None:
