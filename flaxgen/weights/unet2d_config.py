@@ -44,7 +44,13 @@ DEFAULTS: Mapping[str, Any] = {
     "num_train_timesteps": None,
 }
 """What a key that config.json leaves out means."""
-OPTIONAL = ("mid_block_type", "attention_head_dim", "downsample_type", "upsample_type", *(key for key, value in DEFAULTS.items() if value is None))
+OPTIONAL = (
+    "mid_block_type",
+    "attention_head_dim",
+    "downsample_type",
+    "upsample_type",
+    *(key for key, value in DEFAULTS.items() if value is None),
+)
 SUPPORTED = {
     "center_input_sample": (False,),
     "time_embedding_type": ("positional", "fourier"),

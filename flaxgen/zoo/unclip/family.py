@@ -112,10 +112,10 @@ class InpaintUnclip(FromCaption, Inpaint):
 
 def draw(model: Model, request: DrawUnclip, progress: Progress) -> Pictures:
     """`num` pictures of each caption, those of the first caption first."""
+    sampling = model.sampling(request.guidance, request.steps)
     drawing = begin(model, request.seed, progress)
     text = drawing.text(request.captions, request.num * request.candidates)
     condition = drawing.with_image(text, request.through, request.prior_guidance)
-    sampling = model.sampling(request.guidance, request.steps)
     small = drawing.best(drawing.decode(condition, sampling), text["text_embedding"], request.candidates)
     images = drawing.enlarge(small)
     scores = _scores(drawing, images, text["text_embedding"][:: request.candidates])
@@ -186,6 +186,7 @@ def edit(model: Model, request: EditUnclip, progress: Progress) -> Pictures:
 def inpaint(model: Model, request: InpaintUnclip, progress: Progress) -> Pictures:
     """The picture with what the mask marks (above 127) drawn anew as the caption says; every other pixel stays. A
     picture of another size is brought to that of the model first, by its middle square."""
+    sampling = model.sampling(request.guidance, request.steps)
     drawing, many = begin(model, request.seed, progress), request.num * request.candidates
     known = drawing.fit(request.image.pixels)
     free = drawing.fit((request.mask.pixels > 127).astype(np.uint8) * 255) > 0
@@ -194,7 +195,6 @@ def inpaint(model: Model, request: InpaintUnclip, progress: Progress) -> Picture
     text = drawing.text([request.caption], many)
     condition = drawing.with_image(text, request.through, request.prior_guidance)
     parts = keep(known, free, model.decoder_size, many)
-    sampling = model.sampling(request.guidance, request.steps)
     small = drawing.decode({**condition, **parts}, sampling, "inpaint")
     drawn = drawing.enlarge(drawing.best(small, text["text_embedding"], request.candidates), known, free)
     return Pictures(np.where(free[None], drawn, known[None]))
