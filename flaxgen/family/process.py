@@ -11,6 +11,8 @@ from flaxgen.train.config import require
 from flaxgen.types import Schedule
 
 Entry = TypeVar("Entry")
+MOST_TIMESTEPS = 1_000_000
+"""A table is held in memory."""
 
 
 def choose(what: str, name: str, known: Mapping[str, Entry]) -> Entry:
@@ -41,7 +43,8 @@ class Process:
     def __post_init__(self):
         choose("schedule", self.schedule, schedules.SCHEDULES)
         choose("prediction", self.prediction, denoise.PREDICTIONS)
-        require(self.timesteps >= 0, f"timesteps={self.timesteps}: expected 1 or more, or 0 for continuous time")
+        require(0 <= self.timesteps <= MOST_TIMESTEPS, f"timesteps={self.timesteps}: expected a table of 1 to "
+                f"{MOST_TIMESTEPS}, or 0 for continuous time")  # fmt: skip
         require(self.shift > 0, f"shift={self.shift}: expected a factor above 0")
         require(self.sigma_data > 0, f"sigma_data={self.sigma_data}: expected a number above 0")
         require(0 < self.beta_start <= self.beta_end < 1, f"beta_start={self.beta_start}, beta_end={self.beta_end}: "

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from flaxgen.nets import layers
 from flaxgen.nets.attention import SelfAttention, attention_at
-from flaxgen.nets.resnet import Blocks, Context, check_size, encode, make_levels
+from flaxgen.nets.resnet import Blocks, Context, check_size, check_widths, encode, make_levels
 
 
 class AttentionPool(nn.Module):
@@ -68,6 +68,8 @@ class NoisyClassifier(nn.Module):
         if x.shape[1:] != (self.image_size, self.image_size, self.in_channels):
             size = f"{self.image_size}x{self.image_size}x{self.in_channels}"
             raise ValueError(f"this classifier is for pictures of {size}, got {'x'.join(map(str, x.shape[1:]))}")
+        layers.check_positive(self, "channels", "norm_groups", "num_classes")
+        check_widths(self.channels, self.multipliers)
         check_size(self.image_size, self.image_size, len(self.multipliers))
         sizes = [self.image_size // 2**i for i in range(len(self.multipliers))]
         widths = [round(self.channels * multiplier) for multiplier in self.multipliers]

@@ -61,6 +61,8 @@ class GroupNorm(nn.Module):
     ) -> Float[Array, "B *space C"]:
         """norm(x), or norm(x) * (1 + scale) + shift."""
         channels = x.shape[-1]
+        if self.groups < 1:
+            raise ValueError(f"norm_groups={self.groups}: expected 1 or more, a divisor of {channels} channels")
         if channels % self.groups:
             raise ValueError(f"norm_groups={self.groups} does not divide {channels} channels: use a divisor of them")
         gamma = self.param("scale", nn.initializers.ones, (channels,))[None]
@@ -214,6 +216,13 @@ class Conditioning(nn.Module):
     def _mlp(self, name: str, waves: Float[Array, "B C"]) -> Float[Array, "B F"]:
         h = ACTIVATIONS[self.activation](dense(self.features, name=f"{name}_1", dtype=self.dtype)(waves))
         return dense(self.features, name=f"{name}_2", dtype=self.dtype)(h)
+
+
+def check_positive(net: Any, *fields: str) -> None:
+    """Raises ValueError unless these fields of a net are 1 or more."""
+    for field in fields:
+        if (value := getattr(net, field)) < 1:
+            raise ValueError(f"{field}={value}: expected 1 or more")
 
 
 def check_given(name: str, value: Any, field: str, setting: int | bool) -> None:

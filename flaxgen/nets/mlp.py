@@ -46,6 +46,7 @@ class MLP(nn.Module):
                 raise ValueError(f"an MLP takes no condition {name!r}: leave it out or use a UNet")
         if x.shape[-1] != self.features:
             raise ValueError(f"x has {x.shape[-1]} dimensions, features={self.features} expects {self.features}")
+        layers.check_positive(self, "width")
         emb = layers.Conditioning(
             self.width,
             self.width,

@@ -197,6 +197,12 @@ def make_levels(
     return [Level(*level) for level in zip(channels, depths, attention, strict=True)]
 
 
+def check_widths(channels: int, multipliers: tuple[int | float, ...]) -> None:
+    """Raises ValueError unless there are levels, each of them with channels."""
+    if not multipliers or min(round(channels * multiplier) for multiplier in multipliers) < 1:
+        raise ValueError(f"channels={channels} times multipliers={multipliers}: expected levels of 1 channel or more")
+
+
 def check_size(height: int, width: int, levels: int, patch: int = 1) -> None:
     """Raises ValueError unless `levels` levels after patches of `patch` pixels divide the picture."""
     multiple = patch * 2 ** (levels - 1)

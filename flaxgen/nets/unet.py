@@ -13,6 +13,7 @@ from flaxgen.nets.resnet import (
     Blocks,
     Context,
     check_size,
+    check_widths,
     depth_to_space,
     encode,
     make_levels,
@@ -188,6 +189,8 @@ class UNet(nn.Module):
         )
 
     def _check(self, x, tokens, token_mask, low_res) -> None:
+        layers.check_positive(self, "channels", "in_channels", "out_channels", "patch", "norm_groups")
+        check_widths(self.channels, self.multipliers)
         layers.check_choice("dtype", self.dtype, tuple(DTYPES))
         layers.check_choice("activation", self.activation, tuple(layers.ACTIVATIONS))
         if isinstance(self.middle, str):

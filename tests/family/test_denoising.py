@@ -48,6 +48,12 @@ def test_fourier_goes_with_continuous_time():
     assert dataclasses.replace(CONFIG, net=FOURIER, process=Process(timesteps=0), objective=objective)
 
 
+@pytest.mark.parametrize("timesteps", [-1, 10**12])
+def test_a_table_has_a_length_that_fits(timesteps):
+    with pytest.raises(ValueError, match=f"timesteps={timesteps}: expected a table of 1 to 1000000, or 0"):
+        Process(timesteps=timesteps)
+
+
 def test_a_square_error_takes_any():
     objective = Objective(weight="min_snr", times="logit_normal")
     assert FAMILY.training(dataclasses.replace(CONFIG, objective=objective))

@@ -53,6 +53,19 @@ def test_attention_pool_by_hand(shaken, run):
     np.testing.assert_allclose(run(pool, params, x)[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"channels": 0}, "channels=0: expected 1 or more"),
+        ({"norm_groups": 0}, "norm_groups=0: expected 1 or more"),
+        ({"multipliers": ()}, r"multipliers=\(\): expected levels"),
+    ],
+)
+def test_sizes_that_are_none_are_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(lambda: TINY.clone(**fields).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1)))
+
+
 @pytest.mark.parametrize("shape", [(1, 4, 4, 3), (1, 8, 8, 1)])
 def test_pictures_of_another_size_are_named(shape):
     with pytest.raises(ValueError, match="this classifier is for pictures of 8x8x3, got"):

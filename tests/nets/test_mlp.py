@@ -41,6 +41,12 @@ def test_starts_at_zero():
     assert not np.any(jax.jit(TINY.init_with_output)(jax.random.key(0), x, t, label)[0])
 
 
+def test_a_width_of_none_is_named():
+    x, t, label = inputs(1)
+    with pytest.raises(ValueError, match="width=0: expected 1 or more"):
+        jax.eval_shape(lambda: TINY.clone(width=0).init(jax.random.key(0), x, t, label))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -15,7 +15,7 @@ import unclip_toy
 from flaxgen import parallel, verbs
 from flaxgen.data import open_source
 from flaxgen.zoo import unclip
-from flaxgen.zoo.unclip.drawing import begin
+from flaxgen.zoo.unclip.drawing import Drawing, begin
 from flaxgen.zoo.unclip.family import BlendUnclip, DrawUnclip, EditUnclip, InpaintUnclip, VaryUnclip
 
 CAPTION, OTHER = "a red circle", "a small blue square above a green triangle"
@@ -308,6 +308,14 @@ def test_a_strength_out_of_range(base, images, strength):
 def test_settings_out_of_range(base, settings, message):
     with pytest.raises(ValueError, match=message):
         base.draw([CAPTION], seed=0, num=4, **settings)
+
+
+def test_too_many_steps_are_refused_before_any_stage_runs(base, images, monkeypatch):
+    monkeypatch.setattr(Drawing, "text", lambda *_: pytest.fail("the caption was encoded"))
+    mask = np.full(images[0].shape[:2], 255, np.uint8)
+    for draw in (base.draw, lambda *args, **settings: base.inpaint(images[0], mask, *args, **settings)):
+        with pytest.raises(ValueError, match="steps=17 is more than the schedule's 16 timesteps"):
+            draw(CAPTION, seed=0, num=1, steps=17)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from flaxgen.data import Data, to_pixels
 from flaxgen.data.transforms import center_crop, resize_short_side
 from flaxgen.diffusion.degrade import downsample
+from flaxgen.diffusion.times import check_steps
 from flaxgen.family.composite import Assembled
 from flaxgen.family.request import Request
 from flaxgen.family.sampling import Sampling
@@ -54,10 +55,16 @@ class Model(Assembled):
         return tuple(self.parts[name] for name in names)
 
     def sampling(self, guidance: float | None, steps: int | None, eta: float | None = None) -> Sampling:
-        """The decoder's own settings with those that were asked for."""
+        """The decoder's own settings with those that were asked for.
+
+        Raises:
+            ValueError: if there are more steps than its table has.
+        """
         asked = {"guidance": guidance, "steps": steps, "eta": eta}
-        own = self.parts["decoder"].config.sampling
-        return replace(own, **{name: value for name, value in asked.items() if value is not None})
+        decoder = self.parts["decoder"].config
+        chosen = replace(decoder.sampling, **{name: value for name, value in asked.items() if value is not None})
+        check_steps(chosen.steps, decoder.process.timesteps)
+        return chosen
 
     def sampling_back(self, guidance: float | None, steps: int | None, eta: float | None = None) -> Sampling:
         """DDIM without guidance, which takes an inverted picture back to where it came from; of the decoder's guidance

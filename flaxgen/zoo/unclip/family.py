@@ -113,10 +113,10 @@ class InpaintUnclip(FromCaption, Inpaint):
 
 def draw(model: Model, request: DrawUnclip, progress: Progress) -> Pictures:
     """`num` pictures of each caption, those of the first caption first."""
+    sampling = model.sampling(request.guidance, request.steps)
     drawing = begin(model, request.seed, progress)
     text = drawing.text(request.captions, request.num * request.candidates)
     condition = drawing.with_image(text, request.through, request.prior_guidance)
-    sampling = model.sampling(request.guidance, request.steps)
     small = drawing.best(drawing.decode(condition, sampling), text["text_embedding"], request.candidates)
     images = drawing.enlarge(small)
     scores = _scores(drawing, images, text["text_embedding"][:: request.candidates])
@@ -189,13 +189,13 @@ def inpaint(model: Model, request: InpaintUnclip, progress: Progress) -> Picture
     window around the marked part, which the caption describes, or with `whole` the picture's middle square."""
     image, free = request.image.pixels, request.mask.pixels > 127
     window = regions.middle(free) if request.whole else regions.around(free)
+    sampling = model.sampling(request.guidance, request.steps)
     drawing, many = begin(model, request.seed, progress), request.num * request.candidates
     known = window.cut(image, model.image_size)
     marked = window.cut(free.astype(np.uint8) * 255, model.image_size) > 0
     text = drawing.text([request.caption], many)
     condition = drawing.with_image(text, request.through, request.prior_guidance)
     parts = keep(known, marked, model.decoder_size, many)
-    sampling = model.sampling(request.guidance, request.steps)
     small = drawing.decode({**condition, **parts}, sampling, "inpaint")
     drawn = drawing.enlarge(drawing.best(small, text["text_embedding"], request.candidates), known, marked)
     return Pictures(window.put(image, drawn, free, request.feather))
