@@ -99,6 +99,7 @@ def train(
         ValueError, OSError: if config, data, devices and `workdir` do not fit together; see also `train.loop.run`.
     """
     workdir, family = Path(workdir), family_of(config)
+    config = directory.as_begun(family, config, workdir)
     parallel.check_batch(config.batch_size, plan, getattr(config, "accumulate", 1))
     prepared = directory.prepare(family, config, workdir)
     experiment = family.build(config, prepared)

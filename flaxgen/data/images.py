@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from flaxgen.data.decode import BrokenImage, DataError, decode_image, to_channels
-from flaxgen.data.transforms import center_crop, resize_short_side
+from flaxgen.data.transforms import FILTERS, center_crop, resize_short_side
 
 logger = logging.getLogger(__name__)
 MIN_READ = 64
@@ -41,12 +41,13 @@ class Stored(Protocol):
 
 
 class Frame(NamedTuple):
-    """What every picture is brought to: `channels` 1 or 3; shorter side `short_side` (0: as it is); middle square of
-    `center` pixels (0: no crop)."""
+    """What every picture is brought to: `channels` 1 or 3; shorter side `short_side` (0: as it is), by one of
+    `transforms.FILTERS`; middle square of `center` pixels (0: no crop)."""
 
     channels: int
     short_side: int = 0
     center: int = 0
+    filter: str = FILTERS[0]
 
 
 class Images:
@@ -118,11 +119,12 @@ class Images:
 
 def _to_frame(image: bytes | np.ndarray, frame: Frame) -> UInt8[np.ndarray, "H W C"]:
     if isinstance(image, bytes):
-        pixels = decode_image(image, frame.channels, frame.short_side)
+        # as version 0.1.0, which differs from a whole decoding by a level or more on average
+        pixels = decode_image(image, frame.channels, frame.short_side if frame.filter == "box" else 0)
     else:
         pixels = _recolour(image, frame.channels)
     if frame.short_side:
-        pixels = resize_short_side(pixels, frame.short_side)
+        pixels = resize_short_side(pixels, frame.short_side, frame.filter)
     return center_crop(pixels, frame.center) if frame.center else pixels
 
 
