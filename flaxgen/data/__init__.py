@@ -4,10 +4,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flaxgen.data.decode import BrokenImage, DataError
 from flaxgen.data.digits import Digits
 from flaxgen.data.folder import open_folder
+from flaxgen.data.identity import Filed, identify
 from flaxgen.data.images import Frame, Images, Stored
 from flaxgen.data.loader import Order, batch_at, batches
 from flaxgen.data.pixels import to_pixels, unit_range
@@ -27,6 +29,7 @@ __all__ = [
     "Transform",
     "batch_at",
     "batches",
+    "identity",
     "open_source",
     "random_transform",
     "to_pixels",
@@ -97,6 +100,17 @@ def open_source(data: Data) -> Images | Toy:
     short_side = data.resize or data.image_size
     frame = Frame(data.channels, short_side, 0 if data.random_crop else data.image_size, data.filter)
     return Images(STORED[data.source](data), frame, data.max_broken)
+
+
+def identity(data: Data) -> dict[str, Any]:
+    """What tells data that lie in files from others; {} of what is drawn, or comes with a package.
+
+    Raises:
+        DataError: as `open_source`.
+    """
+    _check(data)
+    stored = STORED[data.source](data) if data.source in STORED else None
+    return identify(stored) if isinstance(stored, Filed) else {}
 
 
 def random_transform(data: Data) -> Transform | None:

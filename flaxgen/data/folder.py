@@ -1,8 +1,9 @@
 """Folders of image files: with a `metadata.jsonl`, or one subfolder a class, or neither."""
 
+import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +47,12 @@ class StoredFolder:
     def name(self, index: int) -> str:
         return str(self._folder.root / self._folder.files[index])
 
+    def outline(self) -> Iterator[str]:
+        """Name, size, label and caption of every file; see `identity.Filed`."""
+        folder, unknown = self._folder, itertools.repeat(None)
+        for file, label, caption in zip(folder.files, folder.labels or unknown, folder.captions or unknown):  # noqa: B905
+            yield f"{file} {file_size(str(folder.root / file))} {label} {caption}"
+
 
 def open_folder(root: Path, caption_field: str = "", label_field: str = "label") -> StoredFolder:
     """A `metadata.jsonl` in `root` rules (one object a line: `file_name`, and the caption and label fields where there
@@ -59,6 +66,14 @@ def open_folder(root: Path, caption_field: str = "", label_field: str = "label")
     if not folder.files:
         raise DataError(f"data.path {root} holds no image ({' '.join(SUFFIXES)})")
     return StoredFolder(folder)
+
+
+def file_size(path: str) -> int:
+    """Bytes of a file; -1 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
 def caption_key(columns: Sequence[str], asked: str, where: str) -> str | None:

@@ -1,5 +1,6 @@
 """WebDataset tar shards read at random: the members of each shard are indexed once, then read where they lie."""
 
+import functools
 import glob
 import hashlib
 import json
@@ -7,7 +8,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from flaxgen.data.decode import SUFFIXES, BrokenImage, DataError
-from flaxgen.data.folder import caption_key
+from flaxgen.data.folder import caption_key, file_size
 from flaxgen.data.tar import BLOCK, Damage, tar_members
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,13 @@ class Shards:
     def name(self, index: int) -> str:
         return f"{self._paths[self._shard[index]]}:{self._keys[index].decode(errors='backslashreplace')}"
 
+    def outline(self) -> Iterator[str]:
+        """Name and size of every shard, and what members it has; see `identity.Filed`."""
+        for path in self._paths:
+            yield f"{os.path.basename(path)} {file_size(path)}"
+        for key, places in zip(self._keys.tolist(), self._table.tolist(), strict=True):
+            yield f"{key} {places}"
+
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         if self._table[index, 0, 0] < 0:
             raise BrokenImage("the shard is damaged there")
@@ -82,9 +90,9 @@ class Shards:
         (lost,) = np.nonzero(self._table[:, 0, 0] < 0)
         places = list(dict.fromkeys(map(self.name, lost.tolist())))
         for place in places[:MAX_LOGGED]:
-            logger.warning("%s: no header is there, and an example or more is lost", place)
+            _warn(f"{place}: no header is there, and an example or more is lost")
         if len(places) > MAX_LOGGED:
-            logger.warning("the shards are damaged in %d places, the first are named", len(places))
+            _warn(f"the shards are damaged in {len(places)} places, the first are named")
 
     def _from_json(self, text: bytes) -> Mapping[str, Any]:
         try:
@@ -98,6 +106,12 @@ class Shards:
         if isinstance(row.get(self._label_field), int):
             example["label"] = row[self._label_field]
         return example
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Once, however often the shards are opened."""
+    logger.warning("%s", text)
 
 
 def find_shards(path: str) -> list[str]:
