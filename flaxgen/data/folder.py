@@ -1,13 +1,14 @@
 """Folders of image files: with a `metadata.jsonl`, or one subfolder a class, or neither."""
 
 import itertools
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flaxgen import bounded_json
 from flaxgen.data.decode import SUFFIXES, DataError
+from flaxgen.data.files import MAX_TEXT, check_regular, read_regular
 
 CAPTION_FIELDS = ("text", "caption")
 """Where captions are looked for when no field is named."""
@@ -37,7 +38,7 @@ class StoredFolder:
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         folder = self._folder
-        example: dict[str, Any] = {"image": (folder.root / folder.files[index]).read_bytes()}
+        example: dict[str, Any] = {"image": read_regular(folder.root / folder.files[index])}
         if folder.labels is not None:
             example["label"] = folder.labels[index]
         if folder.captions is not None:
@@ -61,7 +62,7 @@ def open_folder(root: Path, caption_field: str = "", label_field: str = "label")
     Raises:
         DataError: if no image is found, or metadata.jsonl is not as described.
     """
-    described = (root / METADATA).is_file()
+    described = os.path.lexists(root / METADATA)
     folder = _from_metadata(root, caption_field, label_field) if described else _from_subfolders(root)
     if not folder.files:
         raise DataError(f"data.path {root} holds no image ({' '.join(SUFFIXES)})")
@@ -110,23 +111,37 @@ def _from_metadata(root: Path, caption_field: str, label_field: str) -> Folder:
         labels, class_names, num_classes = _labels(_column(root, rows, label_field, (int, str)))
     captions = _column(root, rows, caption, (str,)) if caption else None
     files = _column(root, rows, "file_name", (str,))
+    _check_inside(root / METADATA, files)
     return Folder(root, files, labels, captions, class_names, num_classes)
 
 
 def _rows(path: Path) -> list[dict]:
     rows = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path} line {number} is not JSON: {error}") from error
-            if not isinstance(row, dict) or "file_name" not in row:
-                raise DataError(f"{path} line {number} is not an object with a file_name")
-            rows.append(row)
+    check_regular(path)
+    with open(path, "rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT + 1), b""), 1):
+            if len(line) > MAX_TEXT:
+                raise DataError(f"{path} line {number} has more than {MAX_TEXT} bytes")
+            if line.strip():
+                rows.append(_row(line, f"{path} line {number}"))
     return rows
+
+
+def _row(line: bytes, where: str) -> dict:
+    try:
+        row = bounded_json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where} is not JSON: {error}") from error
+    if not isinstance(row, dict) or "file_name" not in row:
+        raise DataError(f"{where} is not an object with a file_name")
+    return row
+
+
+def _check_inside(path: Path, files: list[str]) -> None:
+    """Raises DataError if a file lies outside the folder that the metadata at `path` describe."""
+    for file in files:
+        if os.path.isabs(file) or ".." in Path(file).parts or "\0" in file:
+            raise DataError(f"{path} names {file!r}, expected the name of a file in {path.parent} or a folder below")
 
 
 def _column(root: Path, rows: list[dict], name: str, kinds: tuple[type, ...]) -> list:

@@ -26,7 +26,7 @@ def identify(stored: Filed) -> dict[str, Any]:
     evenly spread."""
     names, content, count = hashlib.sha256(), hashlib.sha256(), len(stored)
     for line in stored.outline():
-        names.update(line.encode("utf-8", "surrogateescape") + b"\n")
+        names.update(line.encode("utf-8", "surrogatepass") + b"\n")
     for index in sorted({i * count // SAMPLED for i in range(SAMPLED)}) if count else []:
         content.update(_content(stored, index))
     return {"count": count, "names": names.hexdigest()[:16], "content": content.hexdigest()[:16]}

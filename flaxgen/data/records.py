@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flaxgen.data.decode import BrokenImage, DataError
+from flaxgen.data.files import check_regular
 from flaxgen.data.folder import caption_key, file_size
 
 IMAGE_FIELDS = ("image", "image/encoded", "jpg", "png", "webp")
@@ -36,6 +37,8 @@ class Records:
         files = sorted(glob.glob(pattern))
         if not files:
             raise DataError(f"data.path {path} names no .array_record file")
+        for file in files:
+            check_regular(file)
         self._source = grain.sources.ArrayRecordDataSource(files)
         self._parse = protos.tf_example_pb2.Example.FromString
         self._path, self._caption_field, self._label_field = path, caption_field, label_field

@@ -3,8 +3,8 @@
 import functools
 import glob
 import hashlib
-import json
 import logging
+import math
 import os
 import re
 import threading
@@ -16,7 +16,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from flaxgen import bounded_json
 from flaxgen.data.decode import SUFFIXES, BrokenImage, DataError
+from flaxgen.data.files import MAX_PICTURE, MAX_TEXT, check_regular, check_size
 from flaxgen.data.folder import caption_key, file_size
 from flaxgen.data.tar import BLOCK, Damage, tar_members
 
@@ -25,6 +27,8 @@ MAX_LOGGED = 5
 KINDS = ("image", "cls", "txt", "json")
 ABSENT = (-1, 0)
 """Offset and size of a member that a sample does not have."""
+RANGE = r"\{(\d{1,18})\.\.(\d{1,18})\}"
+MAX_SHARDS = 2**20
 INDEX_FORMAT = 2
 """Counts up where an index would be another one, so that those of older versions are not read."""
 
@@ -72,7 +76,8 @@ class Shards:
             raise BrokenImage("the shard is damaged there")
         with open(self._paths[self._shard[index]], "rb", buffering=0) as file:  # opened anew: threads share nothing
             members = {
-                kind: _member(file, *place) for kind, place in zip(KINDS, self._table[index].tolist(), strict=True)
+                kind: _member(file, kind, *place)
+                for kind, place in zip(KINDS, self._table[index].tolist(), strict=True)
             }
         example: dict[str, Any] = {"image": members["image"]}
         if members["json"] is not None:
@@ -96,7 +101,7 @@ class Shards:
 
     def _from_json(self, text: bytes) -> Mapping[str, Any]:
         try:
-            row = json.loads(text)
+            row = bounded_json.loads(text)
         except ValueError as error:
             raise BrokenImage(f"its .json cannot be read: {error}") from error
         if not isinstance(row, dict):
@@ -128,10 +133,17 @@ def find_shards(path: str) -> list[str]:
 
 
 def _braces(path: str) -> list[str]:
-    """Every path that {first..last} stands for; numbers keep their leading zeros."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}", path)
+    """Every path that {first..last} stands for; numbers keep their leading zeros.
+
+    Raises:
+        DataError: if they are more than MAX_SHARDS.
+    """
+    match = re.search(RANGE, path)
     if match is None:
         return [path]
+    count = math.prod(max(0, int(last) - int(first) + 1) for first, last in re.findall(RANGE, path))
+    if count > MAX_SHARDS:
+        raise DataError(f"data.path {path} stands for {count} shards, expected at most {MAX_SHARDS}")
     first, last = match.groups()
     before, after = path[: match.start()], path[match.end() :]
     numbers = range(int(first), int(last) + 1)
@@ -145,6 +157,7 @@ def shard_index(path: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: if it is not a readable tar.
     """
+    check_regular(path)
     stat = os.stat(path)
     identity = f"{INDEX_FORMAT} {os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns}"
     cached = cache_folder() / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npz"
@@ -168,9 +181,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "flaxgen" / "shards"
 
 
-def _member(file: FileIO, offset: int, size: int) -> bytes | None:
+def _member(file: FileIO, kind: str, offset: int, size: int) -> bytes | None:
     if offset < 0:
         return None
+    check_size(size, MAX_PICTURE if kind == "image" else MAX_TEXT)
     file.seek(offset)
     return file.read(size)
 

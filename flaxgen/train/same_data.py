@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flaxgen import parallel
+from flaxgen import bounded_json, parallel
 
 FILE = "data.json"
 DIFFERENCES = {
@@ -63,7 +63,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        known = json.loads(path.read_bytes())["data"]
+        known = bounded_json.loads(path.read_bytes())["data"]
         good = isinstance(known, list) and all(
             isinstance(one, dict) and DIFFERENCES.keys() <= one.keys() for one in known
         )

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -240,3 +241,26 @@ def test_a_name_that_is_not_utf8(tmp_path):
     source = opened(tmp_path)
     with pytest.raises(DataError, match=r"a\.tar:k\\xe4uz: its \.cls or \.txt cannot be read"):
         source[0]
+
+
+def test_a_pattern_of_ten_million_shards_is_refused_at_once(tmp_path):
+    for pattern in ("a-{0..9999999}.tar", "a-{000..999}-{0..99999}.tar", "{0..999999999999999999}.tar"):
+        with pytest.raises(DataError, match=r"stands for \d+ shards, expected at most 1048576"):
+            opened(tmp_path / pattern)
+
+
+def test_a_shard_that_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(DataError, match=r"a\.tar is not a regular file"):
+        opened(tmp_path)
+
+
+def test_texts_beyond_bounds_are_broken(tmp_path):
+    members = {f"{i}.png": picture(i) for i in range(4)}
+    members |= {"0.json": b"[" * 10**6, "1.json": b'{"n": ' + b"1" * 10**5 + b"}", "2.txt": b"a" * (2**20 + 1)}
+    write_shard(tmp_path / "a.tar", members)
+    source = opened(tmp_path, max_broken=1.0)
+    assert [int(source[i]["image"][0, 0, 0]) for i in range(4)] == [3] * 4
+    reasons = [source.broken[i] for i in range(3)]
+    for reason, said in zip(reasons, ("nested deeper", "100000 digits", "1048577 bytes"), strict=True):
+        assert said in reason

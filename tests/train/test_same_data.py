@@ -24,7 +24,9 @@ def test_data_that_stay_the_same_are_kept_once(tmp_path):
 )
 def test_other_data_are_refused_or_accepted_by_name(tmp_path, other, said):
     same_data.keep(tmp_path, 0, ONE, accept=False)
-    with pytest.raises(ValueError, match=f"trained on other data up to step 5: .*{said}.*; .*--accept-new-data") as error:
+    with pytest.raises(
+        ValueError, match=f"trained on other data up to step 5: .*{said}.*; .*--accept-new-data"
+    ) as error:
         same_data.keep(tmp_path, 5, other, accept=False)
     assert "\n" not in str(error.value)
     assert same_data.keep(tmp_path, 5, ONE, accept=False) == "", "a refusal changes nothing"
