@@ -72,6 +72,8 @@ class Data:
     prefetch: int = 8
 
 
+MAX_SIZE = 2**30
+"""Examples that are drawn: their order in an epoch takes 8 bytes each."""
 FREE = frozenset({"path", "threads", "prefetch", "max_broken"})
 """Fields that may change between two commands of one run."""
 STORED: Mapping[str, Callable[[Data], Stored]] = {
@@ -95,11 +97,15 @@ def open_source(data: Data) -> Images | Toy:
         DataError: if the source is not known, the path is missing or empty, or a value is out of range.
     """
     _check(data)
-    if data.source in TOYS:
-        return Toy(data.source, data.split, data.seed, data.size)
     short_side = data.resize or data.image_size
     frame = Frame(data.channels, short_side, 0 if data.random_crop else data.image_size, data.filter)
-    return Images(STORED[data.source](data), frame, data.max_broken)
+    try:
+        if data.source in TOYS:
+            return Toy(data.source, data.split, data.seed, data.size)
+        return Images(STORED[data.source](data), frame, data.max_broken)
+    except MemoryError as error:
+        what = f"data.size={data.size}" if data.source in (*TOYS, "scenes") else f"data.path {data.path}"
+        raise DataError(f"{what} has more examples than fit into memory: use fewer") from error
 
 
 def identity(data: Data) -> dict[str, Any]:
@@ -125,10 +131,10 @@ def _check(data: Data) -> None:
         raise DataError(f"data.channels={data.channels} is out of range: use 1 or 3")
     if data.filter not in FILTERS:
         raise DataError(f"data.filter={data.filter!r} is not known: use one of {', '.join(FILTERS)}")
-    if data.seed < 0 or data.image_size < 0 or data.size < 1 or not 0 <= data.max_broken <= 1:
+    if data.seed < 0 or data.image_size < 0 or not 1 <= data.size <= MAX_SIZE or not 0 <= data.max_broken <= 1:
         raise DataError(
             f"out of range: data.seed={data.seed} or data.image_size={data.image_size} (0 or more), "
-            f"data.size={data.size} (1 or more) or data.max_broken={data.max_broken} (0 to 1)"
+            f"data.size={data.size} (1 to {MAX_SIZE}) or data.max_broken={data.max_broken} (0 to 1)"
         )
     if data.resize and data.resize < data.image_size:
         raise DataError(f"data.resize={data.resize} is smaller than data.image_size={data.image_size}")

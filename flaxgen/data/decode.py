@@ -13,6 +13,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 MAX_PIXELS = 64 * 2**20
 """Larger pictures are refused from their header: a 20 kB file can claim a gigabyte."""
+MAX_LABEL = 2**31 - 1
+"""Labels are int32 in batches."""
 _PILLOW_ERRORS = (
     OSError,
     SyntaxError,

@@ -1,13 +1,14 @@
 """Folders of image files: with a `metadata.jsonl`, or one subfolder a class, or neither."""
 
 import itertools
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flaxgen import bounded_json
-from flaxgen.data.decode import SUFFIXES, DataError
+from flaxgen.data.decode import MAX_LABEL, SUFFIXES, BrokenImage, DataError
 from flaxgen.data.files import MAX_TEXT, check_regular, read_regular
 
 CAPTION_FIELDS = ("text", "caption")
@@ -77,6 +78,17 @@ def file_size(path: str) -> int:
         return -1
 
 
+def as_caption(value: Any, where: str) -> str:
+    """A caption that data in JSON or in records give.
+
+    Raises:
+        BrokenImage: if it is no text, such as null.
+    """
+    if not isinstance(value, str):
+        raise BrokenImage(f"its caption in {where} is {json.dumps(value, default=str)[:60]}, expected text")
+    return value
+
+
 def caption_key(columns: Sequence[str], asked: str, where: str) -> str | None:
     """The field that holds captions: the one asked for, else the first usual name among `columns`, else None.
 
@@ -108,7 +120,9 @@ def _from_metadata(root: Path, caption_field: str, label_field: str) -> Folder:
     caption = caption_key([c for c in columns if c != "file_name"], caption_field, str(root / METADATA))
     labels, class_names, num_classes = None, None, None
     if label_field in columns:
-        labels, class_names, num_classes = _labels(_column(root, rows, label_field, (int, str)))
+        values = _column(root, rows, label_field, (int, str))
+        _check_labels(root, rows, label_field)
+        labels, class_names, num_classes = _labels(values)
     captions = _column(root, rows, caption, (str,)) if caption else None
     files = _column(root, rows, "file_name", (str,))
     _check_inside(root / METADATA, files)
@@ -152,6 +166,15 @@ def _column(root: Path, rows: list[dict], name: str, kinds: tuple[type, ...]) ->
                 f"{root / METADATA}: {name!r} of {row['file_name']} is {row.get(name)!r}, expected {expected}"
             )
     return [row[name] for row in rows]
+
+
+def _check_labels(root: Path, rows: list[dict], name: str) -> None:
+    for row in rows:
+        if isinstance(row[name], int) and not 0 <= row[name] <= MAX_LABEL:
+            raise DataError(
+                f"{root / METADATA}: {name!r} of {row['file_name']} is {row[name]}, expected 0 to {MAX_LABEL}: number "
+                "the classes from 0, or read no labels with --set data.label_field="
+            )
 
 
 def _labels(values: list[int | str]) -> tuple[list[int], tuple[str, ...] | None, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from flaxgen.data.decode import BrokenImage, DataError, decode_image, to_channels
+from flaxgen.data.decode import MAX_LABEL, BrokenImage, DataError, decode_image, to_channels
 from flaxgen.data.transforms import FILTERS, center_crop, resize_short_side
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,10 @@ class Images:
     def _prepare(self, stored: Mapping[str, Any]) -> Mapping[str, Any]:
         example = {key: stored[key] for key in ("label", "text", "false_texts") if key in stored}
         if "label" in example:
-            example["label"] = np.asarray(example["label"], np.int32)
+            label = int(example["label"])
+            if abs(label) > MAX_LABEL:
+                raise BrokenImage(f"its label {str(label)[:40]} is out of range: expected 0 to {MAX_LABEL}")
+            example["label"] = np.asarray(label, np.int32)
         return {"image": _to_frame(stored["image"], self._frame), **example}
 
     def _note(self, index: int, reason: str | None) -> None:

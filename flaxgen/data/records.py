@@ -10,7 +10,7 @@ import numpy as np
 
 from flaxgen.data.decode import BrokenImage, DataError
 from flaxgen.data.files import check_regular
-from flaxgen.data.folder import caption_key, file_size
+from flaxgen.data.folder import as_caption, caption_key, file_size
 
 IMAGE_FIELDS = ("image", "image/encoded", "jpg", "png", "webp")
 LABEL_FIELDS = ("image/class/label", "cls")
@@ -127,5 +127,5 @@ def _example(row: Mapping[str, Any], caption_field: str, label_field: str) -> Ma
     caption = caption_key(list(row), caption_field, "the records")
     if caption:
         text = row[caption]
-        example["text"] = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+        example["text"] = text.decode(errors="replace") if isinstance(text, bytes) else as_caption(text, caption)
     return example

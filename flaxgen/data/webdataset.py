@@ -19,7 +19,7 @@ import numpy as np
 from flaxgen import bounded_json
 from flaxgen.data.decode import SUFFIXES, BrokenImage, DataError
 from flaxgen.data.files import MAX_PICTURE, MAX_TEXT, check_regular, check_size
-from flaxgen.data.folder import caption_key, file_size
+from flaxgen.data.folder import as_caption, caption_key, file_size
 from flaxgen.data.tar import BLOCK, Damage, tar_members
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Shards:
             }
         example: dict[str, Any] = {"image": members["image"]}
         if members["json"] is not None:
-            example |= self._from_json(members["json"])
+            example |= self._from_json(members["json"], captions=members["txt"] is None)
         try:
             if members["cls"] is not None:
                 example["label"] = int(members["cls"])
@@ -99,7 +99,7 @@ class Shards:
         if len(places) > MAX_LOGGED:
             _warn(f"the shards are damaged in {len(places)} places, the first are named")
 
-    def _from_json(self, text: bytes) -> Mapping[str, Any]:
+    def _from_json(self, text: bytes, captions: bool) -> Mapping[str, Any]:
         try:
             row = bounded_json.loads(text)
         except ValueError as error:
@@ -107,9 +107,10 @@ class Shards:
         if not isinstance(row, dict):
             raise BrokenImage("its .json is not an object")
         caption = caption_key(list(row), self._caption_field, "the .json of a sample")
-        example = {"text": str(row[caption])} if caption else {}
-        if isinstance(row.get(self._label_field), int):
-            example["label"] = row[self._label_field]
+        example: dict[str, Any] = {"text": as_caption(row[caption], "the .json")} if caption and captions else {}
+        label = row.get(self._label_field)
+        if isinstance(label, int) and not isinstance(label, bool):
+            example["label"] = label
         return example
 
 

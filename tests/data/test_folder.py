@@ -93,6 +93,15 @@ def test_a_file_that_metadata_names_but_is_not_there_is_skipped(tmp_path):
         ('{"file_name": "a.png"}\n{"file_name": ', "line 2 is not JSON"),
         ('{"image": "a.png"}\n', "line 1 is not an object with a file_name"),
         ('{"file_name": "a.png", "text": "x"}\n{"file_name": "b.png"}\n', "'text' of b.png is None, expected str"),
+        (
+            '{"file_name": "a.png", "label": 0}\n{"file_name": "b.png", "label": -1}\n',
+            "'label' of b.png is -1, expected 0 to",
+        ),
+        (
+            '{"file_name": "a.png", "label": 1' + "0" * 30 + "}",
+            "'label' of a.png is 1000000000000000000000000000000, expec",
+        ),
+        ('{"file_name": "a.png", "caption": null}', "'caption' of a.png is None, expected str"),
         ("[" * 10**5, "line 1 is not JSON: it is nested deeper than 100"),
         ('{"file_name": "a.png", "n": ' + "1" * 10**5 + "}", "line 1 is not JSON: an integer has 100000 digits"),
         ('{"file_name": "' + "a" * 2**20 + '"}', "line 1 has more than 1048576 bytes"),
@@ -147,3 +156,9 @@ def test_metadata_that_are_no_file(tmp_path):
     os.mkfifo(tmp_path / "metadata.jsonl")
     with pytest.raises(DataError, match=r"metadata\.jsonl is not a regular file"):
         opened(tmp_path)
+
+
+def test_labels_that_are_not_read_may_be_anything(tmp_path):
+    save(tmp_path / "a.png")
+    write_metadata(tmp_path, [{"file_name": "a.png", "label": -1}])
+    assert "label" not in opened(tmp_path, label_field="")[0]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxgen.data import SOURCES, Data, DataError, Order, batches, open_source, random_transform
+from flaxgen.data import SOURCES, Data, DataError, Order, batches, open_source, random_transform, toys
 from flaxgen.data.transforms import FILTERS, center_crop, resize_short_side
 
 
@@ -84,6 +84,8 @@ def test_the_filter_is_that_of_the_config(tmp_path):
         ({"source": "digits", "random_crop": True}, "set data.image_size"),
         ({"source": "moons", "seed": -1}, "data.seed=-1"),
         ({"source": "moons", "size": 0}, "data.size=0"),
+        ({"source": "moons", "size": 10**12}, "data.size=1000000000000 .1 to 1073741824."),
+        ({"source": "scenes", "image_size": 16, "size": 10**30}, "data.size=10*"),
         ({"source": "moons", "max_broken": 1.5}, "data.max_broken=1.5"),
         ({"source": "moons", "threads": -1}, "data.threads=-1"),
         ({"source": "moons", "split": "dev"}, "use train or test"),
@@ -93,6 +95,15 @@ def test_bad_values_are_one_line(fields, message):
     with pytest.raises(DataError, match=message) as error:
         open_source(Data(**fields))
     assert "\n" not in str(error.value)
+
+
+def test_what_does_not_fit_into_memory_is_one_line(monkeypatch):
+    def draw(u, noise):
+        raise MemoryError("Unable to allocate 29.1 TiB")
+
+    monkeypatch.setitem(toys.TOYS, "moons", draw)
+    with pytest.raises(DataError, match=r"data\.size=100 has more examples than fit into memory: use fewer"):
+        open_source(Data("moons", size=100))
 
 
 @pytest.mark.parametrize("source", ["folder", "webdataset", "array_record"])

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -264,3 +265,28 @@ def test_texts_beyond_bounds_are_broken(tmp_path):
     reasons = [source.broken[i] for i in range(3)]
     for reason, said in zip(reasons, ("nested deeper", "100000 digits", "1048577 bytes"), strict=True):
         assert said in reason
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"0.json": b'{"caption": null}'}, "its caption in the .json is null, expected text"),
+        ({"0.json": b'{"text": ["a", 3]}'}, 'its caption in the .json is ["a", 3], expected text'),
+        ({"0.cls": b"1" + b"0" * 30}, "its label 1000000000000000000000000000000 is out of range: expected 0 to"),
+        ({"0.json": b'{"label": 1' + b"0" * 30 + b"}"}, "its label 1000000000000000000000000000000 is out of range"),
+        ({"0.txt": b"K\xe4uzchen"}, "its .cls or .txt cannot be read: 'utf-8' codec"),
+    ],
+)
+def test_a_caption_that_is_none_and_a_label_that_is_too_large_are_broken(tmp_path, members, said):
+    write_shard(tmp_path / "a.tar", {"0.png": picture(0), **members})
+    source = opened(tmp_path)
+    with pytest.raises(DataError, match=re.escape(f"a.tar:0: {said}")):
+        source[0]
+
+
+def test_a_caption_beside_overrules_one_that_is_none(tmp_path):
+    members = {"0.png": picture(0), "0.json": b'{"caption": null, "label": true}', "0.txt": b"an owl"}
+    write_shard(tmp_path / "a.tar", members)
+    example = opened(tmp_path)[0]
+    assert example["text"] == "an owl"
+    assert "label" not in example
