@@ -121,14 +121,18 @@ class Images:
 
 
 def _to_frame(image: bytes | np.ndarray, frame: Frame) -> UInt8[np.ndarray, "H W C"]:
-    if isinstance(image, bytes):
-        # as version 0.1.0, which differs from a whole decoding by a level or more on average
-        pixels = decode_image(image, frame.channels, frame.short_side if frame.filter == "box" else 0)
-    else:
-        pixels = _recolour(image, frame.channels)
+    if not isinstance(image, bytes):
+        return _resize(_recolour(image, frame.channels), frame)
+    # "box" as version 0.1.0, which differs from a whole decoding by a level or more on average
+    draft = frame.short_side if frame.filter == "box" else 0
+    return decode_image(image, frame.channels, draft, lambda pixels: _resize(pixels, frame))
+
+
+def _resize(pixels: UInt8[np.ndarray, "h w C"], frame: Frame) -> UInt8[np.ndarray, "H W C"]:
     if frame.short_side:
         pixels = resize_short_side(pixels, frame.short_side, frame.filter)
-    return center_crop(pixels, frame.center) if frame.center else pixels
+    # a copy, so that the rest of the picture is not kept with it
+    return np.ascontiguousarray(center_crop(pixels, frame.center)) if frame.center else pixels
 
 
 def _recolour(image: np.ndarray, channels: int) -> UInt8[np.ndarray, "H W C"]:
