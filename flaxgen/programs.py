@@ -21,7 +21,7 @@ import numpy as np
 from jax import export
 from jaxtyping import PyTree
 
-from flaxgen import cache
+from flaxgen import bounded_json, cache
 
 KNOWN = ("flaxgen", "flax", "jax", "jaxlib", "numpy", "ml_dtypes", "builtins")
 """Packages whose versions or code are part of every name; what a key takes from others may change unseen."""
@@ -120,7 +120,7 @@ def _shapes_on_disk(init: Callable[[Any], PyTree]) -> PyTree:
     name = _name("shapes", (init,), [])
     content = None if name is None else cache.read(name)
     if content is not None:
-        return jax.tree.map(lambda spec: jax.ShapeDtypeStruct(*spec), json.loads(content), is_leaf=_is_spec)
+        return jax.tree.map(lambda spec: jax.ShapeDtypeStruct(*spec), bounded_json.loads(content), is_leaf=_is_spec)
     found = jax.eval_shape(lambda: init(jax.random.key(0)))
     if name is not None and _is_nested(found):
         specs = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), found)

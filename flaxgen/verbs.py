@@ -8,7 +8,7 @@ from typing import Any
 
 import flaxgen
 from flaxgen import parallel
-from flaxgen.data import Order, batches, random_transform
+from flaxgen.data import Order, batches, identity, random_transform
 from flaxgen.family import directory, files
 from flaxgen.family.composite import Composite
 from flaxgen.family.describe import MeshShape
@@ -88,17 +88,24 @@ def load(model: str | Path | None = None, plan: parallel.Plan | None = None) -> 
 
 
 def train(
-    config: Any, workdir: str | Path, plan: parallel.Plan, *, profile: bool = False, wandb: str | None = None
+    config: Any,
+    workdir: str | Path,
+    plan: parallel.Plan,
+    *,
+    profile: bool = False,
+    wandb: str | None = None,
+    accept_new_data: bool = False,
 ) -> State:
     """Trains in `workdir`, or resumes the run that is there; returns the last state.
 
     `profile` writes a trace of a few steps to `workdir/profile`; `wandb` is the Weights & Biases project that gets
-    every logged step.
+    every logged step. With `accept_new_data` a run whose data have changed goes on with them.
 
     Raises:
         ValueError, OSError: if config, data, devices and `workdir` do not fit together; see also `train.loop.run`.
     """
     workdir, family = Path(workdir), family_of(config)
+    config = directory.as_begun(family, config, workdir)
     parallel.check_batch(config.batch_size, plan, getattr(config, "accumulate", 1))
     prepared = directory.prepare(family, config, workdir)
     experiment = family.build(config, prepared)
@@ -126,8 +133,14 @@ def train(
         broken = getattr(source, "broken", {})
         return {"skipped_images": len(broken)} if broken else {}
 
-    identity = fingerprint(config, FREE | family.free)
-    extras = loop.Extras(counters, trackers, profile, fingerprint=identity)
+    extras = loop.Extras(
+        counters,
+        trackers,
+        profile,
+        fingerprint=fingerprint(config, FREE | family.free),
+        data=identity(data) if parallel.process_index() == 0 else {},
+        accept_new_data=accept_new_data,
+    )
     if getattr(config, "evaluate_every", 0):
         evaluate = make_evaluate(family, config, workdir, plan)
         extras = extras._replace(evaluate_every=config.evaluate_every, evaluate=evaluate)

@@ -1,6 +1,7 @@
 """The command line as a user meets it: what works works in one command, what is wrong is one line and exit code 2."""
 
 import io
+import shutil
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from flaxgen.cli import main
 from flaxgen.data import Data
 from flaxgen.family.pictures import read_about
 from flaxgen.nets.classifier import NoisyClassifier
+from flaxgen.train import loop
 from flaxgen.zoo import classifier
 
 EXPERIMENT = """
@@ -65,6 +67,32 @@ def run(experiment, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
     assert main(["train", str(experiment), "--workdir", str(workdir)]) == 0
     return workdir
+
+
+def test_a_run_whose_data_changed_is_one_line_with_the_way_out(experiment, run, tmp_path, capsys, monkeypatch):
+    workdir, changed = tmp_path / "run", tmp_path / "data" / "class0" / "new.png"
+    shutil.copytree(run, workdir)
+    shutil.copytree(verbs.read_experiment(experiment).data.path, tmp_path / "data")
+    command = [
+        "train",
+        str(experiment),
+        "--workdir",
+        str(workdir),
+        "--steps",
+        "3",
+        "--set",
+        f"data.path={tmp_path}/data",
+    ]
+    Image.new("RGB", (8, 8)).save(changed)
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "trained on other data up to step 2: 8 examples then and 9 now" in error
+    assert error.count("\n") == 1
+    asked = []
+    monkeypatch.setattr(loop, "run", lambda *given: asked.append(given[-1]))
+    assert main(command) == main([*command, "--accept-new-data"]) == 0
+    assert [extras.accept_new_data for extras in asked] == [False, True]
+    assert asked[0].data["count"] == 9
 
 
 @pytest.mark.smoke

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LEVELS = (
-    {"types", "cache", "lazy"},
+    {"types", "cache", "lazy", "bounded_json"},
     {"programs"},
     {"parallel", "scenes", "resample"},
     {"nets", "diffusion", "gan", "tokens", "data", "metrics"},

@@ -27,6 +27,9 @@ def _add_train(parser):
     add_set(parser, "batch_size=64 or net.channels=96")
     parser.add_argument("--steps", type=int, help="short for --set steps=N")
     add_devices(parser)
+    parser.add_argument(
+        "--accept-new-data", action="store_true", help="go on with a run whose data have changed since it began"
+    )
     parser.add_argument("--profile", action="store_true", help="trace a few steps to WORKDIR/profile")
     parser.add_argument("--wandb", metavar="PROJECT", help="log every step to a Weights & Biases project too")
     add_processes(parser)
@@ -77,7 +80,14 @@ def _train(parsed) -> int:
     parallel.initialize(parsed.coordinator, parsed.num_processes, parsed.process_id)
     steps = [] if parsed.steps is None else [f"steps={parsed.steps}"]
     config = configs.override(verbs.read_experiment(parsed.experiment), [*parsed.set, *steps])
-    verbs.train(config, parsed.workdir, make_plan(parsed), profile=parsed.profile, wandb=parsed.wandb)
+    verbs.train(
+        config,
+        parsed.workdir,
+        make_plan(parsed),
+        profile=parsed.profile,
+        wandb=parsed.wandb,
+        accept_new_data=parsed.accept_new_data,
+    )
     return 0
 
 

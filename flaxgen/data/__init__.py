@@ -2,19 +2,21 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flaxgen.data.decode import BrokenImage, DataError
 from flaxgen.data.digits import Digits
 from flaxgen.data.folder import open_folder
+from flaxgen.data.identity import Filed, identify
 from flaxgen.data.images import Frame, Images, Stored
 from flaxgen.data.loader import Order, batch_at, batches
 from flaxgen.data.pixels import to_pixels, unit_range
 from flaxgen.data.records import Records, Tfds
 from flaxgen.data.scenes import Scenes
 from flaxgen.data.toys import TOYS, Toy
-from flaxgen.data.transforms import Transform, make_augment
+from flaxgen.data.transforms import FILTERS, Transform, make_augment
 from flaxgen.data.webdataset import Shards
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Transform",
     "batch_at",
     "batches",
+    "identity",
     "open_source",
     "random_transform",
     "to_pixels",
@@ -42,11 +45,12 @@ class Data:
     be left out, and `name` its data set. `split` is "train" or "test"; below a `path` that has a folder of that name,
     the folder. Images: `channels` 1 or 3; the shorter side becomes `resize` pixels (0: `image_size`) and a square of
     `image_size` (0: images as they are) is cut out, the middle one or, with `random_crop`, any; `flip` mirrors every
-    second one. Captions come from `caption_field` ("": text or caption), labels from `label_field`. Toys have `size`
-    points, and scenes are `size` pictures, drawn by `seed`, which is part of the data set's identity and no seed of the
-    run; scenes also have the splits "seen" (which is "test") and "novel", and easy ones to begin with, "lesson1" and
-    "lesson2". Reading stops when more than the share `max_broken` of the images cannot be used. `threads` make batches,
-    of which `prefetch` may wait.
+    second one. `filter` is how they are resized, one of `transforms.FILTERS`; a config of version 0.1.0 means "box".
+    Captions come from `caption_field` ("": text or caption), labels from `label_field`. Toys have `size` points, and
+    scenes are `size` pictures, drawn by `seed`, which is part of the data set's identity and no seed of the run; scenes
+    also have the splits "seen" (which is "test") and "novel", and easy ones to begin with, "lesson1" and "lesson2".
+    Reading stops when more than the share `max_broken` of the images cannot be used. `threads` make batches, of which
+    `prefetch` may wait.
     """
 
     source: str
@@ -56,6 +60,7 @@ class Data:
     image_size: int = 0
     channels: int = 3
     resize: int = 0
+    filter: str = field(default=FILTERS[0], metadata={"absent": "box"})
     random_crop: bool = False
     flip: bool = False
     caption_field: str = ""
@@ -67,6 +72,8 @@ class Data:
     prefetch: int = 8
 
 
+MAX_SIZE = 2**30
+"""Examples that are drawn: their order in an epoch takes 8 bytes each."""
 FREE = frozenset({"path", "threads", "prefetch", "max_broken"})
 """Fields that may change between two commands of one run."""
 STORED: Mapping[str, Callable[[Data], Stored]] = {
@@ -90,11 +97,26 @@ def open_source(data: Data) -> Images | Toy:
         DataError: if the source is not known, the path is missing or empty, or a value is out of range.
     """
     _check(data)
-    if data.source in TOYS:
-        return Toy(data.source, data.split, data.seed, data.size)
     short_side = data.resize or data.image_size
-    frame = Frame(data.channels, short_side, 0 if data.random_crop else data.image_size)
-    return Images(STORED[data.source](data), frame, data.max_broken)
+    frame = Frame(data.channels, short_side, 0 if data.random_crop else data.image_size, data.filter)
+    try:
+        if data.source in TOYS:
+            return Toy(data.source, data.split, data.seed, data.size)
+        return Images(STORED[data.source](data), frame, data.max_broken)
+    except MemoryError as error:
+        what = f"data.size={data.size}" if data.source in (*TOYS, "scenes") else f"data.path {data.path}"
+        raise DataError(f"{what} has more examples than fit into memory: use fewer") from error
+
+
+def identity(data: Data) -> dict[str, Any]:
+    """What tells data that lie in files from others; {} of what is drawn, or comes with a package.
+
+    Raises:
+        DataError: as `open_source`.
+    """
+    _check(data)
+    stored = STORED[data.source](data) if data.source in STORED else None
+    return identify(stored) if isinstance(stored, Filed) else {}
 
 
 def random_transform(data: Data) -> Transform | None:
@@ -107,10 +129,12 @@ def _check(data: Data) -> None:
         raise DataError(f"data.source={data.source!r} is not known: use one of {', '.join(SOURCES)}")
     if data.channels not in (1, 3):
         raise DataError(f"data.channels={data.channels} is out of range: use 1 or 3")
-    if data.seed < 0 or data.image_size < 0 or data.size < 1 or not 0 <= data.max_broken <= 1:
+    if data.filter not in FILTERS:
+        raise DataError(f"data.filter={data.filter!r} is not known: use one of {', '.join(FILTERS)}")
+    if data.seed < 0 or data.image_size < 0 or not 1 <= data.size <= MAX_SIZE or not 0 <= data.max_broken <= 1:
         raise DataError(
             f"out of range: data.seed={data.seed} or data.image_size={data.image_size} (0 or more), "
-            f"data.size={data.size} (1 or more) or data.max_broken={data.max_broken} (0 to 1)"
+            f"data.size={data.size} (1 to {MAX_SIZE}) or data.max_broken={data.max_broken} (0 to 1)"
         )
     if data.resize and data.resize < data.image_size:
         raise DataError(f"data.resize={data.resize} is smaller than data.image_size={data.image_size}")

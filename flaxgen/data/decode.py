@@ -3,16 +3,25 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from flaxgen.data.memory import Memory
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """The decoders that untrusted bytes may reach; Pillow has forty more."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 MAX_PIXELS = 64 * 2**20
 """Larger pictures are refused from their header: a 20 kB file can claim a gigabyte."""
+BYTES_A_PIXEL = 20
+"""What decoding takes at most: 18 of WebP, 16 of transparency and of 16 bits, 10 of RGB in JPEG and PNG."""
+MEMORY = Memory(2 * 2**30)
+"""What decoding may take in all threads together: a picture of MAX_PIXELS, or eight photographs of 12 million."""
+MAX_LABEL = 2**31 - 1
+"""Labels are int32 in batches."""
 _PILLOW_ERRORS = (
     OSError,
     SyntaxError,
@@ -38,14 +47,19 @@ class BrokenImage(DataError):
     """One picture that cannot be used; a source skips and counts it."""
 
 
-def decode_image(data: bytes, channels: int, short_side: int = 0) -> UInt8[np.ndarray, "H W C"]:
+def decode_image(
+    data: bytes, channels: int, short_side: int = 0, then: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels
+) -> UInt8[np.ndarray, "H W C"]:
     """The first frame of a JPEG, PNG, WebP, GIF or BMP as uint8 with 1 or 3 `channels`, turned as its EXIF says.
 
     Transparency is laid over white, 16 bits are scaled to 8, CMYK and palettes become RGB; colour profiles are ignored.
     A JPEG far larger than `short_side` is decoded at a half, quarter or eighth, never below twice `short_side`.
 
+    What `then` makes of it is returned, such as a smaller picture. Until that is done the memory that a picture of its
+    size takes is held of MEMORY, which all threads share: others wait.
+
     Raises:
-        BrokenImage: if it is truncated, of another format, or of more than MAX_PIXELS pixels.
+        BrokenImage: if it is truncated, of another format, or of more than MAX_PIXELS pixels; and what `then` raises.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -54,8 +68,8 @@ def decode_image(data: bytes, channels: int, short_side: int = 0) -> UInt8[np.nd
                 raise BrokenImage(f"{width}x{height} pixels, more than the {MAX_PIXELS} allowed")
             if short_side:
                 image.draft(None, (2 * short_side, 2 * short_side))  # does nothing unless JPEG
-            image.load()
-            return to_channels(_flatten(ImageOps.exif_transpose(image)), channels)
+            with MEMORY.hold(image.width * image.height * BYTES_A_PIXEL):
+                return then(_loaded(image, channels))
     except BrokenImage:
         raise
     except UnidentifiedImageError as error:
@@ -64,20 +78,29 @@ def decode_image(data: bytes, channels: int, short_side: int = 0) -> UInt8[np.nd
         raise BrokenImage(_one_line(error)) from error
 
 
+def _loaded(image: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
+    """The pixels; the image gives back its own."""
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    pixels = to_channels(_flatten(image), channels)
+    image.close()
+    return pixels
+
+
 def to_channels(image: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
     """An RGB or grey Pillow image as an array with 1 (ITU-R 601 luma) or 3 channels."""
-    pixels = np.array(image.convert({1: "L", 3: "RGB"}[channels]))
+    mode = {1: "L", 3: "RGB"}[channels]
+    pixels = np.array(image if image.mode == mode else image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _flatten(image: Image.Image) -> Image.Image:
     """As grey or RGB, 8 bits, opaque."""
     if image.mode.startswith("I"):  # 16-bit grey; 16-bit RGB arrives as 8 bits
-        return Image.fromarray((np.clip(np.asarray(image, np.int64), 0, 65535) // 257).astype(np.uint8))
+        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:
-        over = image.convert("RGBA")
-        white = Image.new("RGBA", over.size, "white")
-        return Image.alpha_composite(white, over).convert("RGB")
+        over = image if image.mode == "RGBA" else image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
 
 

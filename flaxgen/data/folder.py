@@ -1,12 +1,15 @@
 """Folders of image files: with a `metadata.jsonl`, or one subfolder a class, or neither."""
 
+import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flaxgen.data.decode import SUFFIXES, DataError
+from flaxgen import bounded_json
+from flaxgen.data.decode import MAX_LABEL, SUFFIXES, BrokenImage, DataError
+from flaxgen.data.files import MAX_TEXT, check_regular, read_regular
 
 CAPTION_FIELDS = ("text", "caption")
 """Where captions are looked for when no field is named."""
@@ -36,7 +39,7 @@ class StoredFolder:
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         folder = self._folder
-        example: dict[str, Any] = {"image": (folder.root / folder.files[index]).read_bytes()}
+        example: dict[str, Any] = {"image": read_regular(folder.root / folder.files[index])}
         if folder.labels is not None:
             example["label"] = folder.labels[index]
         if folder.captions is not None:
@@ -46,6 +49,12 @@ class StoredFolder:
     def name(self, index: int) -> str:
         return str(self._folder.root / self._folder.files[index])
 
+    def outline(self) -> Iterator[str]:
+        """Name, size, label and caption of every file; see `identity.Filed`."""
+        folder, unknown = self._folder, itertools.repeat(None)
+        for file, label, caption in zip(folder.files, folder.labels or unknown, folder.captions or unknown):  # noqa: B905
+            yield f"{file} {file_size(str(folder.root / file))} {label} {caption}"
+
 
 def open_folder(root: Path, caption_field: str = "", label_field: str = "label") -> StoredFolder:
     """A `metadata.jsonl` in `root` rules (one object a line: `file_name`, and the caption and label fields where there
@@ -54,11 +63,30 @@ def open_folder(root: Path, caption_field: str = "", label_field: str = "label")
     Raises:
         DataError: if no image is found, or metadata.jsonl is not as described.
     """
-    described = (root / METADATA).is_file()
+    described = os.path.lexists(root / METADATA)
     folder = _from_metadata(root, caption_field, label_field) if described else _from_subfolders(root)
     if not folder.files:
         raise DataError(f"data.path {root} holds no image ({' '.join(SUFFIXES)})")
     return StoredFolder(folder)
+
+
+def file_size(path: str) -> int:
+    """Bytes of a file; -1 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def as_caption(value: Any, where: str) -> str:
+    """A caption that data in JSON or in records give.
+
+    Raises:
+        BrokenImage: if it is no text, such as null.
+    """
+    if not isinstance(value, str):
+        raise BrokenImage(f"its caption in {where} is {json.dumps(value, default=str)[:60]}, expected text")
+    return value
 
 
 def caption_key(columns: Sequence[str], asked: str, where: str) -> str | None:
@@ -92,26 +120,42 @@ def _from_metadata(root: Path, caption_field: str, label_field: str) -> Folder:
     caption = caption_key([c for c in columns if c != "file_name"], caption_field, str(root / METADATA))
     labels, class_names, num_classes = None, None, None
     if label_field in columns:
-        labels, class_names, num_classes = _labels(_column(root, rows, label_field, (int, str)))
+        values = _column(root, rows, label_field, (int, str))
+        _check_labels(root, rows, label_field)
+        labels, class_names, num_classes = _labels(values)
     captions = _column(root, rows, caption, (str,)) if caption else None
     files = _column(root, rows, "file_name", (str,))
+    _check_inside(root / METADATA, files)
     return Folder(root, files, labels, captions, class_names, num_classes)
 
 
 def _rows(path: Path) -> list[dict]:
     rows = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path} line {number} is not JSON: {error}") from error
-            if not isinstance(row, dict) or "file_name" not in row:
-                raise DataError(f"{path} line {number} is not an object with a file_name")
-            rows.append(row)
+    check_regular(path)
+    with open(path, "rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT + 1), b""), 1):
+            if len(line) > MAX_TEXT:
+                raise DataError(f"{path} line {number} has more than {MAX_TEXT} bytes")
+            if line.strip():
+                rows.append(_row(line, f"{path} line {number}"))
     return rows
+
+
+def _row(line: bytes, where: str) -> dict:
+    try:
+        row = bounded_json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where} is not JSON: {error}") from error
+    if not isinstance(row, dict) or "file_name" not in row:
+        raise DataError(f"{where} is not an object with a file_name")
+    return row
+
+
+def _check_inside(path: Path, files: list[str]) -> None:
+    """Raises DataError if a file lies outside the folder that the metadata at `path` describe."""
+    for file in files:
+        if os.path.isabs(file) or ".." in Path(file).parts or "\0" in file:
+            raise DataError(f"{path} names {file!r}, expected the name of a file in {path.parent} or a folder below")
 
 
 def _column(root: Path, rows: list[dict], name: str, kinds: tuple[type, ...]) -> list:
@@ -122,6 +166,15 @@ def _column(root: Path, rows: list[dict], name: str, kinds: tuple[type, ...]) ->
                 f"{root / METADATA}: {name!r} of {row['file_name']} is {row.get(name)!r}, expected {expected}"
             )
     return [row[name] for row in rows]
+
+
+def _check_labels(root: Path, rows: list[dict], name: str) -> None:
+    for row in rows:
+        if isinstance(row[name], int) and not 0 <= row[name] <= MAX_LABEL:
+            raise DataError(
+                f"{root / METADATA}: {name!r} of {row['file_name']} is {row[name]}, expected 0 to {MAX_LABEL}: number "
+                "the classes from 0, or read no labels with --set data.label_field="
+            )
 
 
 def _labels(values: list[int | str]) -> tuple[list[int], tuple[str, ...] | None, int]:

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from flaxgen.data.decode import BrokenImage, DataError, decode_image, to_channels
-from flaxgen.data.transforms import center_crop, resize_short_side
+from flaxgen.data.decode import MAX_LABEL, BrokenImage, DataError, decode_image, to_channels
+from flaxgen.data.transforms import FILTERS, center_crop, resize_short_side
 
 logger = logging.getLogger(__name__)
 MIN_READ = 64
@@ -41,12 +41,13 @@ class Stored(Protocol):
 
 
 class Frame(NamedTuple):
-    """What every picture is brought to: `channels` 1 or 3; shorter side `short_side` (0: as it is); middle square of
-    `center` pixels (0: no crop)."""
+    """What every picture is brought to: `channels` 1 or 3; shorter side `short_side` (0: as it is), by one of
+    `transforms.FILTERS`; middle square of `center` pixels (0: no crop)."""
 
     channels: int
     short_side: int = 0
     center: int = 0
+    filter: str = FILTERS[0]
 
 
 class Images:
@@ -91,7 +92,10 @@ class Images:
     def _prepare(self, stored: Mapping[str, Any]) -> Mapping[str, Any]:
         example = {key: stored[key] for key in ("label", "text", "false_texts") if key in stored}
         if "label" in example:
-            example["label"] = np.asarray(example["label"], np.int32)
+            label = int(example["label"])
+            if abs(label) > MAX_LABEL:
+                raise BrokenImage(f"its label {str(label)[:40]} is out of range: expected 0 to {MAX_LABEL}")
+            example["label"] = np.asarray(label, np.int32)
         return {"image": _to_frame(stored["image"], self._frame), **example}
 
     def _note(self, index: int, reason: str | None) -> None:
@@ -117,13 +121,18 @@ class Images:
 
 
 def _to_frame(image: bytes | np.ndarray, frame: Frame) -> UInt8[np.ndarray, "H W C"]:
-    if isinstance(image, bytes):
-        pixels = decode_image(image, frame.channels, frame.short_side)
-    else:
-        pixels = _recolour(image, frame.channels)
+    if not isinstance(image, bytes):
+        return _resize(_recolour(image, frame.channels), frame)
+    # "box" as version 0.1.0, which differs from a whole decoding by a level or more on average
+    draft = frame.short_side if frame.filter == "box" else 0
+    return decode_image(image, frame.channels, draft, lambda pixels: _resize(pixels, frame))
+
+
+def _resize(pixels: UInt8[np.ndarray, "h w C"], frame: Frame) -> UInt8[np.ndarray, "H W C"]:
     if frame.short_side:
-        pixels = resize_short_side(pixels, frame.short_side)
-    return center_crop(pixels, frame.center) if frame.center else pixels
+        pixels = resize_short_side(pixels, frame.short_side, frame.filter)
+    # a copy, so that the rest of the picture is not kept with it
+    return np.ascontiguousarray(center_crop(pixels, frame.center)) if frame.center else pixels
 
 
 def _recolour(image: np.ndarray, channels: int) -> UInt8[np.ndarray, "H W C"]:

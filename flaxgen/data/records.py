@@ -2,14 +2,15 @@
 
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from flaxgen.data.decode import BrokenImage, DataError
-from flaxgen.data.folder import caption_key
+from flaxgen.data.files import check_regular
+from flaxgen.data.folder import as_caption, caption_key, file_size
 
 IMAGE_FIELDS = ("image", "image/encoded", "jpg", "png", "webp")
 LABEL_FIELDS = ("image/class/label", "cls")
@@ -36,15 +37,23 @@ class Records:
         files = sorted(glob.glob(pattern))
         if not files:
             raise DataError(f"data.path {path} names no .array_record file")
+        for file in files:
+            check_regular(file)
         self._source = grain.sources.ArrayRecordDataSource(files)
         self._parse = protos.tf_example_pb2.Example.FromString
         self._path, self._caption_field, self._label_field = path, caption_field, label_field
+        self._files = files
 
     def __len__(self) -> int:
         return len(self._source)
 
     def name(self, index: int) -> str:
         return f"record {index} of {self._path}"
+
+    def outline(self) -> Iterator[str]:
+        """Name and size of every file; see `identity.Filed`."""
+        for file in self._files:
+            yield f"{os.path.basename(file)} {file_size(file)}"
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         try:
@@ -79,12 +88,17 @@ class Tfds:
         names = getattr(label, "names", None)
         self.class_names = tuple(names) if names else None
         self._name, self._caption_field, self._label_field = f"{name} {split}", caption_field, label_field
+        self._full_name = f"{builder.info.full_name} {split}"
 
     def __len__(self) -> int:
         return len(self._source)
 
     def name(self, index: int) -> str:
         return f"example {index} of {self._name}"
+
+    def outline(self) -> Iterator[str]:
+        """Name with version, and split; see `identity.Filed`."""
+        yield self._full_name
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         return _example(self._source[index], self._caption_field, self._label_field)
@@ -113,5 +127,5 @@ def _example(row: Mapping[str, Any], caption_field: str, label_field: str) -> Ma
     caption = caption_key(list(row), caption_field, "the records")
     if caption:
         text = row[caption]
-        example["text"] = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+        example["text"] = text.decode(errors="replace") if isinstance(text, bytes) else as_caption(text, caption)
     return example

@@ -1,7 +1,6 @@
 """Captions to token ids: byte-level BPE [Radford19] trained on the captions at hand, or CLIP's own files."""
 
 import itertools
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import tokenizers
 from jaxtyping import Bool, Int32
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from flaxgen import bounded_json
 from flaxgen.data.decode import DataError
 from flaxgen.types import Source
 
@@ -234,9 +234,9 @@ def _read_text(path: Path) -> str:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(_read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path.name} is not JSON") from error
+        value = bounded_json.loads(_read_text(path))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} is not a JSON object")
     return value

@@ -15,6 +15,7 @@ from flaxgen.family.composite import INDEX, Composite
 from flaxgen.family.family import FREE, Family
 from flaxgen.family.files import TORN
 from flaxgen.family.trained import Files
+from flaxgen.train import config as configs
 from flaxgen.types import Experiment, PRNGKey, TrainState
 from flaxgen.weights import store
 
@@ -92,6 +93,21 @@ def prepare(family: Family, config: Any, workdir: Path) -> Files:
     if config.start and not found:
         found = files.read_files(Path(config.start), family.files)
     return family.prepare(config, found)
+
+
+def as_begun(family: Family, config: Any, workdir: Path) -> Any:
+    """The config for the run in `workdir`, if there is one: what an older version began otherwise than is the default
+    now goes on as it began, and a line on stderr says so."""
+    if not (workdir / files.CONFIG).is_file():
+        return config
+    kept = configs.keep_former(config, family.read_config(workdir)[0])
+    before, after = flat(family.encode(config)), flat(family.encode(kept))
+    for key in after:
+        if after[key] != before[key] and parallel.process_index() == 0:
+            print(
+                f"{workdir} goes on with {key}={after[key]}, as it began; new runs have {before[key]}", file=sys.stderr
+            )
+    return kept
 
 
 def begin_with(family: Family, config: Any, experiment: Experiment) -> Experiment:

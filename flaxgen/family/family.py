@@ -23,6 +23,7 @@ from flaxgen.types import Experiment, Held, Loss, Params, PRNGKey, Source
 
 Training = tuple[Callable, Callable]
 NO_FILES: Files = {}
+MAX_CLASSES = 2**24
 PREVIEWED = 16
 """Samples that a preview shows, where a family does not say otherwise."""
 FREE = run.FREE | {f"data.{name}" for name in flaxgen_data.FREE}
@@ -167,6 +168,9 @@ class Family:
         Raises:
             ValueError: if the data cannot be read or do not fit the net, or parts of the config do not fit together.
         """
+        classes = self.classes(config)
+        require(classes <= MAX_CLASSES, f"the net knows {classes} classes, expected at most {MAX_CLASSES}: set "
+                "net.num_classes")  # fmt: skip
         self.check(config)
         init, make_step = self.training(config, found)
         make_step = functools.cache(make_step)  # JAX traces one function once: what is checked here is what is trained

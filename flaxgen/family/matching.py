@@ -15,7 +15,7 @@ SHOWN_POINTS = 1000
 
 
 class LabelsChecked:
-    """A source that does not know its classes: every label is checked as it is read."""
+    """A source of which every label is checked as it is read: JAX would count a negative one from the end."""
 
     def __init__(self, source: Source, classes: int):
         self._source, self._classes = source, classes
@@ -28,8 +28,8 @@ class LabelsChecked:
         example = self._source[index]
         if not 0 <= example["label"] < self._classes:
             raise DataError(
-                f"element {index} has label {example['label']}, and the net knows 0 to {self._classes - 1}: set "
-                "net.num_classes"
+                f"element {index} has label {example['label']}, and the net knows 0 to {self._classes - 1}: number the "
+                "classes from 0, and set net.num_classes"
             )
         return example
 
@@ -56,7 +56,7 @@ def open_matching(data: Data, shapes: Mapping[str, tuple[int, ...]], classes: in
         f"the data has {known} classes and the net knows {classes}: set net.num_classes (and one more for the null "
         "label, where labels are dropped)",
     )
-    return LabelsChecked(source, classes) if classes and known is None else source
+    return LabelsChecked(source, classes) if classes else source
 
 
 def _advice(has: tuple[int, ...], wants: tuple[int, ...]) -> str:

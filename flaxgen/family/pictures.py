@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import flaxgen
+from flaxgen import bounded_json
 from flaxgen.family import request as requests
 from flaxgen.family import sheets
 
@@ -199,8 +200,8 @@ def read_about(path: Path) -> dict[str, Any]:
     with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as picture:
         text = getattr(picture, "text", {}).get(ABOUT) or picture.getexif().get(DESCRIPTION, "")
     try:
-        about = json.loads(text)
-    except (ValueError, RecursionError):
+        about = bounded_json.loads(text)
+    except ValueError:
         about = None
     if not isinstance(about, dict) or not isinstance(about.get("request"), dict):
         raise ValueError(f"{path} does not say how it was made: expected a picture that flaxgen wrote")

@@ -56,7 +56,9 @@ def of_data(data: Data, seed: int, *, captions: bool = False) -> Pictures:
         )
 
     about = {"kind": "data", "seed": seed, "content": content_hash(data, source)}
-    about |= {name: getattr(data, name) for name in ("source", "name", "split", "image_size", "resize", "channels")}
+    about |= {
+        name: getattr(data, name) for name in ("source", "name", "split", "image_size", "resize", "filter", "channels")
+    }
     return Pictures(about, len(source), read)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, UInt8, UInt64
 from tqdm import tqdm
 
-from flaxgen import parallel
+from flaxgen import bounded_json, parallel
 from flaxgen.data import to_pixels
 from flaxgen.family.evaluation import CAPTIONS, CLASSES, FEATURES
 from flaxgen.measure.features import Extractor
@@ -250,7 +250,7 @@ def load(path: Path, about: Mapping[str, Any], request: Request) -> Statistics:
     try:
         with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        known = json.loads(str(arrays["about"]))
+        known = bounded_json.loads(str(arrays["about"]))
         statistics = _read(arrays, request.num)
     except (zipfile.BadZipFile, KeyError, EOFError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged, or holds no statistics of flaxgen: delete it") from error

@@ -21,6 +21,8 @@ from flax import linen as nn
 Config = TypeVar("Config")
 Types = Mapping[str, type]
 MISMATCH = object()
+ABSENT = "absent"
+"""Metadata of a config's field that came later: what a config without it meant, where that is not the default."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -68,7 +70,8 @@ def encode(value: Any, known: Types) -> Any:
 def fingerprint(config: Any, free: Collection[str] = ()) -> str:
     """A hash of what the config says, by which runs are known apart; `free` names the dotted paths that may change.
 
-    A field at its default says nothing: a later version that has more fields gives the same hash.
+    A field says nothing at its default, or, where it has ABSENT, at that: a later version that has more fields gives
+    the same hash.
     """
     said = _differences(config, None, free, "")
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
@@ -91,11 +94,11 @@ def _differences(value: Any, default: Any, free: Collection[str], path: str) -> 
 
 def _default(kind: type, name: str) -> Any:
     field = next(field for field in dataclasses.fields(kind) if field.name == name)
-    return MISMATCH if _is_required(field) else field.default
+    return MISMATCH if _is_required(field) else field.metadata.get(ABSENT, field.default)
 
 
 def decode(data: Any, known: Types) -> Any:
-    """The inverse of `encode`; a field that is missing takes its default.
+    """The inverse of `encode`; a field that is missing takes its default, or, where it has ABSENT, that.
 
     A type that was written otherwise by an older version has a class method `upgrade`, which takes the JSON of its
     fields, of any version, and returns it as the type has them now.
@@ -115,7 +118,24 @@ def decode(data: Any, known: Types) -> Any:
     values = {key: _decode_field(kind, key, value, known) for key, value in written.items()}
     missing = [field.name for field in dataclasses.fields(kind) if _is_required(field) and field.name not in values]
     require(not missing, f"config type {name} lacks the field {', '.join(missing)}")
-    return kind(**values)
+    later = {field.name: field.metadata[ABSENT] for field in dataclasses.fields(kind) if ABSENT in field.metadata}
+    return kind(**{**later, **values})
+
+
+def keep_former(config: Config, saved: Any) -> Config:
+    """The config of a run that goes on, `saved` being its config of before: where it has a field at its default, and
+    `saved` at what older versions meant (ABSENT), it stays as it was."""
+    changes = {}
+    for field in dataclasses.fields(config):  # pyright: ignore[reportArgumentType]
+        ours, theirs = getattr(config, field.name, None), getattr(saved, field.name, None)
+        if dataclasses.is_dataclass(ours) and type(ours) is type(theirs):
+            kept = keep_former(ours, theirs)
+        else:
+            former = ABSENT in field.metadata and ours == field.default and theirs == field.metadata[ABSENT]
+            kept = theirs if former else ours
+        if kept is not ours:
+            changes[field.name] = kept
+    return dataclasses.replace(config, **changes) if changes else config  # pyright: ignore
 
 
 def _upgrade(kind: type, written: dict[str, Any]) -> dict[str, Any]:

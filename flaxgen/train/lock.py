@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flaxgen import parallel
+from flaxgen import bounded_json, parallel
 
 LOCK = "lock"
 BEAT = 20.0
@@ -119,7 +119,7 @@ def _refusal(workdir: Path, owner: dict[str, Any] | None) -> ValueError:
 def _owner(descriptor: int) -> dict[str, Any] | None:
     """Who has written the lock; None for one that is new or torn."""
     try:
-        owner = json.loads(os.pread(descriptor, 4096, 0))
+        owner = bounded_json.loads(os.pread(descriptor, 4096, 0))
         good = isinstance(owner["host"], str) and isinstance(owner["pid"], int)
     except (ValueError, KeyError, TypeError):
         return None

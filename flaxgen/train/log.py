@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from flaxgen import parallel
+from flaxgen import bounded_json, parallel
 from flaxgen.lazy import Lazy
 
 summary: Any = Lazy("tensorboardX.summary")
@@ -146,7 +146,7 @@ def rewind(path: Path, step: int, *, logged: bool) -> None:
 
     def stays(line: bytes) -> bool:
         try:
-            at = json.loads(line)["step"]
+            at = bounded_json.loads(line)["step"]
         except (ValueError, KeyError, TypeError):
             return False
         return at < step or (at == step and logged)

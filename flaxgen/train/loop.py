@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Array
 
 from flaxgen import parallel
+from flaxgen.train import same_data
 from flaxgen.train.checkpoint import Checkpoints
 from flaxgen.train.clock import Clock, is_preview_due
 from flaxgen.train.divergence import ADVICE, Divergence, watched
@@ -37,7 +39,8 @@ class Extras(NamedTuple):
     """`counters` is asked for more numbers at every logged step (skipped images); `trackers` get every logged
     step; `profile` writes a trace of a few steps to `workdir/profile`. Every `evaluate_every` steps (0: never), and
     after the last, `evaluate` is asked for figures of the state, which are logged; every process asks it.
-    `fingerprint` is that of the config (`train.config.fingerprint`): checkpoints of other configs are not taken."""
+    `fingerprint` is that of the config (`train.config.fingerprint`): checkpoints of other configs are not taken.
+    `data` is the identity of the data, {} for none; a run goes on with other data only if `accept_new_data`."""
 
     counters: Callable[[], Mapping[str, float]] = dict
     trackers: tuple[Tracker, ...] = ()
@@ -45,6 +48,8 @@ class Extras(NamedTuple):
     evaluate_every: int = 0
     evaluate: Callable[[State], Mapping[str, float]] = lambda state: {}
     fingerprint: str = ""
+    data: Mapping[str, Any] = MappingProxyType({})
+    accept_new_data: bool = False
 
     def evaluates(self, step: int, steps: int) -> bool:
         """Whether it is asked after `step` of `steps`."""
@@ -69,11 +74,11 @@ def run(
 ) -> State:
     """Trains to `settings.steps`, from the newest good checkpoint in `workdir` if there is one; returns the state.
 
-    On the same devices a resumed run is bit for bit the run that was never interrupted.
+    On the same devices and data a resumed run is bit for bit the run that was never interrupted.
 
     Raises:
         ValueError: if the devices do not divide the batch, another run trains in `workdir`, the run is past
-            `settings.steps`, or there are checkpoints and none can be loaded.
+            `settings.steps`, its data have changed, or there are checkpoints and none can be loaded.
         FloatingPointError: if the loss or the state is not a number, or the run has diverged; the last good checkpoint
             stays.
         OSError: if the disk is full; the last good checkpoint stays.
@@ -88,6 +93,7 @@ def run(
     ):
         step, state = _begin(experiment, plan, checkpoints, _keys(settings.seed).init)
         _check_reached(step, settings.steps, workdir)
+        changed = same_data.keep(workdir, step, extras.data, extras.accept_new_data) if step < settings.steps else ""
         if parallel.process_index() == 0:
             logged = step % settings.log_every == 0 or extras.evaluates(step, settings.steps) or step == settings.steps
             rewind(workdir / "metrics.jsonl", step, logged=logged)
@@ -96,6 +102,8 @@ def run(
         with RunLog(workdir, step, settings.steps, extras.trackers) as log:
             if step:
                 log.say(f"resumed after step {step}")
+            if changed:
+                log.say(changed)
             divergence = Divergence(settings.diverged_ratio, settings.diverged_steps)
             training = _Training(experiment, settings, plan, checkpoints, log, extras, divergence)
             with contextlib.closing(_closable(make_batches(step))) as batches:

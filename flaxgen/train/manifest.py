@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 import flaxgen
+from flaxgen import bounded_json
 
 MANIFEST = "manifest.json"
 FROZEN = "frozen"
@@ -59,13 +60,13 @@ def read_manifest(path: Path) -> Content:
         OSError, ValueError: if it cannot be read, or is not as it was written.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        manifest = bounded_json.loads((path / MANIFEST).read_bytes())
         content = manifest["content"]
         good = _content_sum(content) == manifest["sha256"]
         found = Content(**{name: content[name] for name in Content._fields if name in content})
         good = good and isinstance(found.leaves, dict) and all(map(_is_sum, found.files.values()))
         good = good and re.fullmatch(f"|{FROZEN}-[0-9a-f]{{16}}", found.frozen) is not None
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path / MANIFEST} is damaged") from error
     if not good:
         raise ValueError(f"{path / MANIFEST} is damaged")
@@ -99,7 +100,7 @@ def find_fault(path: Path, config: str = "") -> str | None:
 
 def _find_frozen_fault(path: Path) -> str | None:
     fault = find_fault(path)
-    if fault is None and _frozen_name(json.loads((path / MANIFEST).read_bytes())["content"]) != path.name:
+    if fault is None and _frozen_name(bounded_json.loads((path / MANIFEST).read_bytes())["content"]) != path.name:
         fault = "the directory was renamed"
     return fault and f"its frozen weights in {path.name} cannot be used: {fault}"
 

@@ -4,7 +4,6 @@ The file is 8 bytes of header length (little endian), a JSON header that gives e
 and the bytes of the tensors one after the other.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 import ml_dtypes
 import numpy as np
+
+from flaxgen import bounded_json
 
 MAX_HEADER = 32 * 2**20
 """Bytes; a header has about 100 a tensor."""
@@ -47,9 +48,9 @@ def parse(raw: bytes, path: Path, size: int) -> dict[str, Entry]:
         ValueError: if it is no header, has a name twice, or does not fit the file.
     """
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=lambda pairs: unique(pairs, path))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a safetensors file: its header is not JSON") from error
+        header = bounded_json.loads(raw, unique)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a safetensors file: its header is not JSON ({error})") from error
     if not isinstance(header, dict):
         raise ValueError(f"{path} is not a safetensors file: its header is not a JSON object")
     header.pop("__metadata__", None)
@@ -59,12 +60,12 @@ def parse(raw: bytes, path: Path, size: int) -> dict[str, Entry]:
     return entries
 
 
-def unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The pairs of a JSON object as a dict; ValueError naming a key that stands there twice."""
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in fields:
-            raise ValueError(f"{path}: {name!r} stands twice in the header")
+            raise ValueError(f"{name!r} stands twice in an object")
         fields[name] = value
     return fields
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from flaxgen import bounded_json
 from flaxgen.types import Params
 from flaxgen.weights.header import DTYPES, MAX_HEADER, NAMES, Entry, parse, unique
 from flaxgen.weights.lazy import Lazy, Tensors
@@ -159,8 +160,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_HEADER:
         raise ValueError(f"{path} is larger than {MAX_HEADER} bytes")
     try:
-        value = json.loads(path.read_text("utf-8"), object_pairs_hook=lambda pairs: unique(pairs, path))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        value = bounded_json.loads(path.read_bytes(), unique)
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} is not a JSON object")

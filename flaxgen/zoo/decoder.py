@@ -80,6 +80,16 @@ class Config(GradientRun):
         check_time_embedding(self.net.unet.time_embedding, self.process, "net.unet")
 
 
+def check(config: Config) -> None:
+    """Raises ValueError if the decoder would be shown less of a picture than the CLIP is."""
+    data = config.data
+    require(
+        not data.image_size or data.resize in (0, data.image_size),
+        f"data.resize={data.resize} cuts the middle {data.image_size} pixels out of a picture, and its CLIP embedding "
+        "is of all of it: set data.resize=0",
+    )
+
+
 def image_shape(config: Config) -> tuple[int, int, int]:
     """[H W C] of what is drawn."""
     unet = config.net.unet
@@ -283,6 +293,7 @@ FAMILY = Family(
     batch_spec=batch_spec,
     make_loss=make_loss,
     open_source=open_joined,
+    check=check,
     prepare=prepare,
     files=(companion_file("CLIP"),),
     free=frozenset({"sampling", "clip", "cache"}),

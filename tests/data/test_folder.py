@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -92,6 +93,22 @@ def test_a_file_that_metadata_names_but_is_not_there_is_skipped(tmp_path):
         ('{"file_name": "a.png"}\n{"file_name": ', "line 2 is not JSON"),
         ('{"image": "a.png"}\n', "line 1 is not an object with a file_name"),
         ('{"file_name": "a.png", "text": "x"}\n{"file_name": "b.png"}\n', "'text' of b.png is None, expected str"),
+        (
+            '{"file_name": "a.png", "label": 0}\n{"file_name": "b.png", "label": -1}\n',
+            "'label' of b.png is -1, expected 0 to",
+        ),
+        (
+            '{"file_name": "a.png", "label": 1' + "0" * 30 + "}",
+            "'label' of a.png is 1000000000000000000000000000000, expec",
+        ),
+        ('{"file_name": "a.png", "caption": null}', "'caption' of a.png is None, expected str"),
+        ("[" * 10**5, "line 1 is not JSON: it is nested deeper than 100"),
+        ('{"file_name": "a.png", "n": ' + "1" * 10**5 + "}", "line 1 is not JSON: an integer has 100000 digits"),
+        ('{"file_name": "' + "a" * 2**20 + '"}', "line 1 has more than 1048576 bytes"),
+        ('{"file_name": "../a.png"}', r"metadata\.jsonl names '\.\./a\.png', expected the name of a file in"),
+        ('{"file_name": "a/../../a.png"}', r"metadata\.jsonl names 'a/\.\./\.\./a\.png'"),
+        ('{"file_name": "/etc/a.png"}', r"metadata\.jsonl names '/etc/a\.png'"),
+        ('{"file_name": "a\\u0000.png"}', r"metadata\.jsonl names 'a\\x00\.png'"),
         ('{"file_name": "a.png", "label": 0.5}\n', "'label' of a.png is 0.5, expected int or str"),
         ("", "holds no image"),
     ],
@@ -107,3 +124,41 @@ def test_an_unknown_caption_field_lists_the_known(tmp_path):
     write_metadata(tmp_path, [{"file_name": "a.png", "title": "x"}])
     with pytest.raises(DataError, match=r"caption_field='titel' is not in .* which has title"):
         opened(tmp_path, caption_field="titel")
+
+
+def test_captions_that_are_not_utf8_are_named(tmp_path):
+    (tmp_path / "metadata.jsonl").write_bytes(b'{"file_name": "a.png", "text": "K\xe4uzchen"}\n')
+    with pytest.raises(DataError, match=r"metadata\.jsonl line 1 is not JSON: byte 33 is not UTF-8"):
+        opened(tmp_path)
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_regular_file_is_skipped_and_not_waited_for(tmp_path):
+    for i in range(20):
+        save(tmp_path / f"{i}.png", 5)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "folder.png").symlink_to(tmp_path)
+    (tmp_path / "link.png").symlink_to(tmp_path / "0.png")
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(2**40)
+    source = opened(tmp_path)
+    assert set(levels(source)) == {5}
+    names = sorted([*(f"{i}.png" for i in range(20)), "pipe.png", "zero.png", "link.png", "huge.png"])
+    assert {names[index]: reason for index, reason in source.broken.items()} == {
+        "pipe.png": "not a regular file",
+        "zero.png": "not a regular file",
+        "huge.png": f"{2**40} bytes, more than the {2**28} allowed",
+    }
+
+
+def test_metadata_that_are_no_file(tmp_path):
+    os.mkfifo(tmp_path / "metadata.jsonl")
+    with pytest.raises(DataError, match=r"metadata\.jsonl is not a regular file"):
+        opened(tmp_path)
+
+
+def test_labels_that_are_not_read_may_be_anything(tmp_path):
+    save(tmp_path / "a.png")
+    write_metadata(tmp_path, [{"file_name": "a.png", "label": -1}])
+    assert "label" not in opened(tmp_path, label_field="")[0]

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxgen.data import SOURCES, Data, DataError, Order, batches, open_source, random_transform
+from flaxgen.data import SOURCES, Data, DataError, Order, batches, open_source, random_transform, toys
+from flaxgen.data.transforms import FILTERS, center_crop, resize_short_side
 
 
 def test_the_config_is_plain_values():
@@ -55,6 +56,19 @@ def test_center_crop_without_chance(wide):
     np.testing.assert_array_equal(open_source(data)[0]["image"][0, :, 0], np.arange(7, 13) * 10)
 
 
+def test_the_filter_is_that_of_the_config(tmp_path):
+    """JPEGs are decoded as a whole, but for the filter of version 0.1.0."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 64, 3), np.uint8))
+    picture.save(tmp_path / "a.jpg", quality=95)
+    decoded = np.asarray(Image.open(tmp_path / "a.jpg"))
+    drafted = Image.open(tmp_path / "a.jpg")
+    drafted.draft(None, (32, 32))
+    for name in FILTERS:
+        found = open_source(Data("folder", path=str(tmp_path), image_size=16, filter=name))[0]["image"]
+        whole = np.asarray(drafted) if name == "box" else decoded
+        np.testing.assert_array_equal(found, center_crop(resize_short_side(whole, 16, name), 16))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -64,11 +78,14 @@ def test_center_crop_without_chance(wide):
         ({"source": "webdataset", "path": "/nonesuch/*.tar"}, "names no .tar shard"),
         ({"source": "tfds"}, "data.name is not set"),
         ({"source": "digits", "channels": 4}, "data.channels=4"),
+        ({"source": "digits", "filter": "nearest"}, "data.filter='nearest' is not known: use one of bicubic, lanczos"),
         ({"source": "digits", "image_size": -1}, "data.image_size=-1"),
         ({"source": "digits", "image_size": 16, "resize": 8}, "data.resize=8 is smaller than data.image_size=16"),
         ({"source": "digits", "random_crop": True}, "set data.image_size"),
         ({"source": "moons", "seed": -1}, "data.seed=-1"),
         ({"source": "moons", "size": 0}, "data.size=0"),
+        ({"source": "moons", "size": 10**12}, "data.size=1000000000000 .1 to 1073741824."),
+        ({"source": "scenes", "image_size": 16, "size": 10**30}, "data.size=10*"),
         ({"source": "moons", "max_broken": 1.5}, "data.max_broken=1.5"),
         ({"source": "moons", "threads": -1}, "data.threads=-1"),
         ({"source": "moons", "split": "dev"}, "use train or test"),
@@ -78,6 +95,15 @@ def test_bad_values_are_one_line(fields, message):
     with pytest.raises(DataError, match=message) as error:
         open_source(Data(**fields))
     assert "\n" not in str(error.value)
+
+
+def test_what_does_not_fit_into_memory_is_one_line(monkeypatch):
+    def draw(u, noise):
+        raise MemoryError("Unable to allocate 29.1 TiB")
+
+    monkeypatch.setitem(toys.TOYS, "moons", draw)
+    with pytest.raises(DataError, match=r"data\.size=100 has more examples than fit into memory: use fewer"):
+        open_source(Data("moons", size=100))
 
 
 @pytest.mark.parametrize("source", ["folder", "webdataset", "array_record"])

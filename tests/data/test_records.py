@@ -122,3 +122,12 @@ def test_tfds_errors_are_one_line(data_dir, name, split, reason):
     with pytest.raises(DataError, match=f"{split}.*{name}.*{reason}") as error:
         open_source(Data("tfds", name=name, path=data_dir, split=split))
     assert "\n" not in str(error.value)
+
+
+def test_a_caption_that_is_none_is_broken(tmp_path):
+    example = Example.FromString(record(1))
+    del example.features.feature["caption"].bytes_list.value[:]
+    write_records(tmp_path / "a.array_record", [example.SerializeToString()])
+    source = open_source(Data("array_record", path=str(tmp_path)))
+    with pytest.raises(DataError, match=r"record 0 of .*: its caption in caption is null, expected text"):
+        source[0]

@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import re
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -152,3 +154,139 @@ def test_no_shards_and_no_images(tmp_path):
 def test_tar_dialects(tmp_path, layout):
     write_shard(tmp_path / "a.tar", {"d" * 90 + "/" + "k" * 80 + ".png": picture(7)}, format=layout)
     assert opened(tmp_path)[0]["image"][0, 0, 0] == 7
+
+
+def flip(path, offset: int):
+    """One bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 4
+    path.write_bytes(data)
+
+
+def header_of(path, name: str) -> int:
+    with tarfile.open(path) as tar:
+        return tar.getmember(name).offset
+
+
+def labels_of(source) -> dict[int, int]:
+    """Of the examples that are read, level and label."""
+    for i in range(len(source)):
+        source[i]
+    whole = [source[i] for i in range(len(source)) if i not in source.broken]
+    return {int(example["image"][0, 0, 0]): int(example["label"]) for example in whole}
+
+
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("name", ["000041.png", "000041.cls", "000099.png", "000099.cls"])
+def test_one_flipped_bit_in_a_header_loses_one_example(tmp_path, caplog, layout, name):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=layout) as tar:
+        for member, data in numbered(0, 100).items():
+            info = tarfile.TarInfo(member)
+            info.size, info.mtime = len(data), 1.5  # a fraction, which only pax has, in a header before the header
+            tar.addfile(info, io.BytesIO(data))
+    place = header_of(path, name)
+    flip(path, (place if layout == tarfile.USTAR_FORMAT else place + 1024) + 3)
+    source = opened(path)
+    assert f"{path}:byte {place}" in caplog.text
+    lost = int(name[:6])
+    assert labels_of(source) == {i: i % 10 for i in range(100) if i != lost}
+    assert list(source.broken) == [99]
+    assert len(source) == 100
+
+
+def test_what_is_lost_counts_as_broken(tmp_path):
+    path = tmp_path / "a.tar"
+    write_shard(path, numbered(0, 100))
+    data = bytearray(path.read_bytes())
+    first, last = header_of(path, "000040.png"), header_of(path, "000080.png")
+    data[first:last] = b"?" * (last - first)
+    path.write_bytes(data)
+    source = opened(path, max_broken=0.5)
+    assert labels_of(source).keys() == {*range(40), *range(80, 100)}
+    assert 30 <= len(source.broken) <= 40  # the largest sample says how many there were at least
+    with pytest.raises(DataError, match=rf"are broken .* the first is {path}:byte {first}"):
+        labels_of(opened(path, max_broken=0.25))
+
+
+def test_a_cut_is_refused_wherever_it_is(tmp_path):
+    path = tmp_path / "a.tar"
+    write_shard(path, numbered(0, 100))
+    whole, header = path.read_bytes(), header_of(path, "000040.png")
+    for cut in (header, header + 100, header + 512, header + 540):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(DataError, match=rf"{path} is cut short.* byte \d+: .*fetch it again"):
+            opened(path)
+    path.write_bytes(whole[:header])
+    with pytest.raises(DataError, match=f"at byte {header}: the zeros at its end are missing"):
+        opened(path)
+
+
+def test_nothing_but_zeros_may_follow_the_end(tmp_path, caplog):
+    write_shard(tmp_path / "a.tar", numbered(0, 10))
+    write_shard(tmp_path / "b.tar", numbered(10, 10))
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes((tmp_path / "a.tar").read_bytes() + (tmp_path / "b.tar").read_bytes())
+    source = opened(joined)
+    assert labels_of(source).keys() == set(range(20))
+    assert f"{joined}:byte " in caplog.text
+    joined.write_bytes((tmp_path / "a.tar").read_bytes() + b"<html>")
+    with pytest.raises(DataError, match="cut short"):
+        opened(joined)
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    write_shard(
+        tmp_path / "a.tar", {"k\udce4uz.png": picture(7), "k\udce4uz.txt": b"K\xe4uzchen"}, errors="surrogateescape"
+    )
+    source = opened(tmp_path)
+    with pytest.raises(DataError, match=r"a\.tar:k\\xe4uz: its \.cls or \.txt cannot be read"):
+        source[0]
+
+
+def test_a_pattern_of_ten_million_shards_is_refused_at_once(tmp_path):
+    for pattern in ("a-{0..9999999}.tar", "a-{000..999}-{0..99999}.tar", "{0..999999999999999999}.tar"):
+        with pytest.raises(DataError, match=r"stands for \d+ shards, expected at most 1048576"):
+            opened(tmp_path / pattern)
+
+
+def test_a_shard_that_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(DataError, match=r"a\.tar is not a regular file"):
+        opened(tmp_path)
+
+
+def test_texts_beyond_bounds_are_broken(tmp_path):
+    members = {f"{i}.png": picture(i) for i in range(4)}
+    members |= {"0.json": b"[" * 10**6, "1.json": b'{"n": ' + b"1" * 10**5 + b"}", "2.txt": b"a" * (2**20 + 1)}
+    write_shard(tmp_path / "a.tar", members)
+    source = opened(tmp_path, max_broken=1.0)
+    assert [int(source[i]["image"][0, 0, 0]) for i in range(4)] == [3] * 4
+    reasons = [source.broken[i] for i in range(3)]
+    for reason, said in zip(reasons, ("nested deeper", "100000 digits", "1048577 bytes"), strict=True):
+        assert said in reason
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"0.json": b'{"caption": null}'}, "its caption in the .json is null, expected text"),
+        ({"0.json": b'{"text": ["a", 3]}'}, 'its caption in the .json is ["a", 3], expected text'),
+        ({"0.cls": b"1" + b"0" * 30}, "its label 1000000000000000000000000000000 is out of range: expected 0 to"),
+        ({"0.json": b'{"label": 1' + b"0" * 30 + b"}"}, "its label 1000000000000000000000000000000 is out of range"),
+        ({"0.txt": b"K\xe4uzchen"}, "its .cls or .txt cannot be read: 'utf-8' codec"),
+    ],
+)
+def test_a_caption_that_is_none_and_a_label_that_is_too_large_are_broken(tmp_path, members, said):
+    write_shard(tmp_path / "a.tar", {"0.png": picture(0), **members})
+    source = opened(tmp_path)
+    with pytest.raises(DataError, match=re.escape(f"a.tar:0: {said}")):
+        source[0]
+
+
+def test_a_caption_beside_overrules_one_that_is_none(tmp_path):
+    members = {"0.png": picture(0), "0.json": b'{"caption": null, "label": true}', "0.txt": b"an owl"}
+    write_shard(tmp_path / "a.tar", members)
+    example = opened(tmp_path)[0]
+    assert example["text"] == "an owl"
+    assert "label" not in example

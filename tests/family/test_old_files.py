@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from flaxgen import parallel, verbs
+from flaxgen.data import Data
 
 OLD = Path(__file__).parents[1] / "saved" / "v0.1.0"
 
@@ -51,3 +52,18 @@ def test_a_run_is_resumed(tmp_path):
     config, _ = verbs.read_config(tmp_path / "run")
     state = verbs.train(dataclasses.replace(config, steps=4), tmp_path / "run", parallel.make_plan("jit"))
     assert int(state.step) == 4
+
+
+def test_a_run_goes_on_with_the_filter_it_began_with(tmp_path, capfd):
+    run = tmp_path / "run"
+    shutil.copytree(OLD / "run", run)
+    config, _ = verbs.read_config(run)
+    assert config.data.filter == "box"
+    data = dataclasses.replace(config.data, filter=Data.filter)  # as its experiment file has it now
+    for _ in range(2):  # the second time `filter` is in its config.json
+        verbs.train(dataclasses.replace(config, data=data), run, parallel.make_plan("jit"))
+        assert "goes on with data.filter=box, as it began; new runs have bicubic" in capfd.readouterr().err
+        assert verbs.read_config(run)[0].data == config.data
+    other = dataclasses.replace(config, data=dataclasses.replace(data, filter="lanczos"))
+    with pytest.raises(ValueError, match=r"data\.filter is 'box' there and 'lanczos' here"):
+        verbs.train(other, run, parallel.make_plan("jit"))

@@ -1,7 +1,7 @@
 """Overrides and JSON: what is right arrives typed, what is wrong is one line that names the key."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
@@ -213,3 +213,34 @@ def test_a_fingerprint_is_that_of_a_later_version_with_more_fields():
     Later.__name__ = "Config"
     assert configs.fingerprint(Later(steps=3)) == configs.fingerprint(Config(steps=3))
     assert configs.fingerprint(Later(steps=3, sharpness=1.0)) != configs.fingerprint(Config(steps=3))
+
+
+@dataclass(frozen=True)
+class Sharper(Config):
+    """A later `Config`, whose new field has another default than what was done before it."""
+
+    resize: str = field(default="bicubic", metadata={configs.ABSENT: "box"})
+
+
+Sharper.__name__ = "Config"
+
+
+def test_a_config_without_a_later_field_means_what_was_done_then():
+    known = {"Config": Sharper, "Rates": Rates, "Net": Net}
+    written = configs.encode(Config(steps=3), {"Config": Config, "Rates": Rates, "Net": Net})
+    old = configs.decode(written, known)
+    assert old.resize == "box"
+    assert configs.fingerprint(old) == configs.fingerprint(Config(steps=3))
+    new = Sharper(steps=3)
+    assert configs.fingerprint(new) != configs.fingerprint(old)
+    assert configs.decode(configs.encode(new, known), known) == new
+
+
+def test_what_was_begun_otherwise_goes_on_so():
+    assert configs.keep_former(Sharper(steps=5), Sharper(steps=3, resize="box")) == Sharper(steps=5, resize="box")
+    for config, saved in [
+        (Sharper(resize="lanczos"), Sharper(resize="box")),
+        (Sharper(), Sharper(resize="lanczos")),
+        (Sharper(), Sharper(steps=3)),
+    ]:
+        assert configs.keep_former(config, saved) is config

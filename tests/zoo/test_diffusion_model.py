@@ -145,11 +145,29 @@ def test_random_crops_fit(tmp_path):
     assert matching.real_examples(data, "image", 3).shape == (3, 8, 8, 1)
 
 
-def test_unknown_labels_are_checked_as_they_are_read():
-    source = matching.LabelsChecked([{"label": np.int32(2)}, {"label": np.int32(3)}], 3)
+@pytest.mark.parametrize("label", [3, -1, -6])
+def test_labels_are_checked_as_they_are_read(label):
+    source = matching.LabelsChecked([{"label": np.int32(2)}, {"label": np.int32(label)}], 3)
     assert source[0]["label"] == 2
-    with pytest.raises(ValueError, match="element 1 has label 3, and the net knows 0 to 2"):
+    with pytest.raises(ValueError, match=f"element 1 has label {label}, and the net knows 0 to 2"):
         source[1]
+
+
+def test_so_are_those_of_data_that_know_their_classes(monkeypatch):
+    class Source(list):
+        num_classes = 3
+
+    wrong = Source([{"label": np.int32(label)} for label in (2, -1)])
+    monkeypatch.setattr(matching, "open_source", lambda data: wrong)
+    source = matching.open_matching(CONFIG.data, {"label": ()}, 3)
+    with pytest.raises(ValueError, match="element 1 has label -1"):
+        source[1]
+
+
+def test_a_net_of_ten_million_million_classes_is_refused():
+    config = dataclasses.replace(CONFIG, net=dataclasses.replace(CONFIG.net, num_classes=10**13 + 1))
+    with pytest.raises(ValueError, match="the net knows 10000000000000 classes, expected at most 16777216"):
+        FAMILY.build(config, {})
 
 
 def test_pixels_are_rounded_and_clipped():

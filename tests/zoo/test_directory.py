@@ -169,10 +169,12 @@ def test_only_process_0_claims_and_the_others_hear_of_it(tmp_path, monkeypatch):
         ({"config": {"type": "Diffusion", "seed": 0}}, "config type Diffusion lacks the field"),
         ({"config": verbs.family_of(CONFIG).encode(CONFIG), "step": []}, r"step=\[\]"),
         ({"net": "UNet"}, "is not flaxgen's"),
+        ('{"config": ' * 10**6, "is not JSON: it is nested deeper than 100"),
+        ('{"step": ' + "1" * 10**6 + "}", "is not JSON: an integer has 1000000 digits"),
     ],
 )
 def test_a_config_that_is_none_is_one_line(tmp_path, content, message):
-    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "config.json").write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(ValueError, match=message) as error:
         verbs.read_config(tmp_path)
     assert "\n" not in str(error.value)

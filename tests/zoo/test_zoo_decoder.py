@@ -174,3 +174,13 @@ def test_another_clip_is_refused_before_anything_is_written(toy, tmp_path):
 def test_a_clip_that_has_to_be_named():
     with pytest.raises(ValueError, match="clip is not set: train a clip first and name its run with --set clip=DIR"):
         decoder.prepare(CONFIG, {})
+
+
+@pytest.mark.parametrize(("resize", "image_size"), [(32, 16), (64, 16)])
+def test_a_decoder_that_would_see_less_than_its_clip_is_refused(resize, image_size):
+    data = dataclasses.replace(CONFIG.data, resize=resize, image_size=image_size)
+    config = dataclasses.replace(CONFIG, data=data)  # as a model of it is loaded
+    with pytest.raises(ValueError, match=rf"data\.resize={resize} cuts the middle 16 pixels .*: set data\.resize=0"):
+        decoder.FAMILY.build(config, {})
+    for size in (0, image_size):
+        decoder.check(dataclasses.replace(CONFIG, data=dataclasses.replace(data, resize=size)))

@@ -118,7 +118,7 @@ def fit_picture(model: Model, image: UInt8[np.ndarray, "H W C"]) -> UInt8[np.nda
     height, width, channels = example_shape(model.config)
     require(height == width, f"this generator draws {height} x {width} pixels, and squares are projected")
     require(image.shape[2] == channels, f"a picture of {image.shape[2]} channels, this generator draws {channels}")
-    return resize_short_side(center_crop(image, min(image.shape[:2])), height)
+    return resize_short_side(center_crop(image, min(image.shape[:2])), height, model.config.data.filter)
 
 
 def project(

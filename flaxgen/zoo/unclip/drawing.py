@@ -197,7 +197,8 @@ class Drawing(NamedTuple):
 
     def fit(self, image: UInt8[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "S S C"]:
         """The middle square at the size of what is drawn."""
-        return resize_short_side(center_crop(image, min(image.shape[:2])), self.model.image_size)
+        square, size = center_crop(image, min(image.shape[:2])), self.model.image_size
+        return resize_short_side(square, size, self.part("decoder").config.data.filter)
 
 
 def begin(model: Model, seed: int, progress: Progress) -> Drawing:
