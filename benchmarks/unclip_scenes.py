@@ -11,7 +11,7 @@ python -m benchmarks.unclip_scenes upsample      # real renders made small: the 
 python -m benchmarks.unclip_scenes speed         # seconds for 4 pictures at the second call, by stage
 
 All take --model DIR (the shipped one), --num N (512) and --seed N (0), and print JSON; draw, given, guidance and vary
-also take --candidates N (1), of which CLIP keeps the best.
+also take --candidates N (1), of which CLIP keeps the best, and draw --through (diffusion), which of GIVEN it is given.
 """
 
 import argparse
@@ -93,12 +93,12 @@ def _swap(caption: str, a: str, b: str) -> str:
     return caption.replace(a, "\0").replace(b, a).replace("\0", b)
 
 
-def draw(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
+def draw(model: unclip.Model, num: int, seed: int, candidates: int, through: str = "diffusion") -> dict:
     """Share of captions that hold, at the size drawn, and what becomes of those of two objects."""
     result = {}
     for split in ("seen", "novel"):
         captions = scenes(split, num, 16)[1]
-        drawn = model.draw(captions, seed=seed, num=1, candidates=candidates).images
+        drawn = model.draw(captions, seed=seed, num=1, through=through, candidates=candidates).images
         held = np.array([holds(image, caption) for image, caption in zip(drawn, captions, strict=True)])
         single = np.array([len(parse(caption).things) == 1 for caption in captions])
         result[split] = {"all": held.mean(), "one object": held[single].mean(), "two objects": held[~single].mean()}
@@ -226,7 +226,7 @@ def speed(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     return {"seconds": total, "shares": shares}
 
 
-MEASURES: dict[str, Callable[[unclip.Model, int, int, int], dict]] = {
+MEASURES: dict[str, Callable[..., dict]] = {
     measure.__name__: measure for measure in (clip, draw, given, guidance, vary, edit, inpaint, upsample, speed)
 }
 
@@ -263,10 +263,12 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--candidates", type=int, default=1)
+    parser.add_argument("--through", choices=GIVEN, default="diffusion")
     parser.add_argument("--plot", type=Path)
     parsed = parser.parse_args()
     measure, model = MEASURES[parsed.measure], flaxgen.load(parsed.model)
-    result = rounded(measure(model, parsed.num, parsed.seed, parsed.candidates))
+    more = {"through": parsed.through} if measure is draw else {}
+    result = rounded(measure(model, parsed.num, parsed.seed, parsed.candidates, **more))
     print(json.dumps({parsed.measure: result}, indent=2))
     if parsed.plot and parsed.measure == "guidance":
         plot(parsed.plot, result)

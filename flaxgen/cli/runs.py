@@ -36,7 +36,7 @@ def _add_train(parser):
 def _add_export(parser):
     parser.add_argument("source", type=Path, metavar="RUN_OR_MODEL", help=RUN_OR_MODEL)
     parser.add_argument("directory", type=Path, metavar="MODEL_DIR", help="where to write; must not exist yet")
-    parser.add_argument("--layout", default="flaxgen", help="whose: flaxgen, diffusers, nvlabs (flaxgen)")
+    parser.add_argument("--layout", default="flaxgen", help="whose: flaxgen, diffusers, transformers, nvlabs (flaxgen)")
     parser.set_defaults(run=_export)
 
 
@@ -54,7 +54,8 @@ def _add_import(parser):
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="a folder, a file or a Hub id of another project: diffusers' UNet2DModel and unCLIP, NVlabs' StyleGAN2",
+        help="a folder, a file or a Hub id of another project: diffusers' UNet2DModel and unCLIP, transformers' "
+        "CLIP, NVlabs' StyleGAN2",
     )
     parser.add_argument("directory", type=Path, metavar="MODEL_DIR", help="where to write; must not exist yet")
     parser.add_argument("--revision", help="branch, tag or commit of the Hub id")

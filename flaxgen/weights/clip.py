@@ -1,4 +1,5 @@
-"""Folders of transformers' CLIPModel, and of its towers with projection alone, <-> `CLIP` and its parameters."""
+"""Folders of transformers' CLIPModel, and of its towers alone, with projection or without, <-> `CLIP` and its
+parameters."""
 
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ RULES = (
         BLOCK,
     ),
 )
+PROJECTIONS = ("visual_projection.weight", "text_projection.weight")
 POSITION_IDS = tuple(f"{tower}_model.embeddings.position_ids" for tower in ("text", "vision"))
 """0, 1, 2 ...: what older versions of transformers saved beside the parameters."""
 
@@ -76,8 +78,17 @@ def import_clip(
     if net.vision is not None:
         mean, std = read_pixels(folder)
         net = net.clone(mean=mean, std=std)
-    tensors = _without_position_ids(store.open_folder(folder, STEM, variant), str(folder))
+    tensors = _prefixed(store.open_folder(folder, STEM, variant), net)
+    tensors = _without_position_ids(tensors, str(folder))
     return net, import_params(RULES, tensors, abstract_params(net), str(folder), keep_dtype)
+
+
+def _prefixed(tensors: Lazy, net: CLIP) -> Lazy:
+    """A tower's tensors as older versions of transformers call them: version 5 leaves the tower's name out where there
+    is one tower and no projection."""
+    prefix = "vision_model." if net.text is None else "text_model."
+    bare = (net.text is None or net.vision is None) and not any(name.startswith(prefix) for name in tensors)
+    return tensors.renamed(lambda name: name if name in PROJECTIONS else prefix + name) if bare else tensors
 
 
 def _without_position_ids(tensors: Lazy, where: str) -> Lazy:
@@ -115,7 +126,7 @@ def export_clip(net: CLIP, params: Params, folder: str | Path, end_id: int | Non
 
 
 def import_towers(text_folder: str | Path, vision_folder: str | Path) -> tuple[CLIP, dict[str, Any]]:
-    """One CLIP of a text tower's folder and a vision tower's, as unCLIP pipelines keep them.
+    """One CLIP of a text tower's folder and a vision tower's, both with projections, as unCLIP pipelines keep them.
 
     Towers alone have no logit scale: it is that of a CLIP before training.
 
@@ -129,6 +140,9 @@ def import_towers(text_folder: str | Path, vision_folder: str | Path) -> tuple[C
         raise ValueError(f"{text_folder} is not a text tower alone")
     if vision.vision is None or vision.text is not None:
         raise ValueError(f"{vision_folder} is not a vision tower alone")
+    for one, where in ((text, text_folder), (vision, vision_folder)):
+        if not one.projected:
+            raise ValueError(f"{where} is a tower without projection: expected one that embeds in a common space")
     if text.embedding_dim != vision.embedding_dim:
         raise ValueError(
             f"{text_folder} embeds in {text.embedding_dim} dimensions, {vision_folder} in {vision.embedding_dim}: "
@@ -148,6 +162,8 @@ def export_towers(
     """
     if net.text is None or net.vision is None:
         raise ValueError("this CLIP has one tower: write it with export_clip")
+    if not net.projected:
+        raise ValueError("this CLIP has no projections (projected=False): its towers have no common space")
     store.check_names(params, abstract_params(net), "the parameters to export")
     for folder, one, names in (
         (text_folder, net.clone(vision=None), ("text", "text_projection")),

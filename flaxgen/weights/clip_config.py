@@ -14,6 +14,8 @@ KINDS = {
     "clip_vision_model": "CLIPVisionModelWithProjection",
 }
 """`model_type` and the class that has the projection too."""
+BARE = {"clip_text_model": "CLIPTextModel", "clip_vision_model": "CLIPVisionModel"}
+"""Those of one tower without a projection."""
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 PARTS = ("text_config", "vision_config", "text_config_dict", "vision_config_dict")
 IGNORED = frozenset(
@@ -79,7 +81,7 @@ BOTH = Table(
     IGNORED | set(PARTS),
     class_key="",
 )
-PREPROCESSOR = "preprocessor_config.json"
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 BYTES = Kind("1/255", lambda value: NUMBER.accepts(value) and abs(value * 255 - 1) < 1e-6)
 PIXELS = Table(
     "CLIPImageProcessor",
@@ -104,15 +106,19 @@ def clip_from_config(config: Mapping[str, Any]) -> CLIP:
     kind = config.get("model_type")
     if kind not in KINDS:
         raise ValueError(f"config.json: model_type={kind!r} is no CLIP's, expected one of {', '.join(KINDS)}")
-    classes = config.get("architectures") or [KINDS[kind]]
-    if classes != [KINDS[kind]]:
-        raise ValueError(f"config.json is of {classes!r}, expected a {KINDS[kind]}")
+    classes, known = (
+        config.get("architectures") or [KINDS[kind]],
+        [KINDS[kind], *([BARE[kind]] if kind in BARE else [])],
+    )
+    if classes not in [[name] for name in known]:
+        raise ValueError(f"config.json is of {classes!r}, expected a {' or '.join(known)}")
+    projected = classes == [KINDS[kind]]
     if kind == "clip_text_model":
         text, embedding_dim = _text(TEXT.read(config))
-        return CLIP(vision=None, text=text, embedding_dim=embedding_dim)
+        return CLIP(None, text, embedding_dim if projected else text.width, projected=projected)
     if kind == "clip_vision_model":
         vision, embedding_dim = _vision(VISION.read(config))
-        return CLIP(vision=vision, text=None, embedding_dim=embedding_dim)
+        return CLIP(vision, None, embedding_dim if projected else vision.width, projected=projected)
     both = BOTH.read(config)
     vision, _ = _vision(VISION.read(_part(config, "vision_config", VISION), prefix="vision_config."))
     text, _ = _text(TEXT.read(_part(config, "text_config", TEXT), prefix="text_config."))
@@ -146,14 +152,16 @@ def config_from_clip(net: CLIP, end_id: int | None = None) -> dict[str, Any]:
     `end_id` is what transformers looks for to find a caption's end; None is the last id, as in CLIP's vocabulary.
 
     Raises:
-        ValueError: if there is no tower, or `end_id` is none that transformers can look for.
+        ValueError: if transformers has no such CLIP, or `end_id` is none that it can look for.
     """
     text = None if net.text is None else _text_config(net.text, net.embedding_dim, end_id)
     vision = None if net.vision is None else _vision_config(net.vision, net.embedding_dim)
     if text is None or vision is None:
         if (only := text or vision) is None:
             raise ValueError("a CLIP without towers (vision=None, text=None) is no model: not exported")
-        return {**only, "architectures": [KINDS[only["model_type"]]]}
+        return {**only, "architectures": [(KINDS if net.projected else BARE)[only["model_type"]]]}
+    if not net.projected:
+        raise ValueError("transformers' CLIP of two towers has projections (projected=False): not exported")
     both = BOTH.write({"embedding_dim": net.embedding_dim, "logit_scale_init": net.logit_scale_init})
     kind = {"architectures": [KINDS["clip"]], "model_type": "clip"}
     return {**both, **kind, "text_config": text, "vision_config": vision}
@@ -184,15 +192,20 @@ def _vision_config(vision: VisionTower, embedding_dim: int) -> dict[str, Any]:
 
 
 def read_pixels(folder: str | Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and deviation of pixels in [0, 1], from a folder's preprocessor_config.json; CLIP's own if there is none.
+    """Mean and deviation of pixels in [0, 1], from a folder's preprocessor_config.json, or processor_config.json, which
+    transformers 5 writes for pictures and captions together; CLIP's own if there is neither.
 
     Raises:
         ValueError: if they are not three numbers, or pixels are brought to another range before.
     """
-    path = Path(folder) / PREPROCESSOR
-    if not path.is_file():
+    path, config = Path(folder) / PREPROCESSOR, None
+    if path.is_file():
+        config = store.read_json(path)
+    elif (path := path.with_name(PROCESSOR)).is_file():
+        config = store.read_json(path).get("image_processor")
+    if not isinstance(config, dict):
         return MEAN, STD
-    c = PIXELS.read(store.read_json(path), str(path))
+    c = PIXELS.read(config, str(path))
     return (c["mean"], c["std"]) if c["normalised"] else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 

@@ -62,7 +62,7 @@ class Config(Run):
     Pictures are also told from `false_captions` captions each that are nearly true, of a source that has them (the
     scenes have six), in a term of weight `false_weight`.
 
-    An imported net may lack its vision tower: it reads captions, and cannot be trained."""
+    An imported net may lack a tower: it reads captions or pictures alone, and cannot be trained."""
 
     data: Data
     net: CLIP
@@ -117,7 +117,9 @@ def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
 
 def init_params(config: Config, key: PRNGKey) -> Params:
     """Fresh parameters."""
-    tokens = jnp.ones((1, text_tower(config).context), jnp.int32)
+    if config.net.text is None:
+        return config.net.init(key, jnp.zeros((1, *image_shape(config))), method="encode_image")["params"]
+    tokens = jnp.ones((1, config.net.text.context), jnp.int32)
     if config.net.vision is None:
         return config.net.init(key, tokens, tokens > 0, method="encode_text")["params"]
     return config.net.init(key, jnp.zeros((1, *image_shape(config))), tokens, tokens > 0)["params"]
@@ -386,6 +388,7 @@ FAMILY = Family(
     files=(TOKENIZER, WORDS),
     model=Model,
     extract=lambda model: model.extractor,
+    is_trainable=lambda config: config.net.vision is not None and config.net.text is not None,
     instead="embeds pictures and captions and draws nothing: draw with the unCLIP that `flaxgen compose` makes of it "
     "and the other stages",
 )

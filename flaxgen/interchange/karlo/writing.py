@@ -1,13 +1,10 @@
 """From the stages of an unCLIP to the folder of a pipeline that diffusers reads."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import tokenizers
-
-from flaxgen.data.tokenize import Tokenizer
 from flaxgen.family.composite import Parts
+from flaxgen.interchange.clip_files import write_clip_tokenizer
 from flaxgen.interchange.karlo.layout import (
     INDEX,
     PIPELINES,
@@ -27,9 +24,6 @@ from flaxgen.weights.prior import export_prior
 from flaxgen.weights.upsampler import export_upsampler
 from flaxgen.zoo import clip, upsampler
 from flaxgen.zoo.prior.config import read_statistics
-
-CLIPS = "</w>"
-"""How words end in the vocabulary of CLIP's own tokenizer."""
 
 
 def export_pipeline(parts: Parts, directory: Path) -> None:
@@ -82,28 +76,7 @@ def _write_clip(model: clip.Model, directory: Path, layout: Pipeline) -> str:
         export_towers(net, model.params, directory / "text_encoder", directory / "image_encoder", tokenizer.end_id)
         (directory / "image_encoder" / PREPROCESSOR).unlink()
         write_json(directory / layout.pixels / PREPROCESSOR, pixels_config(net))
-    return _write_tokenizer(tokenizer, directory / "tokenizer")
-
-
-def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> str:
-    """The tokenizer as CLIP's own class reads it, if it is one of its kind, else as any tokenizer.json is read."""
-    codec = tokenizers.Tokenizer.from_str(tokenizer.to_json())
-    start, end, pad = (codec.id_to_token(i) for i in (tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id))
-    described = json.loads(tokenizer.to_json())["model"]
-    is_clips = described.get("end_of_word_suffix") == CLIPS
-    kind = "CLIPTokenizer" if is_clips else "PreTrainedTokenizerFast"
-    names: dict[str, Any] = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": pad}
-    folder.mkdir()
-    (folder / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
-    write_json(
-        folder / "tokenizer_config.json", {**names, "tokenizer_class": kind, "model_max_length": tokenizer.context}
-    )
-    if is_clips:  # transformers 4 reads these two
-        write_json(folder / "vocab.json", described["vocab"])
-        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in described["merges"]]
-        (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), "utf-8")
-        write_json(folder / "special_tokens_map.json", names)
-    return kind
+    return write_clip_tokenizer(tokenizer, directory / "tokenizer")
 
 
 def _write_prior(parts: Parts, directory: Path, layout: Pipeline) -> None:
