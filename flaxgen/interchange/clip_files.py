@@ -1,4 +1,4 @@
-"""The small files beside a CLIP's weights in a folder of transformers or diffusers: its tokenizer."""
+"""What is beside a CLIP's weights in a folder of another project: its tokenizer, and how pictures come to it."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,16 @@ from typing import Any
 import tokenizers
 
 from flaxgen.data.tokenize import Tokenizer, read_tokenizer
+from flaxgen.family.extractor import Preprocess
 from flaxgen.train.config import require
 from flaxgen.weights import store
+from flaxgen.weights.clip_config import Pixels
 
 CLIPS = "</w>"
 """How words end in the vocabulary of CLIP's own tokenizer."""
+
+SHARED = ("short_side", "squash", "filter")
+"""Fields of `Preprocess` and of `Pixels`."""
 
 
 def read_clip_tokenizer(folder: Path, context: int) -> Tokenizer:
@@ -52,3 +57,13 @@ def write_clip_tokenizer(tokenizer: Tokenizer, folder: Path) -> str:
         (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), "utf-8")
         store.write_json(folder / "special_tokens_map.json", names)
     return kind
+
+
+def preprocess_of(pixels: Pixels) -> Preprocess:
+    """How pictures come to the tower's size, as a CLIP's config says it; mean and deviation are its net's."""
+    return Preprocess(**{name: getattr(pixels, name) for name in SHARED})
+
+
+def pixels_of(preprocess: Preprocess) -> Pixels:
+    """The inverse of `preprocess_of`."""
+    return Pixels(**{name: getattr(preprocess, name) for name in SHARED})

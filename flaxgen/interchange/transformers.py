@@ -7,14 +7,14 @@ from pathlib import Path
 from flaxgen.data import Data
 from flaxgen.family.files import new_directory
 from flaxgen.family.trained import Files
-from flaxgen.interchange.clip_files import read_clip_tokenizer, write_clip_tokenizer
+from flaxgen.interchange.clip_files import pixels_of, preprocess_of, read_clip_tokenizer, write_clip_tokenizer
 from flaxgen.interchange.layout import Layout, refuse_overrides
 from flaxgen.nets.clip import TextTower
 from flaxgen.train.config import require
 from flaxgen.types import Params
 from flaxgen.weights import store
 from flaxgen.weights.clip import STEM, export_clip, import_clip
-from flaxgen.weights.clip_config import BARE, KINDS, PREPROCESSOR, PROCESSOR, read_pixels
+from flaxgen.weights.clip_config import BARE, KINDS, PREPROCESSOR, PROCESSOR, Pixels, read_pixels
 from flaxgen.zoo.clip import FAMILY, TOKENIZER, Config, Model
 
 LARGEST_ID = 2
@@ -34,11 +34,13 @@ def import_transformers(folder: Path) -> tuple[Config, Params, Files]:
         ValueError, OSError: if it cannot be read, or is of a kind that flaxgen does not know.
     """
     net, params = import_clip(folder)
+    size, pixels = 0, Pixels()
     if net.vision is not None:
-        mean, std = read_pixels(_pixels_place(folder))
-        net = net.clone(mean=mean, std=std)
-    size = 0 if net.vision is None else net.vision.image_size
-    config = Config(seed=0, steps=1, batch_size=1, data=Data(source="folder", image_size=size), net=net)
+        size = net.vision.image_size
+        pixels = read_pixels(_pixels_place(folder), size)
+        net = net.clone(mean=pixels.mean, std=pixels.std)
+    data, preprocess = Data(source="folder", image_size=size), preprocess_of(pixels)
+    config = Config(seed=0, steps=1, batch_size=1, data=data, net=net, preprocess=preprocess)
     return config, params, {} if net.text is None else _tokenizer_file(folder, net.text)
 
 
@@ -83,7 +85,8 @@ def export_transformers(model: Model, directory: Path) -> None:
     """
     net = model.config.net
     tokenizer = model.tokenizer if net.text is not None and TOKENIZER in model.files else None
-    export_clip(net, model.params, directory, None if tokenizer is None else tokenizer.end_id)
+    end_id = None if tokenizer is None else tokenizer.end_id
+    export_clip(net, model.params, directory, end_id, pixels_of(model.config.preprocess))
     if tokenizer is not None:
         write_clip_tokenizer(tokenizer, directory)
 

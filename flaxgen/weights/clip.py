@@ -11,7 +11,14 @@ import numpy as np
 from flaxgen.nets.clip import CLIP
 from flaxgen.types import Params
 from flaxgen.weights import store
-from flaxgen.weights.clip_config import PREPROCESSOR, clip_from_config, config_from_clip, pixels_config, read_pixels
+from flaxgen.weights.clip_config import (
+    PREPROCESSOR,
+    Pixels,
+    clip_from_config,
+    config_from_clip,
+    pixels_config,
+    read_pixels,
+)
 from flaxgen.weights.convert import export_params, import_params, write_folder
 from flaxgen.weights.layouts import CONV, LINEAR
 from flaxgen.weights.lazy import Lazy
@@ -76,8 +83,8 @@ def import_clip(
     folder = Path(folder)
     net = clip_from_config(store.read_json(folder / "config.json"))
     if net.vision is not None:
-        mean, std = read_pixels(folder)
-        net = net.clone(mean=mean, std=std)
+        pixels = read_pixels(folder, net.vision.image_size)
+        net = net.clone(mean=pixels.mean, std=pixels.std)
     tensors = _prefixed(store.open_folder(folder, STEM, variant), net)
     tensors = _without_position_ids(tensors, str(folder))
     return net, import_params(RULES, tensors, abstract_params(net), str(folder), keep_dtype)
@@ -110,11 +117,14 @@ def abstract_params(net: CLIP) -> Params:
     return jax.eval_shape(lambda: net.init(jax.random.key(0), *inputs, method=method))["params"]
 
 
-def export_clip(net: CLIP, params: Params, folder: str | Path, end_id: int | None = None) -> None:
+def export_clip(
+    net: CLIP, params: Params, folder: str | Path, end_id: int | None = None, pixels: Pixels | None = None
+) -> None:
     """Writes a folder that transformers' CLIPModel, or the one tower's class, reads; `import_clip`'s inverse, bit for
     bit.
 
-    `end_id` is a caption's last token (`Tokenizer.end_id`); None is the last id, as in CLIP's own vocabulary.
+    `end_id` is a caption's last token (`Tokenizer.end_id`); None is the last id, as in CLIP's own vocabulary. `pixels`
+    says how pictures come to the tower's size; mean and deviation are the net's.
 
     Raises:
         ValueError: naming a field that no CLIPModel has, or a tensor that is not the net's.
@@ -122,7 +132,8 @@ def export_clip(net: CLIP, params: Params, folder: str | Path, end_id: int | Non
     folder, config = Path(folder), config_from_clip(net, end_id)
     write_folder(folder, STEM, config, export_params(RULES, params, abstract_params(net)))
     if net.vision is not None:
-        store.write_json(folder / PREPROCESSOR, pixels_config(net))
+        pixels = (pixels or Pixels())._replace(mean=net.mean, std=net.std)
+        store.write_json(folder / PREPROCESSOR, pixels_config(pixels, net.vision.image_size))
 
 
 def import_towers(text_folder: str | Path, vision_folder: str | Path) -> tuple[CLIP, dict[str, Any]]:
@@ -153,9 +164,14 @@ def import_towers(text_folder: str | Path, vision_folder: str | Path) -> tuple[C
 
 
 def export_towers(
-    net: CLIP, params: Params, text_folder: str | Path, vision_folder: str | Path, end_id: int | None = None
+    net: CLIP,
+    params: Params,
+    text_folder: str | Path,
+    vision_folder: str | Path,
+    end_id: int | None = None,
+    pixels: Pixels | None = None,
 ) -> None:
-    """The inverse of `import_towers`; the logit scale is left out.
+    """The inverse of `import_towers`; the logit scale is left out. See `export_clip`.
 
     Raises:
         ValueError: as `export_clip`, or if a tower is missing.
@@ -169,4 +185,4 @@ def export_towers(
         (text_folder, net.clone(vision=None), ("text", "text_projection")),
         (vision_folder, net.clone(text=None), ("vision", "image_projection")),
     ):
-        export_clip(one, {name: params[name] for name in names}, folder, end_id)
+        export_clip(one, {name: params[name] for name in names}, folder, end_id, pixels)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flaxgen.nets.clip import CLIP, MEAN, STD, TextTower, VisionTower
 from flaxgen.weights import store
-from flaxgen.weights.fields import COUNT, FLAG, NUMBER, POSITIVE, Field, Kind, Table, choice, only, several
+from flaxgen.weights.fields import COUNT, FLAG, NUMBER, POSITIVE, Field, Kind, Table, choice, only, optional, several
 
 KINDS = {
     "clip": "CLIPModel",
@@ -83,9 +83,50 @@ BOTH = Table(
 )
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 BYTES = Kind("1/255", lambda value: NUMBER.accepts(value) and abs(value * 255 - 1) < 1e-6)
+
+
+class Pixels(NamedTuple):
+    """How pictures are read: both sides (`squash`) or the shorter one become `short_side` pixels (0: the tower's size)
+    by one of Pillow's filters, the middle square is cut out, and pixels in [0, 1] are brought to mean 0 and deviation 1
+    by `mean` and `std`."""
+
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+    short_side: int = 0
+    squash: bool = False
+    filter: str = "bicubic"
+
+
+def _side(value: Any) -> tuple[int, bool] | None:
+    """A size in pixels, and whether it is that of both sides; None for what is none. A number is an old version's."""
+    sides = value if isinstance(value, dict) else {"shortest_edge": value}
+    both = sides.keys() == {"height", "width"}
+    if not both and sides.keys() != {"shortest_edge"}:
+        return None
+    size, *other = sides.values()
+    return (size, both) if COUNT.accepts(size) and all(one == size for one in other) else None
+
+
+def _written(side: tuple[int, bool]) -> dict[str, int]:
+    return dict.fromkeys(("height", "width") if side[1] else ("shortest_edge",), side[0])
+
+
+SIDE = Kind(
+    "pixels as a number, as shortest_edge, or as height and width that are equal",
+    lambda value: _side(value) is not None,
+    _side,
+    _written,
+)
+FILTERS = {3: "bicubic", 2: "bilinear", 1: "lanczos"}
+"""Pillow's numbers of its filters."""
 PIXELS = Table(
     "CLIPImageProcessor",
     (
+        Field("do_resize", True, only(True)),
+        Field("size", None, optional(SIDE), "size"),
+        Field("resample", 3, choice(FILTERS), "filter"),
+        Field("do_center_crop", True, FLAG, "cropped"),
+        Field("crop_size", None, optional(SIDE), "crop"),
         Field("do_rescale", True, only(True)),
         Field("rescale_factor", 1 / 255, BYTES),
         Field("do_normalize", True, FLAG, "normalised"),
@@ -191,12 +232,13 @@ def _vision_config(vision: VisionTower, embedding_dim: int) -> dict[str, Any]:
     return {**VISION.write(_shape(vision, embedding_dim) | own), "model_type": "clip_vision_model"}
 
 
-def read_pixels(folder: str | Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and deviation of pixels in [0, 1], from a folder's preprocessor_config.json, or processor_config.json, which
-    transformers 5 writes for pictures and captions together; CLIP's own if there is neither.
+def read_pixels(folder: str | Path, image_size: int) -> Pixels:
+    """How pictures are read for a tower that sees `image_size` pixels, from a folder's preprocessor_config.json, or
+    processor_config.json, which transformers 5 writes for pictures and captions together; CLIP's own way if there is
+    neither.
 
     Raises:
-        ValueError: if they are not three numbers, or pixels are brought to another range before.
+        ValueError: naming what is not supported, or if pictures do not come to be squares of that size.
     """
     path, config = Path(folder) / PREPROCESSOR, None
     if path.is_file():
@@ -204,21 +246,22 @@ def read_pixels(folder: str | Path) -> tuple[tuple[float, float, float], tuple[f
     elif (path := path.with_name(PROCESSOR)).is_file():
         config = store.read_json(path).get("image_processor")
     if not isinstance(config, dict):
-        return MEAN, STD
+        return Pixels()
     c = PIXELS.read(config, str(path))
-    return (c["mean"], c["std"]) if c["normalised"] else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    size, squash = c["size"] or (image_size, False)
+    shown = (c["crop"] or (image_size, True))[0] if c["cropped"] else size
+    if shown != image_size or size < shown or not (c["cropped"] or squash):
+        raise ValueError(
+            f"{path}: size={config.get('size')!r}, do_center_crop={c['cropped']} and crop_size="
+            f"{config.get('crop_size')!r} do not make squares of {image_size} pixels, which the vision tower expects"
+        )
+    mean, std = (c["mean"], c["std"]) if c["normalised"] else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return Pixels(mean, std, 0 if size == image_size else size, squash, c["filter"])
 
 
-def pixels_config(net: CLIP) -> dict[str, Any]:
-    """The preprocessor_config.json for a net's vision tower."""
-    size = 0 if net.vision is None else net.vision.image_size
-    return {
-        **PIXELS.write({"normalised": True, "mean": net.mean, "std": net.std}),
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"shortest_edge": size},
-        "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
-    }
+def pixels_config(pixels: Pixels, image_size: int) -> dict[str, Any]:
+    """The preprocessor_config.json of what `read_pixels` reads."""
+    side, crop = (pixels.short_side or image_size, pixels.squash), (image_size, True)
+    known = {"normalised": True, "mean": pixels.mean, "std": pixels.std, "filter": pixels.filter}
+    written = PIXELS.write({**known, "size": side, "cropped": True, "crop": crop})
+    return {**written, "image_processor_type": "CLIPImageProcessor", "do_convert_rgb": True}

@@ -20,7 +20,7 @@ from flaxgen.data import Data, open_source, unit_range
 from flaxgen.data.tokenize import Tokenized, Tokenizer, read_tokenizer, train_bpe
 from flaxgen.family.companions import Cached, Encoder, open_cache
 from flaxgen.family.drawing import batch_for
-from flaxgen.family.extractor import Extractor, rgb
+from flaxgen.family.extractor import Extractor, Preprocess, fit_square, rgb
 from flaxgen.family.family import Family
 from flaxgen.family.matching import open_matching
 from flaxgen.family.trained import Files, Trained
@@ -60,7 +60,8 @@ class Config(Run):
     """A CLIP run; a batch is what every caption is told apart in, so larger is better. `normalise` brings embeddings
     that other stages are given to length sqrt(D), that of a D-dimensional Gaussian; Karlo takes them as they come.
     Pictures are also told from `false_captions` captions each that are nearly true, of a source that has them (the
-    scenes have six), in a term of weight `false_weight`.
+    scenes have six), in a term of weight `false_weight`. Pictures of another size than the tower's are brought to it as
+    `preprocess` says.
 
     An imported net may lack a tower: it reads captions or pictures alone, and cannot be trained."""
 
@@ -72,6 +73,7 @@ class Config(Run):
     normalise: bool = True
     false_captions: int = 0
     false_weight: float = 1.0
+    preprocess: Preprocess = Preprocess()
     encode_batch: int = 256
 
     def __post_init__(self):
@@ -238,12 +240,8 @@ class Model(Trained):
         return digest.hexdigest()[:16]
 
     def encode_image(self, images: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N D"]:
-        """The embeddings of pictures; other sizes than the tower's are resized by antialiased bicubic
-        interpolation, as a square."""
-        shape = (len(images), *image_shape(self.config))
-        pixels = unit_range(jnp.asarray(images))
-        if pixels.shape != shape:
-            pixels = jnp.clip(jax.image.resize(pixels, shape, "bicubic"), -1, 1)
+        """The embeddings of pictures, brought to the tower's size as `config.preprocess` says."""
+        pixels = fit_square(unit_range(jnp.asarray(images)), self.image_shape[0], self.config.preprocess)
         return self._scaled(self._encode("encode_image", (pixels,)))
 
     def encode_text(self, captions: Sequence[str]) -> TextEncoding:
@@ -292,13 +290,11 @@ class Model(Trained):
 
     @property
     def extractor(self) -> Extractor:
-        """The image embedding, as the net gives it; pictures of another size are resized as `encode_image` does."""
-        net, shape = self.config.net, self.image_shape
+        """The image embedding, as the net gives it; pictures of another size are fitted as `encode_image` does."""
+        net, size, how = self.config.net, self.image_shape[0], self.config.preprocess
 
         def apply(params, inputs):
-            pixels = unit_range(rgb(inputs["image"]))
-            if pixels.shape[1:] != shape:
-                pixels = jnp.clip(jax.image.resize(pixels, (len(pixels), *shape), "bicubic"), -1, 1)
+            pixels = fit_square(unit_range(rgb(inputs["image"])), size, how)
             outputs = {"features": cast(Array, net.apply({"params": params}, pixels, method="encode_image"))}
             if "ids" in inputs:
                 encoded = cast(Any, net.apply({"params": params}, inputs["ids"], inputs["mask"], method="encode_text"))
@@ -334,10 +330,11 @@ class Model(Trained):
     @property
     def encoder(self) -> Encoder:
         """This CLIP as a companion: what priors and decoders are trained on."""
-        size = self.image_shape[0]
+        size, how = self.image_shape[0], self.config.preprocess
 
         def see(data: Data) -> Data:
-            return replace(data, image_size=size, channels=3, resize=0, random_crop=False, flip=False)
+            require(not how.squash, "preprocess.squash=True: data are cropped and not squashed, set it false")
+            return replace(data, image_size=size, channels=3, resize=how.short_side, random_crop=False, flip=False)
 
         def encode(examples: Sequence[Mapping[str, Any]]) -> Mapping[str, np.ndarray]:
             image = self.encode_image(np.stack([example["image"] for example in examples]))

@@ -1,18 +1,23 @@
 """CLIP beside transformers' CLIPModel and its towers: the same output, the same files back, the same tokens."""
 
 import json
+import shutil
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flaxgen import verbs
+from flaxgen.data import unit_range
 from flaxgen.data.tokenize import read_tokenizer, train_bpe
+from flaxgen.family.extractor import fit_square
+from flaxgen.interchange.clip_files import preprocess_of
 from flaxgen.nets.clip import CLIP
 from flaxgen.weights import store
 from flaxgen.weights.clip import STEM, abstract_params, export_clip, export_towers, import_clip, import_towers
-from flaxgen.weights.clip_config import clip_from_config
+from flaxgen.weights.clip_config import clip_from_config, read_pixels
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -271,7 +276,7 @@ def test_a_processor_comes_with_its_model(tmp_path):
     config.text_config.vocab_size, config.text_config.eos_token_id = len(tokenizer), tokenizer.eos_token_id
     config.text_config.max_position_embeddings = karlo_folder.CONTEXT
     shake(transformers.CLIPModel(config)).save_pretrained(tmp_path / "there")
-    pixels = transformers.CLIPImageProcessor(image_mean=[0.4, 0.5, 0.6])
+    pixels = transformers.CLIPImageProcessor(image_mean=[0.4, 0.5, 0.6], size=14, crop_size=12, resample=2)
     transformers.CLIPProcessor(pixels, tokenizer).save_pretrained(tmp_path / "there")
     verbs.import_model(str(tmp_path / "there"), tmp_path / "model")
     verbs.export(tmp_path / "model", tmp_path / "back", layout="transformers")
@@ -281,8 +286,57 @@ def test_a_processor_comes_with_its_model(tmp_path):
         again = transformers.CLIPTokenizer.from_pretrained(tmp_path / folder, local_files_only=True)
         theirs = again(captions, padding="max_length", max_length=karlo_folder.CONTEXT, truncation=True)
         np.testing.assert_array_equal(ours.ids, theirs.input_ids)
-    assert store.read_json(tmp_path / "back" / "preprocessor_config.json")["image_mean"] == [0.4, 0.5, 0.6]
-    transformers.CLIPImageProcessor.from_pretrained(tmp_path / "back")
+    back = transformers.CLIPImageProcessor.from_pretrained(tmp_path / "back")
+    for key in ("image_mean", "size", "crop_size", "resample"):
+        assert getattr(back, key) == getattr(pixels, key)
+
+
+GIVEN = [{}, {"size": 20}, {"resample": 2}, {"size": {"height": 12, "width": 12}}]
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=str)
+@pytest.mark.parametrize("size", [(333, 1000), (64, 37), (11, 9), (12, 12)], ids=str)
+def test_pictures_of_another_shape(size, given, tmp_path):
+    """Within what CLIPImageProcessor loses by rounding to 8 bits after rows and after columns."""
+    processor = transformers.CLIPImageProcessor(**{"size": 12, "crop_size": 12, "do_normalize": False, **given})
+    processor.save_pretrained(tmp_path)
+    image = smooth(size)
+    how = preprocess_of(read_pixels(tmp_path, 12))
+    ours = np.asarray(fit_square(unit_range(jnp.asarray(image[None])), 12, how)[0]) / 2 + 0.5
+    theirs = np.asarray(processor(image, return_tensors="np").pixel_values[0]).transpose(1, 2, 0)
+    np.testing.assert_allclose(ours, theirs, atol=1.51 / 255)
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=str)
+def test_the_embedding_of_an_oblong_picture(given, vision_folder, tmp_path):
+    """From a folder with its preprocessing to the embedding: of a tall and of a wide one."""
+    folder, vision = vision_folder
+    shutil.copytree(folder, tmp_path / "there")
+    processor = transformers.CLIPImageProcessor(**{"size": 12, "crop_size": 12, **given})
+    processor.save_pretrained(tmp_path / "there")
+    verbs.import_model(str(tmp_path / "there"), tmp_path / "model")
+    model = verbs.load(tmp_path / "model")
+    for image in (smooth((333, 1000)), smooth((1000, 333))):
+        ours = model.encode_image(image[None])[0]
+        with torch.no_grad():
+            theirs = vision(processor(image, return_tensors="pt").pixel_values).image_embeds[0].numpy()
+        assert 1 - ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs) < 5e-5
+
+
+@pytest.fixture(scope="module")
+def vision_folder(tmp_path_factory):
+    """A vision tower of 12 px, on disk and as transformers has it."""
+    folder = tmp_path_factory.mktemp("vision")
+    vision = shake(transformers.CLIPVisionModelWithProjection(make_config("tiny").vision_config))
+    vision.save_pretrained(folder)
+    return folder, vision
+
+
+def smooth(size):
+    """A picture whose parts differ, so that it matters what is cut out of it."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    waves = [np.sin(x / size[1] * 9 + i) * np.cos(y / size[0] * (3 + i)) for i in range(3)]
+    return (127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)
 
 
 def test_vit_l_14_has_as_many_parameters():

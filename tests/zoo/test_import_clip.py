@@ -2,7 +2,9 @@
 
 Numbers beside transformers' own are in tests/parity/test_clip_model.py."""
 
+import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -15,11 +17,12 @@ from flaxgen import verbs
 from flaxgen.cli import main
 from flaxgen.data import Data
 from flaxgen.data.tokenize import train_bpe
+from flaxgen.family.extractor import Preprocess
 from flaxgen.measure.features import make_extractor
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
 from flaxgen.weights import store
 from flaxgen.weights.clip import STEM, abstract_params
-from flaxgen.weights.clip_config import PREPROCESSOR, PROCESSOR
+from flaxgen.weights.clip_config import PREPROCESSOR, PROCESSOR, read_pixels
 from flaxgen.zoo import clip
 
 BOTH = CLIP(
@@ -129,7 +132,7 @@ def test_features_of_an_imported_clip(folders, tmp_path):
         make_extractor(f"clip:{folders / 'both_theirs'}")
     imported(folders / "both_theirs", tmp_path)
     extractor = make_extractor(f"clip:{tmp_path / 'model'}")
-    features = extractor.apply(extractor.params, {"image": jnp.asarray(IMAGES)})["features"]
+    features = jax.jit(extractor.apply)(extractor.params, {"image": jnp.asarray(IMAGES)})["features"]
     wanted = verbs.load(folders / "both").encode_image(IMAGES)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     np.testing.assert_allclose(unit * 10**0.5, wanted, atol=1e-5)
@@ -190,3 +193,62 @@ def test_values_that_its_config_says_are_refused(folders, tmp_path, capsys):
     given = ["import", str(folders / "text_theirs"), str(tmp_path / "model"), "--set", "net.embedding_dim=3"]
     assert main(given) == 2
     assert "has a config of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "preprocess"),
+    [
+        ({}, Preprocess()),
+        ({"size": 8, "crop_size": 8}, Preprocess()),
+        ({"size": {"shortest_edge": 10}, "crop_size": {"height": 8, "width": 8}}, Preprocess(short_side=10)),
+        ({"size": {"height": 8, "width": 8}, "do_center_crop": False}, Preprocess(squash=True)),
+        ({"resample": 2}, Preprocess(filter="bilinear")),
+    ],
+    ids=str,
+)
+def test_preprocessing_comes_with_it(given, preprocess, spoilt, tmp_path):
+    theirs = spoilt("vision")
+    (theirs / PREPROCESSOR).write_text(json.dumps(given))
+    config = imported(theirs, tmp_path).config
+    assert config.preprocess == preprocess
+    verbs.export(tmp_path / "model", tmp_path / "again", layout="transformers")
+    assert read_pixels(tmp_path / "again", 8)[2:] == (preprocess.short_side, preprocess.squash, preprocess.filter)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"do_resize": False}, "do_resize=False is not supported, only True"),
+        ({"resample": 0}, "resample=0 is not supported, only 3 or 2 or 1"),
+        (
+            {"size": {"height": 8, "width": 9}},
+            "size={'height': 8, 'width': 9} is not supported, only pixels as a number",
+        ),
+        ({"size": {"shortest_edge": 8, "longest_edge": 9}}, "is not supported, only pixels"),
+        ({"size": {}}, "size={} is not supported, only pixels"),
+        ({"crop_size": 9}, "crop_size=9 do not make squares of 8 pixels"),
+        ({"size": 7, "crop_size": 8}, "size=7, do_center_crop=True and crop_size=8 do not make squares of 8 pixels"),
+        ({"do_center_crop": False}, "do_center_crop=False and crop_size=None do not make squares of 8 pixels"),
+    ],
+    ids=str,
+)
+def test_preprocessing_that_is_not_supported(given, message, spoilt, tmp_path):
+    theirs = spoilt("vision")
+    (theirs / PREPROCESSOR).write_text(json.dumps(given))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        verbs.import_model(str(theirs), tmp_path / "model")
+
+
+def test_companions_see_what_preprocessing_makes(folders):
+    """Data that priors and decoders are trained on are cropped alike, and cannot be squashed."""
+    model = verbs.load(folders / "both")
+    data = Data(source="folder", resize=50, random_crop=True)
+
+    def seen(how):
+        config = dataclasses.replace(model.config, preprocess=how)
+        return dataclasses.replace(model, config=config).encoder.see(data)
+
+    assert (seen(Preprocess()).image_size, seen(Preprocess()).resize) == (8, 0)
+    assert seen(Preprocess(short_side=10)) == dataclasses.replace(data, image_size=8, resize=10, random_crop=False)
+    with pytest.raises(ValueError, match=r"preprocess\.squash=True: data are cropped and not squashed"):
+        seen(Preprocess(squash=True))

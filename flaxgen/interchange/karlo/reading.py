@@ -14,14 +14,14 @@ from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
 from flaxgen.family.trained import Files
-from flaxgen.interchange.clip_files import read_clip_tokenizer
+from flaxgen.interchange.clip_files import preprocess_of, read_clip_tokenizer
 from flaxgen.interchange.karlo.layout import SCHEDULER, Pipeline, read_layout, whole_directory
 from flaxgen.interchange.karlo.schedulers import check_variance, read_scheduler
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.train.config import require
 from flaxgen.types import Params
 from flaxgen.weights.clip import import_clip, import_towers
-from flaxgen.weights.clip_config import read_pixels
+from flaxgen.weights.clip_config import Pixels, read_pixels
 from flaxgen.weights.decoder import import_decoder
 from flaxgen.weights.prior import import_prior
 from flaxgen.weights.upsampler import import_upsampler
@@ -127,12 +127,13 @@ def _stages(folder: Path, layout: Pipeline, walks: dict[str, Walk]) -> Iterator[
 
 def _clip(folder: Path, layout: Pipeline) -> clip.Model:
     """The text tower, with the vision tower if there is one; a text pipeline may have a folder of it beside."""
-    text_folder, vision_folder = folder / "text_encoder", folder / "image_encoder"
+    text_folder, vision_folder, read = folder / "text_encoder", folder / "image_encoder", Pixels()
     if vision_folder.is_dir():
         net, params = import_towers(text_folder, vision_folder)
         pixels = folder / layout.pixels
-        mean, std = read_pixels(pixels if pixels.is_dir() else vision_folder)
-        net = net.clone(mean=mean, std=std)
+        size = 0 if net.vision is None else net.vision.image_size
+        read = read_pixels(pixels if pixels.is_dir() else vision_folder, size)
+        net = net.clone(mean=read.mean, std=read.std)
     else:
         net, params = import_clip(text_folder)
     tower = net.text
@@ -145,7 +146,8 @@ def _clip(folder: Path, layout: Pipeline) -> clip.Model:
         f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens and text_encoder knows {tower.vocab_size}",
     )
     data = Data(source="folder", image_size=0 if net.vision is None else net.vision.image_size)
-    config = clip.Config(seed=0, steps=1, batch_size=1, data=data, net=net, normalise=False)
+    known = {"normalise": False, "preprocess": preprocess_of(read)}
+    config = clip.Config(seed=0, steps=1, batch_size=1, data=data, net=net, **known)
     return clip.FAMILY.trained(config, params, files={clip.TOKENIZER: tokenizer.to_json().encode()})
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxgen.family.composite import Parts
-from flaxgen.interchange.clip_files import write_clip_tokenizer
+from flaxgen.interchange.clip_files import pixels_of, write_clip_tokenizer
 from flaxgen.interchange.karlo.layout import (
     INDEX,
     PIPELINES,
@@ -18,7 +18,7 @@ from flaxgen.interchange.karlo.schedulers import scheduler_config
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.train.config import require
 from flaxgen.weights.clip import export_clip, export_towers
-from flaxgen.weights.clip_config import PREPROCESSOR, pixels_config
+from flaxgen.weights.clip_config import PREPROCESSOR
 from flaxgen.weights.decoder import export_decoder
 from flaxgen.weights.prior import export_prior
 from flaxgen.weights.upsampler import export_upsampler
@@ -69,13 +69,14 @@ def _pipeline_name(parts: Parts) -> str:
 
 def _write_clip(model: clip.Model, directory: Path, layout: Pipeline) -> str:
     """The towers and the tokenizer; returns the tokenizer's class."""
-    net, tokenizer = model.config.net, model.tokenizer
+    net, tokenizer, pixels = model.config.net, model.tokenizer, pixels_of(model.config.preprocess)
     if net.vision is None:
         export_clip(net, model.params, directory / "text_encoder", tokenizer.end_id)
     else:
-        export_towers(net, model.params, directory / "text_encoder", directory / "image_encoder", tokenizer.end_id)
-        (directory / "image_encoder" / PREPROCESSOR).unlink()
-        write_json(directory / layout.pixels / PREPROCESSOR, pixels_config(net))
+        folders = (directory / "text_encoder", directory / "image_encoder")
+        export_towers(net, model.params, *folders, tokenizer.end_id, pixels)
+        (directory / layout.pixels).mkdir()
+        (folders[1] / PREPROCESSOR).rename(directory / layout.pixels / PREPROCESSOR)
     return write_clip_tokenizer(tokenizer, directory / "tokenizer")
 
 
