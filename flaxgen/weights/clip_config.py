@@ -16,7 +16,7 @@ KINDS = {
 """`model_type` and the class that has the projection too."""
 BARE = {"clip_text_model": "CLIPTextModel", "clip_vision_model": "CLIPVisionModel"}
 """Those of one tower without a projection."""
-ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_new"}
 PARTS = ("text_config", "vision_config", "text_config_dict", "vision_config_dict")
 IGNORED = frozenset(
     """

@@ -22,7 +22,7 @@ from flaxgen.measure.features import make_extractor
 from flaxgen.nets.clip import CLIP, TextTower, VisionTower
 from flaxgen.weights import store
 from flaxgen.weights.clip import STEM, abstract_params
-from flaxgen.weights.clip_config import PREPROCESSOR, PROCESSOR, read_pixels
+from flaxgen.weights.clip_config import PREPROCESSOR, PROCESSOR, clip_from_config, config_from_clip, read_pixels
 from flaxgen.zoo import clip
 
 BOTH = CLIP(
@@ -252,3 +252,29 @@ def test_companions_see_what_preprocessing_makes(folders):
     assert seen(Preprocess(short_side=10)) == dataclasses.replace(data, image_size=8, resize=10, random_crop=False)
     with pytest.raises(ValueError, match=r"preprocess\.squash=True: data are cropped and not squashed"):
         seen(Preprocess(squash=True))
+
+
+def test_a_variant_of_the_weights(folders, spoilt, tmp_path, capsys):
+    theirs = spoilt("text")
+    path = theirs / f"{STEM}.safetensors"
+    half = {name: value.astype(np.float16) for name, value in store.read_file(path).items()}
+    path.unlink()
+    store.write_file(theirs / f"{STEM}.fp16.safetensors", half)
+    given = ["import", str(theirs), str(tmp_path / "model")]
+    assert main(given) == 2
+    assert "there are variants: choose one with --variant NAME, in Python variant='fp16'" in capsys.readouterr().err
+    assert main([*given, "--variant", "bf16"]) == 2
+    assert f"{theirs} has no weights of --variant bf16; the variants there are: fp16" in capsys.readouterr().err
+    assert main([*given, "--variant", "fp16"]) == 0
+    wanted = jax.tree.map(lambda leaf: leaf.astype(np.float16), verbs.load(folders / "text").params)
+    model = verbs.load(tmp_path / "model")
+    jax.tree.map(np.testing.assert_array_equal, model.params, wanted)
+    assert model.tokenizer.context == 9
+
+
+@pytest.mark.parametrize("name", ["quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh"])
+def test_an_activation_comes_back_as_itself(name):
+    config = config_from_clip(BOTH)
+    for tower in ("text_config", "vision_config"):
+        config[tower]["hidden_act"] = name
+    assert config_from_clip(clip_from_config(config)) == config
