@@ -125,7 +125,8 @@ class CLIP(nn.Module):
 
     Either tower may be None; what was saved of a CLIP is often one alone, and at times without its projection: unless
     `projected` an embedding is what the tower gives, and `embedding_dim` its width. `mean` and `std` are of pixels in
-    [0, 1]. The logit scale is learned as its logarithm; at `max_logit_scale` it stays, without a gradient.
+    [0, 1]. The logit scale is learned as its logarithm. It is at most `max_logit_scale`, and what is beyond keeps its
+    gradient: training brings the parameter back to the bound after each update [Radford21, sec. 2.5].
     """
 
     vision: VisionTower | None = VisionTower()
@@ -176,7 +177,12 @@ class CLIP(nn.Module):
     ) -> tuple[Float[Array, "B D"], Float[Array, "M D"], Float[Array, ""]]:
         """The embeddings of pictures and of captions, and the logit scale: what `contrastive_loss` takes."""
         image, text = self.encode_image(images), self.encode_text(ids, mask).embedding
-        return image, text, jnp.minimum(jnp.exp(self.logit_scale), self.max_logit_scale)
+        return image, text, self.scale(self.logit_scale)
+
+    def scale(self, logarithm: Float[Array, ""]) -> Float[Array, ""]:
+        """The logit scale of its logarithm, at most `max_logit_scale`; beyond it the gradient is that of the bound."""
+        beyond = jnp.maximum(logarithm - math.log(self.max_logit_scale), 0)
+        return jnp.exp(logarithm - jax.lax.stop_gradient(beyond))
 
 
 def last_token(hidden: Float[Array, "B L F"], mask: Bool[Array, "B L"]) -> Float[Array, "B F"]:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -153,9 +154,16 @@ def make_training(config: Config, files: Files):
 
     def make_step(axis_name: str | None):
         loss = make_loss(config, axis_name)
-        return state.make_train_step(loss, tx, ema_decay=ema_decay, axis_name=axis_name)
+        bounded = functools.partial(bound_logit_scale, config)
+        return state.make_train_step(loss, tx, ema_decay=ema_decay, axis_name=axis_name, after_update=bounded)
 
     return state.make_init(functools.partial(init_params, config), tx), make_step
+
+
+def bound_logit_scale(config: Config, params: Params) -> Params:
+    """The parameters with a logit scale of at most `max_logit_scale`: clamped here and not in the loss, it can come back
+    [Radford21, sec. 2.5]."""
+    return {**params, "logit_scale": jnp.minimum(params["logit_scale"], math.log(config.net.max_logit_scale))}
 
 
 def prepare(config: Config, found: Files) -> Files:
