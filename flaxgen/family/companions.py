@@ -10,6 +10,7 @@ is damaged is made again.
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -40,6 +41,8 @@ EMPTY = "empty.npz"
 NOTES = "sums"
 NOT_IDENTITY = ("path", "threads", "prefetch", "label_field", "max_broken")
 """Fields of `Data` that change nothing of what is computed from the same files."""
+DRAWN = 7006
+"""The seed of examples that stand for all."""
 STALE = 3600.0
 """Seconds after which what a writer has not finished is no one's: a shard is computed before it is written."""
 Fields = Mapping[str, np.ndarray]
@@ -84,6 +87,16 @@ class Cached:
         """The field of the first `num` examples."""
         parts = [shard[field] for shard in self._shards[: -(-num // SHARD)]]
         return np.concatenate(parts)[:num]
+
+    def drawn(self, field: str, num: int) -> np.ndarray:
+        """The field of `num` examples, at most all, of which any are as likely: the same ones for every field. What is
+        stored one after the other is often alike, such as the examples of a class."""
+        if num >= self._length:
+            return self.first(field, self._length)
+        places = np.sort(np.random.default_rng(DRAWN).choice(self._length, num, replace=False))
+        bounds = np.searchsorted(places, np.arange(len(self._shards) + 1) * SHARD)
+        rows = [places[a:b] - i * SHARD for i, (a, b) in enumerate(itertools.pairwise(bounds))]
+        return np.concatenate([shard[field][row] for shard, row in zip(self._shards, rows, strict=True)])
 
 
 class Joined:

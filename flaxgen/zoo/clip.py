@@ -161,8 +161,8 @@ def make_training(config: Config, files: Files):
 
 
 def bound_logit_scale(config: Config, params: Params) -> Params:
-    """The parameters with a logit scale of at most `max_logit_scale`: clamped here and not in the loss, it can come back
-    [Radford21, sec. 2.5]."""
+    """The parameters with a logit scale of at most `max_logit_scale` [Radford21, sec. 2.5]: clamped here and not in the
+    loss, it can come back."""
     return {**params, "logit_scale": jnp.minimum(params["logit_scale"], math.log(config.net.max_logit_scale))}
 
 

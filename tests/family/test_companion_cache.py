@@ -181,3 +181,15 @@ def test_a_writer_that_fails_leaves_no_shard(pictures, tmp_path):
     with pytest.raises(KeyError):
         open_cache(pictures, tmp_path, ENCODER._replace(encode=lambda examples: {"image": np.zeros(len(examples))}))
     assert not list(cache_of(tmp_path).glob("0*[0-9]"))
+
+
+def test_any_examples_stand_for_all(pictures, tmp_path):
+    """The same ones for every field, of all shards, each once; all where as many are asked for."""
+    cached = open_cache(pictures, tmp_path)
+    levels, words = cached.drawn("image", 5), cached.drawn("text", 5)
+    numbers = [int(level) // 20 for level in levels]
+    assert sorted(set(numbers)) == numbers
+    assert max(numbers) > 5  # not the first five
+    assert ["".join(map(chr, row.astype(int))) for row in words] == [f"caption {i}" for i in numbers]
+    np.testing.assert_array_equal(cached.drawn("image", 5), levels)
+    np.testing.assert_array_equal(cached.drawn("image", 99), LEVELS)
