@@ -12,10 +12,12 @@ python -m benchmarks.unclip_scenes upsample      # real renders made small: the 
 python -m benchmarks.unclip_scenes speed         # seconds for 4 pictures at the second call, by stage
 
 All take --model DIR (the shipped one), --num N (512) and --seed N (0), and print JSON; draw, given, guidance, vary
-and insert also take --candidates N (1), of which CLIP keeps the best.
+and insert also take --candidates N (1), of which CLIP keeps the best. What draw is given is one of GIVEN, --through (diffusion);
+with --same-length what a prior draws is brought to the length sqrt(D) of the embeddings that a decoder is trained with.
 """
 
 import argparse
+import dataclasses
 import itertools
 import json
 import time
@@ -31,8 +33,8 @@ from flaxgen.data import Data, open_source, to_pixels
 from flaxgen.metrics.picture import psnr
 from flaxgen.metrics.scene_oracle import accuracy, arrange, holds, read, relation, spread
 from flaxgen.scenes.captions import COLOURS, FALSE, OPPOSITE, SHAPES, Description, Thing, parse
-from flaxgen.zoo import unclip, upsampler
-from flaxgen.zoo.unclip.drawing import Drawing
+from flaxgen.zoo import prior, unclip, upsampler
+from flaxgen.zoo.unclip.drawing import PRIORS, Drawing
 from flaxgen.zoo.unclip.family import DrawUnclip
 
 DATA_SEED = 1
@@ -96,17 +98,33 @@ def _swap(caption: str, a: str, b: str) -> str:
     return caption.replace(a, "\0").replace(b, a).replace("\0", b)
 
 
-def draw(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
+def draw(
+    model: unclip.Model, num: int, seed: int, candidates: int, through: str = "diffusion", same_length: bool = False
+) -> dict:
     """Share of captions that hold, at the size drawn, and what becomes of those of two objects."""
+    if same_length:
+        parts = {name: _of_same_length(part) if name in PRIORS.values() else part for name, part in model.parts.items()}
+        model = dataclasses.replace(model, parts=parts)
     result = {}
     for split in ("seen", "novel"):
         captions = scenes(split, num, 16)[1]
-        drawn = model.draw(captions, seed=seed, num=1, candidates=candidates).images
+        drawn = model.draw(captions, seed=seed, num=1, through=through, candidates=candidates).images
         held = np.array([holds(image, caption) for image, caption in zip(drawn, captions, strict=True)])
         single = np.array([len(parse(caption).things) == 1 for caption in captions])
         result[split] = {"all": held.mean(), "one object": held[single].mean(), "two objects": held[~single].mean()}
         result[split] |= arrangement(drawn, captions)
     return result
+
+
+def _of_same_length(stage: prior.Model) -> prior.Model:
+    """The prior, whose embeddings are all of length sqrt(D)."""
+
+    class Scaled(prior.Model):
+        def draw_embeddings(self, *given, **more):
+            drawn = super().draw_embeddings(*given, **more)
+            return drawn * (drawn.shape[1] ** 0.5 / np.linalg.norm(drawn, axis=1, keepdims=True))
+
+    return Scaled(**{field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)})
 
 
 def arrangement(images: np.ndarray, captions: list[str]) -> dict:
@@ -261,7 +279,7 @@ def speed(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     return {"seconds": total, "shares": shares}
 
 
-MEASURES: dict[str, Callable[[unclip.Model, int, int, int], dict]] = {
+MEASURES: dict[str, Callable[..., dict]] = {
     measure.__name__: measure for measure in (clip, draw, given, guidance, vary, edit, inpaint, insert, upsample, speed)
 }
 
@@ -298,10 +316,13 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--candidates", type=int, default=1)
+    parser.add_argument("--through", choices=GIVEN, default="diffusion")
+    parser.add_argument("--same-length", action="store_true")
     parser.add_argument("--plot", type=Path)
     parsed = parser.parse_args()
     measure, model = MEASURES[parsed.measure], flaxgen.load(parsed.model)
-    result = rounded(measure(model, parsed.num, parsed.seed, parsed.candidates))
+    more = {"through": parsed.through, "same_length": parsed.same_length} if measure is draw else {}
+    result = rounded(measure(model, parsed.num, parsed.seed, parsed.candidates, **more))
     print(json.dumps({parsed.measure: result}, indent=2))
     if parsed.plot and parsed.measure == "guidance":
         plot(parsed.plot, result)

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from flaxgen.train import log, loop
 from flaxgen.train.config import fingerprint, require
 from flaxgen.types import State
 from flaxgen.weights import hub
+from flaxgen.weights.variants import link_variant
 from flaxgen.zoo import FAMILIES
 
 PLUGINS = "flaxgen.families"
@@ -174,23 +176,36 @@ def export(source: str | Path, target: str | Path, *, layout: str = "flaxgen") -
 
 
 def import_model(
-    source: str, target: str | Path, *, revision: str | None = None, overrides: Sequence[str] = ()
+    source: str,
+    target: str | Path,
+    *,
+    revision: str | None = None,
+    overrides: Sequence[str] = (),
+    variant: str | None = None,
 ) -> None:
     """Writes a model directory from another project's file, folder or Hub id, in one of LAYOUTS; `overrides`, such as
-    generator.clamp=0, give what a layout does not say.
+    generator.clamp=0, give what a layout does not say. A `variant` of the weights, such as "fp16", is taken where there
+    is one.
 
     Raises:
-        ValueError, OSError: if it cannot be read, is of no known layout, or the target is not empty.
+        ValueError, OSError: if it cannot be read, is of no known layout, there is no such variant, or the target is not
+            empty.
     """
     place = Path(source)
     if place.suffix and not place.is_dir() and any(layout.matches(place) for layout in LAYOUTS):
         require(revision is None, f"revision={revision!r} is for Hub ids, but {source} is a file")
+        require(variant is None, f"variant={variant!r} is for folders, but {source} is a file: name the variant's own")
         located = hub.Source(place)
     else:
         located = hub.locate(source, revision)
     for layout in LAYOUTS:
         if layout.matches(located.fetch(*layout.marks)):
-            layout.read(located.fetch_plain(*layout.files), Path(target), overrides)
+            if variant is None:
+                layout.read(located.fetch_plain(*layout.files), Path(target), overrides)
+                return
+            with tempfile.TemporaryDirectory() as view:
+                folder = link_variant(located.fetch_variant(variant, *layout.files), variant, Path(view))
+                layout.read(folder, Path(target), overrides)
             return
     looked = "; ".join(layout.looked_for for layout in LAYOUTS)
     raise ValueError(f"{source} is of no layout that is known here, looked for: {looked}")

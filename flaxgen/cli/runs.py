@@ -39,7 +39,7 @@ def _add_train(parser):
 def _add_export(parser):
     parser.add_argument("source", type=Path, metavar="RUN_OR_MODEL", help=RUN_OR_MODEL)
     parser.add_argument("directory", type=Path, metavar="MODEL_DIR", help="where to write; must not exist yet")
-    parser.add_argument("--layout", default="flaxgen", help="whose: flaxgen, diffusers, nvlabs (flaxgen)")
+    parser.add_argument("--layout", default="flaxgen", help="whose: flaxgen, diffusers, transformers, nvlabs (flaxgen)")
     parser.set_defaults(run=_export)
 
 
@@ -57,10 +57,12 @@ def _add_import(parser):
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="a folder, a file or a Hub id of another project: diffusers' UNet2DModel and unCLIP, NVlabs' StyleGAN2",
+        help="a folder, a file or a Hub id of another project: diffusers' UNet2DModel and unCLIP, transformers' "
+        "CLIP, NVlabs' StyleGAN2",
     )
     parser.add_argument("directory", type=Path, metavar="MODEL_DIR", help="where to write; must not exist yet")
     parser.add_argument("--revision", help="branch, tag or commit of the Hub id")
+    parser.add_argument("--variant", metavar="NAME", help="of the weights, such as fp16 for model.fp16.safetensors")
     add_set(parser, "generator.clamp=0 (of NVlabs' nets, what no tensor says)")
     parser.set_defaults(run=_import)
 
@@ -119,7 +121,8 @@ def _compose(parsed) -> int:
 def _import(parsed) -> int:
     from flaxgen import verbs
 
-    verbs.import_model(parsed.source, parsed.directory, revision=parsed.revision, overrides=parsed.set)
+    given = {"revision": parsed.revision, "overrides": parsed.set, "variant": parsed.variant}
+    verbs.import_model(parsed.source, parsed.directory, **given)
     print(f"wrote {parsed.directory}")
     return 0
 

@@ -1,9 +1,6 @@
 """Pictures to be evaluated, by number: those that lie somewhere, and those that a model draws."""
 
 import dataclasses
-import glob
-import hashlib
-import os
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,13 +9,12 @@ import numpy as np
 from flaxgen import parallel
 from flaxgen.data import Data, Order, batches, open_source
 from flaxgen.data.loader import element_at
+from flaxgen.family.content import content_hash
 from flaxgen.family.request import Request, to_json
 from flaxgen.family.requests import Draw, Sample
 from flaxgen.train.config import require
 from flaxgen.types import Source
 
-LOOKED_AT = 32
-"""Pictures that are decoded to tell one data set from another."""
 GROUPS = 7005
 """The last word of the seeds of groups, so that no other stream of the same seed is equal."""
 Batch = Mapping[str, np.ndarray]
@@ -134,16 +130,3 @@ def _about(model: Any, request: Request, *varying: str) -> dict[str, Any]:
 def _seed_of(seed: int, group: int) -> int:
     """A seed for a group of pictures; each group of each seed has another."""
     return int(np.random.SeedSequence((seed, group, GROUPS)).generate_state(1)[0])
-
-
-def content_hash(data: Data, source: Source) -> str:
-    """What tells a data set from others wherever it lies: the names and sizes of its files, how many pictures there
-    are, and some of them as they are evaluated."""
-    digest = hashlib.sha256()
-    inside = [os.path.join(folder, name) for folder, _, names in os.walk(data.path) for name in names]
-    for path in sorted(inside or glob.glob(data.path)):
-        digest.update(f"{os.path.relpath(path, data.path)} {os.path.getsize(path)}\n".encode())
-    for index in sorted({i * len(source) // LOOKED_AT for i in range(LOOKED_AT)}):
-        image = source[index]["image"]
-        digest.update(f"{image.shape}".encode() + image.tobytes())
-    return f"{len(source)} pictures {digest.hexdigest()[:16]}"

@@ -29,11 +29,12 @@ def precision_recall(
 ) -> PrecisionRecall:
     """[Kynk19, eq. 1-2]: a manifold is the union of the balls around its points that reach the k-th nearest other one.
 
-    Any features will do, pixels included; they should be finite. The two sets are compared as they are, so for
-    published figures take equally many of both.
+    Any features will do, pixels included. The two sets are compared as they are, so for published figures take equally
+    many of both.
 
     Raises:
         ValueError: if the widths differ, or a set has no more than `neighbours` points.
+        FloatingPointError: if a feature is not finite.
     """
     real, fake = _centred(real, fake, neighbours, min(len(real), len(fake)))
     return PrecisionRecall(
@@ -57,6 +58,7 @@ def density_coverage(
 
     Raises:
         ValueError: if the widths differ, there are no more than `neighbours` reals, or no fakes.
+        FloatingPointError: if a feature is not finite.
     """
     real, fake = _centred(real, fake, neighbours, len(real))
     hits = np.asarray(balls_hit(fake, real, neighbours), np.float64)
@@ -74,6 +76,12 @@ def _centred(real, fake, neighbours: int, smallest: int) -> tuple[Float[Array, "
         raise ValueError(
             f"neighbours={neighbours} is out of range: use 1 to {smallest - 1} for {len(real)} and {len(fake)} points"
         )
+    for name, points in (("real", real), ("fake", fake)):
+        (bad,) = np.nonzero(~np.isfinite(np.asarray(points)).all(axis=1))
+        if len(bad):
+            raise FloatingPointError(
+                f"{len(bad)} of {len(points)} {name} features are not finite, the first is number {bad[0]}"
+            )
     center = np.asarray(np.mean(np.asarray(real), axis=0, dtype=np.float64), np.float32)
     return jnp.asarray(real, jnp.float32) - center[None], jnp.asarray(fake, jnp.float32) - center[None]
 

@@ -123,8 +123,10 @@ def _transformer(tower: VisionTower | TextTower) -> Transformer:
 class CLIP(nn.Module):
     """Two towers and their projections to one space of `embedding_dim` dimensions [Radford21, fig. 3].
 
-    Either tower may be None; what was saved of a CLIP is often one alone. `mean` and `std` are of pixels in [0, 1]. The
-    logit scale is learned as its logarithm; at `max_logit_scale` it stays, without a gradient.
+    Either tower may be None; what was saved of a CLIP is often one alone, and at times without its projection: unless
+    `projected` an embedding is what the tower gives, and `embedding_dim` its width. `mean` and `std` are of pixels in
+    [0, 1]. The logit scale is learned as its logarithm. It is at most `max_logit_scale`, and what is beyond keeps its
+    gradient: training brings the parameter back to the bound after each update [Radford21, sec. 2.5].
     """
 
     vision: VisionTower | None = VisionTower()
@@ -134,10 +136,13 @@ class CLIP(nn.Module):
     std: tuple[float, float, float] = STD
     logit_scale_init: float = math.log(1 / 0.07)
     max_logit_scale: float = 100.0
+    projected: bool = True
 
     def setup(self):
         for name, tower in (("image_projection", self.vision), ("text_projection", self.text)):
-            if tower is not None:
+            if tower is not None and not self.projected and tower.width != self.embedding_dim:
+                raise ValueError(f"projected=False: embedding_dim={self.embedding_dim} is not the width={tower.width}")
+            if tower is not None and self.projected:
                 init = nn.initializers.normal(tower.width**-0.5)
                 setattr(self, name, nn.Dense(self.embedding_dim, use_bias=False, kernel_init=init))
         if self.vision is not None and self.text is not None:
@@ -152,7 +157,8 @@ class CLIP(nn.Module):
         if self.vision is None:
             raise ValueError("this CLIP has no vision tower (vision=None) and reads no pictures")
         mean, std = (jnp.array(value, jnp.float32)[None, None, None] for value in (self.mean, self.std))
-        return self.image_projection(self.vision((images.astype(jnp.float32) / 2 + 0.5 - mean) / std))
+        seen = self.vision((images.astype(jnp.float32) / 2 + 0.5 - mean) / std)
+        return self.image_projection(seen) if self.projected else seen
 
     def encode_text(self, ids: Int[Array, "B L"], mask: Bool[Array, "B L"]) -> TextEncoding:
         """Captions' embeddings, read from the last token where `mask` is True, and all tokens' hidden states.
@@ -163,14 +169,20 @@ class CLIP(nn.Module):
         if self.text is None:
             raise ValueError("this CLIP has no text tower (text=None) and reads no captions")
         hidden = self.text(ids)
-        return TextEncoding(self.text_projection(last_token(hidden, mask)), hidden)
+        last = last_token(hidden, mask)
+        return TextEncoding(self.text_projection(last) if self.projected else last, hidden)
 
     def __call__(
         self, images: Float[Array, "B H W 3"], ids: Int[Array, "M L"], mask: Bool[Array, "M L"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "M D"], Float[Array, ""]]:
         """The embeddings of pictures and of captions, and the logit scale: what `contrastive_loss` takes."""
         image, text = self.encode_image(images), self.encode_text(ids, mask).embedding
-        return image, text, jnp.minimum(jnp.exp(self.logit_scale), self.max_logit_scale)
+        return image, text, self.scale(self.logit_scale)
+
+    def scale(self, logarithm: Float[Array, ""]) -> Float[Array, ""]:
+        """The logit scale of its logarithm, at most `max_logit_scale`; beyond it the gradient is that of the bound."""
+        beyond = jnp.maximum(logarithm - math.log(self.max_logit_scale), 0)
+        return jnp.exp(logarithm - jax.lax.stop_gradient(beyond))
 
 
 def last_token(hidden: Float[Array, "B L F"], mask: Bool[Array, "B L"]) -> Float[Array, "B F"]:

@@ -14,6 +14,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": nn.silu,
     "gelu": lambda x: nn.gelu(x, approximate=False),
     "gelu_tanh": nn.gelu,
+    "gelu_new": nn.gelu,  # the same under the name that a config may have it by, to be written back as it was
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
 }
 """SiLU; GELU exactly, by its tanh approximation, and as CLIP's published weights have it [Hendrycks16]."""

@@ -1,4 +1,5 @@
-"""Folders of transformers' CLIPModel, and of its towers with projection alone, <-> `CLIP` and its parameters."""
+"""Folders of transformers' CLIPModel, and of its towers alone, with projection or without, <-> `CLIP` and its
+parameters."""
 
 import functools
 from pathlib import Path
@@ -11,7 +12,14 @@ import numpy as np
 from flaxgen.nets.clip import CLIP
 from flaxgen.types import Params
 from flaxgen.weights import store
-from flaxgen.weights.clip_config import PREPROCESSOR, clip_from_config, config_from_clip, pixels_config, read_pixels
+from flaxgen.weights.clip_config import (
+    PREPROCESSOR,
+    Pixels,
+    clip_from_config,
+    config_from_clip,
+    pixels_config,
+    read_pixels,
+)
 from flaxgen.weights.convert import export_params, import_params, write_folder
 from flaxgen.weights.layouts import CONV, LINEAR
 from flaxgen.weights.lazy import Lazy
@@ -58,6 +66,7 @@ RULES = (
         BLOCK,
     ),
 )
+PROJECTIONS = ("visual_projection.weight", "text_projection.weight")
 POSITION_IDS = tuple(f"{tower}_model.embeddings.position_ids" for tower in ("text", "vision"))
 """0, 1, 2 ...: what older versions of transformers saved beside the parameters."""
 
@@ -75,10 +84,19 @@ def import_clip(
     folder = Path(folder)
     net = clip_from_config(store.read_json(folder / "config.json"))
     if net.vision is not None:
-        mean, std = read_pixels(folder)
-        net = net.clone(mean=mean, std=std)
-    tensors = _without_position_ids(store.open_folder(folder, STEM, variant), str(folder))
+        pixels = read_pixels(folder, net.vision.image_size)
+        net = net.clone(mean=pixels.mean, std=pixels.std)
+    tensors = _prefixed(store.open_folder(folder, STEM, variant), net)
+    tensors = _without_position_ids(tensors, str(folder))
     return net, import_params(RULES, tensors, abstract_params(net), str(folder), keep_dtype)
+
+
+def _prefixed(tensors: Lazy, net: CLIP) -> Lazy:
+    """A tower's tensors as older versions of transformers call them: version 5 leaves the tower's name out where there
+    is one tower and no projection."""
+    prefix = "vision_model." if net.text is None else "text_model."
+    bare = (net.text is None or net.vision is None) and not any(name.startswith(prefix) for name in tensors)
+    return tensors.renamed(lambda name: name if name in PROJECTIONS else prefix + name) if bare else tensors
 
 
 def _without_position_ids(tensors: Lazy, where: str) -> Lazy:
@@ -101,11 +119,14 @@ def abstract_params(net: CLIP) -> Params:
     return jax.eval_shape(lambda: net.init(jax.random.key(0), *inputs, method=method))["params"]
 
 
-def export_clip(net: CLIP, params: Params, folder: str | Path, end_id: int | None = None) -> None:
+def export_clip(
+    net: CLIP, params: Params, folder: str | Path, end_id: int | None = None, pixels: Pixels | None = None
+) -> None:
     """Writes a folder that transformers' CLIPModel, or the one tower's class, reads; `import_clip`'s inverse, bit for
     bit.
 
-    `end_id` is a caption's last token (`Tokenizer.end_id`); None is the last id, as in CLIP's own vocabulary.
+    `end_id` is a caption's last token (`Tokenizer.end_id`); None is the last id, as in CLIP's own vocabulary. `pixels`
+    says how pictures come to the tower's size; mean and deviation are the net's.
 
     Raises:
         ValueError: naming a field that no CLIPModel has, or a tensor that is not the net's.
@@ -113,11 +134,12 @@ def export_clip(net: CLIP, params: Params, folder: str | Path, end_id: int | Non
     folder, config = Path(folder), config_from_clip(net, end_id)
     write_folder(folder, STEM, config, export_params(RULES, params, abstract_params(net)))
     if net.vision is not None:
-        store.write_json(folder / PREPROCESSOR, pixels_config(net))
+        pixels = (pixels or Pixels())._replace(mean=net.mean, std=net.std)
+        store.write_json(folder / PREPROCESSOR, pixels_config(pixels, net.vision.image_size))
 
 
 def import_towers(text_folder: str | Path, vision_folder: str | Path) -> tuple[CLIP, dict[str, Any]]:
-    """One CLIP of a text tower's folder and a vision tower's, as unCLIP pipelines keep them.
+    """One CLIP of a text tower's folder and a vision tower's, both with projections, as unCLIP pipelines keep them.
 
     Towers alone have no logit scale: it is that of a CLIP before training.
 
@@ -131,6 +153,9 @@ def import_towers(text_folder: str | Path, vision_folder: str | Path) -> tuple[C
         raise ValueError(f"{text_folder} is not a text tower alone")
     if vision.vision is None or vision.text is not None:
         raise ValueError(f"{vision_folder} is not a vision tower alone")
+    for one, where in ((text, text_folder), (vision, vision_folder)):
+        if not one.projected:
+            raise ValueError(f"{where} is a tower without projection: expected one that embeds in a common space")
     if text.embedding_dim != vision.embedding_dim:
         raise ValueError(
             f"{text_folder} embeds in {text.embedding_dim} dimensions, {vision_folder} in {vision.embedding_dim}: "
@@ -141,18 +166,25 @@ def import_towers(text_folder: str | Path, vision_folder: str | Path) -> tuple[C
 
 
 def export_towers(
-    net: CLIP, params: Params, text_folder: str | Path, vision_folder: str | Path, end_id: int | None = None
+    net: CLIP,
+    params: Params,
+    text_folder: str | Path,
+    vision_folder: str | Path,
+    end_id: int | None = None,
+    pixels: Pixels | None = None,
 ) -> None:
-    """The inverse of `import_towers`; the logit scale is left out.
+    """The inverse of `import_towers`; the logit scale is left out. See `export_clip`.
 
     Raises:
         ValueError: as `export_clip`, or if a tower is missing.
     """
     if net.text is None or net.vision is None:
         raise ValueError("this CLIP has one tower: write it with export_clip")
+    if not net.projected:
+        raise ValueError("this CLIP has no projections (projected=False): its towers have no common space")
     store.check_names(params, abstract_params(net), "the parameters to export")
     for folder, one, names in (
         (text_folder, net.clone(vision=None), ("text", "text_projection")),
         (vision_folder, net.clone(text=None), ("vision", "image_projection")),
     ):
-        export_clip(one, {name: params[name] for name in names}, folder, end_id)
+        export_clip(one, {name: params[name] for name in names}, folder, end_id, pixels)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flaxgen.nets.clip import CLIP, MEAN, STD, TextTower, VisionTower
 from flaxgen.weights import store
-from flaxgen.weights.fields import COUNT, FLAG, NUMBER, POSITIVE, Field, Kind, Table, choice, only, several
+from flaxgen.weights.fields import COUNT, FLAG, NUMBER, POSITIVE, Field, Kind, Table, choice, only, optional, several
 
 KINDS = {
     "clip": "CLIPModel",
@@ -14,7 +14,9 @@ KINDS = {
     "clip_vision_model": "CLIPVisionModelWithProjection",
 }
 """`model_type` and the class that has the projection too."""
-ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+BARE = {"clip_text_model": "CLIPTextModel", "clip_vision_model": "CLIPVisionModel"}
+"""Those of one tower without a projection."""
+ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_new"}
 PARTS = ("text_config", "vision_config", "text_config_dict", "vision_config_dict")
 IGNORED = frozenset(
     """
@@ -79,11 +81,52 @@ BOTH = Table(
     IGNORED | set(PARTS),
     class_key="",
 )
-PREPROCESSOR = "preprocessor_config.json"
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 BYTES = Kind("1/255", lambda value: NUMBER.accepts(value) and abs(value * 255 - 1) < 1e-6)
+
+
+class Pixels(NamedTuple):
+    """How pictures are read: both sides (`squash`) or the shorter one become `short_side` pixels (0: the tower's size)
+    by one of Pillow's filters, the middle square is cut out, and pixels in [0, 1] are brought to mean 0 and deviation 1
+    by `mean` and `std`."""
+
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+    short_side: int = 0
+    squash: bool = False
+    filter: str = "bicubic"
+
+
+def _side(value: Any) -> tuple[int, bool] | None:
+    """A size in pixels, and whether it is that of both sides; None for what is none. A number is an old version's."""
+    sides = value if isinstance(value, dict) else {"shortest_edge": value}
+    both = sides.keys() == {"height", "width"}
+    if not both and sides.keys() != {"shortest_edge"}:
+        return None
+    size, *other = sides.values()
+    return (size, both) if COUNT.accepts(size) and all(one == size for one in other) else None
+
+
+def _written(side: tuple[int, bool]) -> dict[str, int]:
+    return dict.fromkeys(("height", "width") if side[1] else ("shortest_edge",), side[0])
+
+
+SIDE = Kind(
+    "pixels as a number, as shortest_edge, or as height and width that are equal",
+    lambda value: _side(value) is not None,
+    _side,
+    _written,
+)
+FILTERS = {3: "bicubic", 2: "bilinear", 1: "lanczos"}
+"""Pillow's numbers of its filters."""
 PIXELS = Table(
     "CLIPImageProcessor",
     (
+        Field("do_resize", True, only(True)),
+        Field("size", None, optional(SIDE), "size"),
+        Field("resample", 3, choice(FILTERS), "filter"),
+        Field("do_center_crop", True, FLAG, "cropped"),
+        Field("crop_size", None, optional(SIDE), "crop"),
         Field("do_rescale", True, only(True)),
         Field("rescale_factor", 1 / 255, BYTES),
         Field("do_normalize", True, FLAG, "normalised"),
@@ -104,15 +147,19 @@ def clip_from_config(config: Mapping[str, Any]) -> CLIP:
     kind = config.get("model_type")
     if kind not in KINDS:
         raise ValueError(f"config.json: model_type={kind!r} is no CLIP's, expected one of {', '.join(KINDS)}")
-    classes = config.get("architectures") or [KINDS[kind]]
-    if classes != [KINDS[kind]]:
-        raise ValueError(f"config.json is of {classes!r}, expected a {KINDS[kind]}")
+    classes, known = (
+        config.get("architectures") or [KINDS[kind]],
+        [KINDS[kind], *([BARE[kind]] if kind in BARE else [])],
+    )
+    if classes not in [[name] for name in known]:
+        raise ValueError(f"config.json is of {classes!r}, expected a {' or '.join(known)}")
+    projected = classes == [KINDS[kind]]
     if kind == "clip_text_model":
         text, embedding_dim = _text(TEXT.read(config))
-        return CLIP(vision=None, text=text, embedding_dim=embedding_dim)
+        return CLIP(None, text, embedding_dim if projected else text.width, projected=projected)
     if kind == "clip_vision_model":
         vision, embedding_dim = _vision(VISION.read(config))
-        return CLIP(vision=vision, text=None, embedding_dim=embedding_dim)
+        return CLIP(vision, None, embedding_dim if projected else vision.width, projected=projected)
     both = BOTH.read(config)
     vision, _ = _vision(VISION.read(_part(config, "vision_config", VISION), prefix="vision_config."))
     text, _ = _text(TEXT.read(_part(config, "text_config", TEXT), prefix="text_config."))
@@ -146,14 +193,16 @@ def config_from_clip(net: CLIP, end_id: int | None = None) -> dict[str, Any]:
     `end_id` is what transformers looks for to find a caption's end; None is the last id, as in CLIP's vocabulary.
 
     Raises:
-        ValueError: if there is no tower, or `end_id` is none that transformers can look for.
+        ValueError: if transformers has no such CLIP, or `end_id` is none that it can look for.
     """
     text = None if net.text is None else _text_config(net.text, net.embedding_dim, end_id)
     vision = None if net.vision is None else _vision_config(net.vision, net.embedding_dim)
     if text is None or vision is None:
         if (only := text or vision) is None:
             raise ValueError("a CLIP without towers (vision=None, text=None) is no model: not exported")
-        return {**only, "architectures": [KINDS[only["model_type"]]]}
+        return {**only, "architectures": [(KINDS if net.projected else BARE)[only["model_type"]]]}
+    if not net.projected:
+        raise ValueError("transformers' CLIP of two towers has projections (projected=False): not exported")
     both = BOTH.write({"embedding_dim": net.embedding_dim, "logit_scale_init": net.logit_scale_init})
     kind = {"architectures": [KINDS["clip"]], "model_type": "clip"}
     return {**both, **kind, "text_config": text, "vision_config": vision}
@@ -183,29 +232,36 @@ def _vision_config(vision: VisionTower, embedding_dim: int) -> dict[str, Any]:
     return {**VISION.write(_shape(vision, embedding_dim) | own), "model_type": "clip_vision_model"}
 
 
-def read_pixels(folder: str | Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and deviation of pixels in [0, 1], from a folder's preprocessor_config.json; CLIP's own if there is none.
+def read_pixels(folder: str | Path, image_size: int) -> Pixels:
+    """How pictures are read for a tower that sees `image_size` pixels, from a folder's preprocessor_config.json, or
+    processor_config.json, which transformers 5 writes for pictures and captions together; CLIP's own way if there is
+    neither.
 
     Raises:
-        ValueError: if they are not three numbers, or pixels are brought to another range before.
+        ValueError: naming what is not supported, or if pictures do not come to be squares of that size.
     """
-    path = Path(folder) / PREPROCESSOR
-    if not path.is_file():
-        return MEAN, STD
-    c = PIXELS.read(store.read_json(path), str(path))
-    return (c["mean"], c["std"]) if c["normalised"] else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    path, config = Path(folder) / PREPROCESSOR, None
+    if path.is_file():
+        config = store.read_json(path)
+    elif (path := path.with_name(PROCESSOR)).is_file():
+        config = store.read_json(path).get("image_processor")
+    if not isinstance(config, dict):
+        return Pixels()
+    c = PIXELS.read(config, str(path))
+    size, squash = c["size"] or (image_size, False)
+    shown = (c["crop"] or (image_size, True))[0] if c["cropped"] else size
+    if shown != image_size or size < shown or not (c["cropped"] or squash):
+        raise ValueError(
+            f"{path}: size={config.get('size')!r}, do_center_crop={c['cropped']} and crop_size="
+            f"{config.get('crop_size')!r} do not make squares of {image_size} pixels, which the vision tower expects"
+        )
+    mean, std = (c["mean"], c["std"]) if c["normalised"] else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return Pixels(mean, std, 0 if size == image_size else size, squash, c["filter"])
 
 
-def pixels_config(net: CLIP) -> dict[str, Any]:
-    """The preprocessor_config.json for a net's vision tower."""
-    size = 0 if net.vision is None else net.vision.image_size
-    return {
-        **PIXELS.write({"normalised": True, "mean": net.mean, "std": net.std}),
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"shortest_edge": size},
-        "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
-    }
+def pixels_config(pixels: Pixels, image_size: int) -> dict[str, Any]:
+    """The preprocessor_config.json of what `read_pixels` reads."""
+    side, crop = (pixels.short_side or image_size, pixels.squash), (image_size, True)
+    known = {"normalised": True, "mean": pixels.mean, "std": pixels.std, "filter": pixels.filter}
+    written = PIXELS.write({**known, "size": side, "cropped": True, "crop": crop})
+    return {**written, "image_processor_type": "CLIPImageProcessor", "do_convert_rgb": True}

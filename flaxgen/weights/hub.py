@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flaxgen.weights import store
+from flaxgen.weights.variants import of_variant, variants_in
 
 CONFIGS = ("*config.json", "*model_index.json", "*.safetensors.index*.json")
 """What says what a repository holds."""
@@ -41,6 +42,20 @@ class Source(NamedTuple):
             OSError: as `fetch`.
         """
         return self.fetch(*map(escape, _matching(plain_files(self.names), patterns)))
+
+    def fetch_variant(self, variant: str, *patterns: str) -> Path:
+        """The folder, with `plain_files` that match, but the weights of a variant where there are such.
+
+        Raises:
+            ValueError: if there are none, naming the variants that there are.
+            OSError: as `fetch`.
+        """
+        if self.repository is not None:
+            chosen = of_variant(_matching(self.names, FILES), variant, self.repository).values()
+            others = set(self.names) - set(plain_files(self.names))
+            kept = [name for name in chosen if name not in others or variant in variants_in([name])]
+            self.fetch(*map(escape, _matching(kept, patterns)))
+        return self.folder
 
     def fetch_weights(self, part: str, stem: str, variant: str | None = None) -> Path:
         """The folder of a `part` such as "unet", "" for the whole, with the files that `store.open_folder` reads.

@@ -131,7 +131,8 @@ def find_weights(names: Iterable[str], stem: str, variant: str | None, where: st
     pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
     note = ""
     if others:
-        note = f"; there are variants: choose one with variant={' or '.join(repr(other or None) for other in others)}"
+        named = " or ".join(repr(other or None) for other in others)
+        note = f"; there are variants: choose one with --variant NAME, in Python variant={named}"
     elif pickles:
         note = f"; {pickles[0]} is a pickle, which is never read: save it as safetensors first"
     raise FileNotFoundError(f"{where} has no {single}{note}")

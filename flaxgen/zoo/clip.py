@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from flaxgen.data import Data, open_source, unit_range
 from flaxgen.data.tokenize import Tokenized, Tokenizer, read_tokenizer, train_bpe
 from flaxgen.family.companions import Cached, Encoder, open_cache
 from flaxgen.family.drawing import batch_for
-from flaxgen.family.extractor import Extractor, rgb
+from flaxgen.family.extractor import Extractor, Preprocess, fit_square, rgb
 from flaxgen.family.family import Family
 from flaxgen.family.matching import open_matching
 from flaxgen.family.trained import Files, Trained
@@ -60,9 +61,10 @@ class Config(Run):
     """A CLIP run; a batch is what every caption is told apart in, so larger is better. `normalise` brings embeddings
     that other stages are given to length sqrt(D), that of a D-dimensional Gaussian; Karlo takes them as they come.
     Pictures are also told from `false_captions` captions each that are nearly true, of a source that has them (the
-    scenes have six), in a term of weight `false_weight`.
+    scenes have six), in a term of weight `false_weight`. Pictures of another size than the tower's are brought to it as
+    `preprocess` says.
 
-    An imported net may lack its vision tower: it reads captions, and cannot be trained."""
+    An imported net may lack a tower: it reads captions or pictures alone, and cannot be trained."""
 
     data: Data
     net: CLIP
@@ -72,6 +74,7 @@ class Config(Run):
     normalise: bool = True
     false_captions: int = 0
     false_weight: float = 1.0
+    preprocess: Preprocess = Preprocess()
     encode_batch: int = 256
 
     def __post_init__(self):
@@ -117,7 +120,9 @@ def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
 
 def init_params(config: Config, key: PRNGKey) -> Params:
     """Fresh parameters."""
-    tokens = jnp.ones((1, text_tower(config).context), jnp.int32)
+    if config.net.text is None:
+        return config.net.init(key, jnp.zeros((1, *image_shape(config))), method="encode_image")["params"]
+    tokens = jnp.ones((1, config.net.text.context), jnp.int32)
     if config.net.vision is None:
         return config.net.init(key, tokens, tokens > 0, method="encode_text")["params"]
     return config.net.init(key, jnp.zeros((1, *image_shape(config))), tokens, tokens > 0)["params"]
@@ -149,9 +154,16 @@ def make_training(config: Config, files: Files):
 
     def make_step(axis_name: str | None):
         loss = make_loss(config, axis_name)
-        return state.make_train_step(loss, tx, ema_decay=ema_decay, axis_name=axis_name)
+        bounded = functools.partial(bound_logit_scale, config)
+        return state.make_train_step(loss, tx, ema_decay=ema_decay, axis_name=axis_name, after_update=bounded)
 
     return state.make_init(functools.partial(init_params, config), tx), make_step
+
+
+def bound_logit_scale(config: Config, params: Params) -> Params:
+    """The parameters with a logit scale of at most `max_logit_scale` [Radford21, sec. 2.5]: clamped here and not in the
+    loss, it can come back."""
+    return {**params, "logit_scale": jnp.minimum(params["logit_scale"], math.log(config.net.max_logit_scale))}
 
 
 def prepare(config: Config, found: Files) -> Files:
@@ -236,12 +248,8 @@ class Model(Trained):
         return digest.hexdigest()[:16]
 
     def encode_image(self, images: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N D"]:
-        """The embeddings of pictures; other sizes than the tower's are resized by antialiased bicubic
-        interpolation, as a square."""
-        shape = (len(images), *image_shape(self.config))
-        pixels = unit_range(jnp.asarray(images))
-        if pixels.shape != shape:
-            pixels = jnp.clip(jax.image.resize(pixels, shape, "bicubic"), -1, 1)
+        """The embeddings of pictures, brought to the tower's size as `config.preprocess` says."""
+        pixels = fit_square(unit_range(jnp.asarray(images)), self.image_shape[0], self.config.preprocess)
         return self._scaled(self._encode("encode_image", (pixels,)))
 
     def encode_text(self, captions: Sequence[str]) -> TextEncoding:
@@ -290,13 +298,11 @@ class Model(Trained):
 
     @property
     def extractor(self) -> Extractor:
-        """The image embedding, as the net gives it; pictures of another size are resized as `encode_image` does."""
-        net, shape = self.config.net, self.image_shape
+        """The image embedding, as the net gives it; pictures of another size are fitted as `encode_image` does."""
+        net, size, how = self.config.net, self.image_shape[0], self.config.preprocess
 
         def apply(params, inputs):
-            pixels = unit_range(rgb(inputs["image"]))
-            if pixels.shape[1:] != shape:
-                pixels = jnp.clip(jax.image.resize(pixels, (len(pixels), *shape), "bicubic"), -1, 1)
+            pixels = fit_square(unit_range(rgb(inputs["image"])), size, how)
             outputs = {"features": cast(Array, net.apply({"params": params}, pixels, method="encode_image"))}
             if "ids" in inputs:
                 encoded = cast(Any, net.apply({"params": params}, inputs["ids"], inputs["mask"], method="encode_text"))
@@ -332,10 +338,11 @@ class Model(Trained):
     @property
     def encoder(self) -> Encoder:
         """This CLIP as a companion: what priors and decoders are trained on."""
-        size = self.image_shape[0]
+        size, how = self.image_shape[0], self.config.preprocess
 
         def see(data: Data) -> Data:
-            return replace(data, image_size=size, channels=3, resize=0, random_crop=False, flip=False)
+            require(not how.squash, "preprocess.squash=True: data are cropped and not squashed, set it false")
+            return replace(data, image_size=size, channels=3, resize=how.short_side, random_crop=False, flip=False)
 
         def encode(examples: Sequence[Mapping[str, Any]]) -> Mapping[str, np.ndarray]:
             image = self.encode_image(np.stack([example["image"] for example in examples]))
@@ -386,6 +393,7 @@ FAMILY = Family(
     files=(TOKENIZER, WORDS),
     model=Model,
     extract=lambda model: model.extractor,
+    is_trainable=lambda config: config.net.vision is not None and config.net.text is not None,
     instead="embeds pictures and captions and draws nothing: draw with the unCLIP that `flaxgen compose` makes of it "
     "and the other stages",
 )

@@ -140,3 +140,15 @@ def test_density_and_coverage_need_more_reals_than_neighbours():
         density_coverage(a, a)
     with pytest.raises(ValueError, match=r"got \(5, 3\) and \(0, 3\)"):
         density_coverage(a, a[:0], neighbours=2)
+
+
+@pytest.mark.parametrize("metric", [precision_recall, density_coverage])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_feature_that_is_no_number(metric, value):
+    real, fake = gaussian(20, 3, 0), gaussian(20, 3, 1)
+    for name, points in (("real", real), ("fake", fake)):
+        spoilt = points.copy()
+        spoilt[7, 1] = value
+        pair = (spoilt, fake) if name == "real" else (real, spoilt)
+        with pytest.raises(FloatingPointError, match=f"1 of 20 {name} features are not finite, the first is number 7"):
+            metric(*pair)

@@ -96,6 +96,10 @@ def test_the_logit_scale_starts_at_the_papers_and_has_a_ceiling():
     fresh = jax.jit(lambda: SHALLOW.init(jax.random.key(0), *inputs))()["params"]
     for start, scale in ((fresh["logit_scale"], 1 / 0.07), (jnp.float32(5.0), 100)):
         assert apply(SHALLOW, fresh | {"logit_scale": start}, inputs)[2] == pytest.approx(scale)
+    # at the ceiling and beyond it the gradient stays, so that the parameter can come back
+    slope = jax.jit(jax.grad(lambda raw: SHALLOW.apply({"params": fresh | {"logit_scale": raw}}, *inputs)[2]))
+    for start, expected in ((np.log(50), 50), (np.log(100), 100), (5.0, 100)):
+        assert slope(jnp.float32(start)) == pytest.approx(expected)
 
 
 def test_bfloat16_and_remat(params):

@@ -1,19 +1,27 @@
 """CLIP beside transformers' CLIPModel and its towers: the same output, the same files back, the same tokens."""
 
 import json
+import shutil
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flaxgen import verbs
+from flaxgen.data import unit_range
 from flaxgen.data.tokenize import read_tokenizer, train_bpe
+from flaxgen.family.extractor import fit_square
+from flaxgen.interchange.clip_files import preprocess_of
 from flaxgen.nets.clip import CLIP
 from flaxgen.weights import store
 from flaxgen.weights.clip import STEM, abstract_params, export_clip, export_towers, import_clip, import_towers
+from flaxgen.weights.clip_config import clip_from_config, read_pixels
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+karlo_folder = pytest.importorskip("karlo_folder")
 pytestmark = [
     pytest.mark.parity,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -179,6 +187,156 @@ def test_towers_alone(name, tmp_path):
     assert alone.vision is None
     encoding = apply(alone, alone_params, ids, mask, method="encode_text")
     np.testing.assert_allclose(encoding.hidden, theirs.last_hidden_state.numpy(), atol=1e-4)
+
+
+SHAPES = {  # laion's CLIP-ViT-H-14-laion2B-s32B-b79K and CLIP-ViT-bigG-14-laion2B-39B-b160k, as transformers has them
+    "vit_h_14": ((1024, 4096, 24, 16), (1280, 5120, 32, 16), 1024),
+    "vit_bigg_14": ((1280, 5120, 32, 20), (1664, 8192, 48, 16), 1280),
+}
+
+
+def openclip_config(name, width=1, depth=None):
+    """The shapes of an OpenCLIP model, narrower by a factor, and of so many layers."""
+    towers, dim = SHAPES[name][:2], SHAPES[name][2] // width
+    parts = [
+        {
+            "hidden_act": "gelu",
+            "hidden_size": size // width,
+            "intermediate_size": inner // width,
+            "num_hidden_layers": depth or layers,
+            "num_attention_heads": heads,
+            "projection_dim": dim,
+        }
+        for size, inner, layers, heads in towers
+    ]
+    text, vision = parts[0], {**parts[1], "patch_size": 14, "image_size": 224 if width == 1 else 28}
+    text |= {"vocab_size": 49408 if width == 1 else 50, "max_position_embeddings": 77 if width == 1 else 9}
+    return transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=dim)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_openclip_in_transformers_layout(name, tmp_path):
+    """Its width over mlp ratio is no whole number, and its gelu is exact; whole, it has as many parameters."""
+    with torch.device("meta"):
+        whole = transformers.CLIPModel(openclip_config(name))
+    net = clip_from_config(whole.config.to_dict() | {"architectures": ["CLIPModel"]})
+    assert sum(leaf.size for leaf in jax.tree.leaves(abstract_params(net))) == sum(
+        x.numel() for x in whole.parameters()
+    )
+
+    config = openclip_config(name, width=8, depth=2)
+    config.text_config.eos_token_id = 49
+    model = shake(transformers.CLIPModel(config))
+    model.save_pretrained(tmp_path / "there")
+    verbs.import_model(str(tmp_path / "there"), tmp_path / "model")
+    images, ids, mask = make_inputs(config)
+    loaded = verbs.load(tmp_path / "model")
+    image, text, _ = apply(loaded.config.net, loaded.params, images, ids, mask)
+    theirs = theirs_of(model, images, ids)
+    for ours, wanted in ((image, theirs.image_embeds), (text, theirs.text_embeds)):
+        unit = np.asarray(ours) / np.linalg.norm(ours, axis=-1, keepdims=True)
+        np.testing.assert_allclose(unit, wanted.numpy(), atol=1e-5)
+    verbs.export(tmp_path / "model", tmp_path / "back", layout="transformers")
+    check_same_bytes(tmp_path / "there", tmp_path / "back")
+
+
+@pytest.mark.parametrize("prefixed", [True, False])
+def test_towers_without_projection(prefixed, tmp_path):
+    """As Stable Diffusion keeps its text encoder; transformers 5 leaves the tower's name out of the tensors'."""
+    config = make_config("gelu")
+    models = {
+        "text_model.": shake(transformers.CLIPTextModel(config.text_config)),
+        "vision_model.": shake(transformers.CLIPVisionModel(config.vision_config)),
+    }
+    images, ids, mask = make_inputs(config)
+    pixels, tokens = to_torch(images, ids)
+    for prefix, model in models.items():
+        there, directory, back = (tmp_path / f"{prefix}{name}" for name in ("there", "model", "back"))
+        model.save_pretrained(there)
+        path = there / f"{STEM}.safetensors"
+        tensors = {name.removeprefix(prefix): value for name, value in store.read_file(path).items()}
+        store.write_file(path, {prefix + name: value for name, value in tensors.items()} if prefixed else tensors)
+        verbs.import_model(str(there), directory)
+        loaded = verbs.load(directory)
+        net = loaded.config.net
+        if prefix == "text_model.":
+            ours, inputs = apply(net, loaded.params, ids, mask, method="encode_text").embedding, tokens
+        else:
+            ours, inputs = apply(net, loaded.params, images, method="encode_image"), pixels
+        verbs.export(directory, back, layout="transformers")
+        for one in (model, type(model).from_pretrained(back).eval()):
+            with torch.no_grad():
+                np.testing.assert_allclose(ours, one(inputs).pooler_output.numpy(), atol=1e-4)
+
+
+def test_a_processor_comes_with_its_model(tmp_path):
+    """Tokens and pixels as transformers 5 saves them, together."""
+    tokenizer = karlo_folder.make_tokenizer()
+    config = make_config("tiny")
+    config.text_config.vocab_size, config.text_config.eos_token_id = len(tokenizer), tokenizer.eos_token_id
+    config.text_config.max_position_embeddings = karlo_folder.CONTEXT
+    shake(transformers.CLIPModel(config)).save_pretrained(tmp_path / "there")
+    pixels = transformers.CLIPImageProcessor(image_mean=[0.4, 0.5, 0.6], size=14, crop_size=12, resample=2)
+    transformers.CLIPProcessor(pixels, tokenizer).save_pretrained(tmp_path / "there")
+    verbs.import_model(str(tmp_path / "there"), tmp_path / "model")
+    verbs.export(tmp_path / "model", tmp_path / "back", layout="transformers")
+    captions = ["a red dog", "", "sq " * 20]
+    ours = verbs.load(tmp_path / "model").tokenizer(captions)
+    for folder in ("there", "back"):
+        again = transformers.CLIPTokenizer.from_pretrained(tmp_path / folder, local_files_only=True)
+        theirs = again(captions, padding="max_length", max_length=karlo_folder.CONTEXT, truncation=True)
+        np.testing.assert_array_equal(ours.ids, theirs.input_ids)
+    back = transformers.CLIPImageProcessor.from_pretrained(tmp_path / "back")
+    for key in ("image_mean", "size", "crop_size", "resample"):
+        assert getattr(back, key) == getattr(pixels, key)
+
+
+GIVEN = [{}, {"size": 20}, {"resample": 2}, {"size": {"height": 12, "width": 12}}]
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=str)
+@pytest.mark.parametrize("size", [(333, 1000), (64, 37), (11, 9), (12, 12)], ids=str)
+def test_pictures_of_another_shape(size, given, tmp_path):
+    """Within what CLIPImageProcessor loses by rounding to 8 bits after rows and after columns."""
+    processor = transformers.CLIPImageProcessor(**{"size": 12, "crop_size": 12, "do_normalize": False, **given})
+    processor.save_pretrained(tmp_path)
+    image = smooth(size)
+    how = preprocess_of(read_pixels(tmp_path, 12))
+    ours = np.asarray(fit_square(unit_range(jnp.asarray(image[None])), 12, how)[0]) / 2 + 0.5
+    theirs = np.asarray(processor(image, return_tensors="np").pixel_values[0]).transpose(1, 2, 0)
+    np.testing.assert_allclose(ours, theirs, atol=1.51 / 255)
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=str)
+def test_the_embedding_of_an_oblong_picture(given, vision_folder, tmp_path):
+    """From a folder with its preprocessing to the embedding: of a tall and of a wide one."""
+    folder, vision = vision_folder
+    shutil.copytree(folder, tmp_path / "there")
+    processor = transformers.CLIPImageProcessor(**{"size": 12, "crop_size": 12, **given})
+    processor.save_pretrained(tmp_path / "there")
+    verbs.import_model(str(tmp_path / "there"), tmp_path / "model")
+    model = verbs.load(tmp_path / "model")
+    for image in (smooth((333, 1000)), smooth((1000, 333))):
+        ours = model.encode_image(image[None])[0]
+        with torch.no_grad():
+            theirs = vision(processor(image, return_tensors="pt").pixel_values).image_embeds[0].numpy()
+        assert 1 - ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs) < 5e-5
+
+
+@pytest.fixture(scope="module")
+def vision_folder(tmp_path_factory):
+    """A vision tower of 12 px, on disk and as transformers has it."""
+    folder = tmp_path_factory.mktemp("vision")
+    vision = shake(transformers.CLIPVisionModelWithProjection(make_config("tiny").vision_config))
+    vision.save_pretrained(folder)
+    return folder, vision
+
+
+def smooth(size):
+    """A picture whose parts differ, so that it matters what is cut out of it."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    waves = [np.sin(x / size[1] * 9 + i) * np.cos(y / size[0] * (3 + i)) for i in range(3)]
+    return (127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)
 
 
 def test_vit_l_14_has_as_many_parameters():

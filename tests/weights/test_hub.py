@@ -135,6 +135,19 @@ def test_variants_are_named_before_anything_is_downloaded(repository):
     assert not repository
 
 
+def test_a_variant_comes_alone(repository):
+    """With the plain weights of the parts that have none of it, and without those that it stands for."""
+    found = hub.locate("owner/name", TAG)
+    repository.clear()
+    found.fetch_variant("fp16", "unet/*", "vae/*", "tokenizer/*")
+    assert "unet/m.fp16-00001-of-00001.safetensors" in repository
+    assert "vae/m.fp16.safetensors" in repository
+    assert not {"unet/m.safetensors", "vae/m.safetensors"} & set(repository)
+    assert "tokenizer/vocab.json" in repository
+    with pytest.raises(ValueError, match="owner/name has no weights of --variant bf16; the variants there are: fp16"):
+        found.fetch_variant("bf16", "*")
+
+
 def test_neither_pickles_nor_code_are_downloaded(repository):
     hub.locate("owner/name", TAG).fetch("*")
     assert {file.rpartition(".")[2] for file in repository} == {"safetensors", "json", "txt"}

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import unclip_toy
@@ -141,3 +143,23 @@ def test_fingerprints_tell_weights_apart(model, toy, tmp_path):
     assert verbs.load(toy.runs["clip"]).fingerprint == model.fingerprint
     other = verbs.load(unclip_toy.with_another_clip(toy, tmp_path / "clip"))
     assert other.fingerprint != model.fingerprint
+
+
+def test_the_logit_scale_comes_back_from_its_bound(monkeypatch):
+    """Of a run that is beyond it, as those of older versions may be, with pairs that want it smaller."""
+    config = dataclasses.replace(CONFIG, false_captions=0)
+
+    def loss(params, batch, keys):
+        own = dataclasses.replace(CONFIG.net, vision=None, text=None)
+        scale = own.apply({"params": params}, params["logit_scale"], method=lambda net, raw: net.scale(raw))
+        return scale, {"loss": scale}
+
+    monkeypatch.setattr(clip, "make_loss", lambda config, axis_name: loss)
+    monkeypatch.setattr(clip, "init_params", lambda config, key: {"logit_scale": jnp.float32(6)})
+    init, make_step = clip.make_training(config, {})
+    state, step, seen = init(jax.random.key(0)), jax.jit(make_step(None)), []
+    for _ in range(3):
+        state, _ = step(state, {"x": jnp.zeros(2)}, jax.random.key(1))
+        seen.append(float(state.params["logit_scale"]))
+    bound, rate = np.log(100), CONFIG.optimizer.learning_rate
+    np.testing.assert_allclose(seen, [bound, bound - rate, bound - 2 * rate], rtol=1e-4)

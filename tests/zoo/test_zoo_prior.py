@@ -10,10 +10,13 @@ import safetensors.numpy
 import unclip_toy
 
 from flaxgen import parallel, verbs
-from flaxgen.family import directory
+from flaxgen.family import companions, directory
 from flaxgen.family.sampling import Sampling
+from flaxgen.nets.ar_prior import ARPrior
+from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.tokens import quantise
 from flaxgen.zoo import clip, prior
+from flaxgen.zoo.prior import config
 from flaxgen.zoo.prior.config import STATISTICS, TEXT, empty_text, read_statistics
 from flaxgen.zoo.prior.model import compiled_draw, init_params, make_loss, make_quantiser
 
@@ -50,6 +53,26 @@ def test_statistics_are_those_of_the_data(models, cached):
     np.testing.assert_allclose(np.cov(values.T) - np.diag(np.diag(np.cov(values.T))), 0, atol=1e-4)
     for field in clip.TEXT[:3]:
         np.testing.assert_array_equal(statistics[f"empty_{field}"], cached.empty[field])
+
+
+def test_statistics_of_classes_that_lie_one_after_the_other(tmp_path, monkeypatch):
+    """Fitted to a share of the examples, codes are as good for classes at the end as for those in front."""
+    monkeypatch.setattr(companions, "SHARD", 100)
+    monkeypatch.setattr(config, "FITTED", 100)
+    rng, net = np.random.default_rng(0), ARPrior(embedding_dim=8, dims=8, buckets=64, width=16, heads=2)
+    images = (3 * np.repeat(rng.normal(size=(5, 8)), 80, 0) + rng.normal(size=(400, 8))).astype(np.float32)
+    for i, part in enumerate(np.split(images, 4)):
+        fields = {"image_embedding": part, "text_embedding": part}
+        companions._write(tmp_path / companions._name(i), tuple(fields), fields)
+    np.savez(tmp_path / companions.EMPTY)
+    source = companions.Cached(tmp_path, ("image_embedding", "text_embedding"), 400)
+    fitted = config._fit(dataclasses.replace(unclip_toy.AR_PRIOR_CONFIG, net=net), source)
+    quantiser = make_quantiser(fitted)
+    back = quantise.decode(quantiser, quantise.encode(quantiser, jnp.asarray(images), 64), 64)
+    errors = np.linalg.norm(back - images, axis=1) / np.linalg.norm(images, axis=1)
+    assert errors.reshape(5, 80).mean(1).max() < 0.1
+    whitened = config._fit(dataclasses.replace(unclip_toy.PRIOR_CONFIG, net=DiffusionPrior(embedding_dim=8)), source)
+    assert np.abs((whitened["mean"] - images.mean(0)) / images.std(0)).max() < 0.3
 
 
 def test_weights_that_a_run_begins_with_bring_their_statistics(models, toy, tmp_path):

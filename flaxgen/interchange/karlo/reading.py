@@ -7,23 +7,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
-import tokenizers
 
 from flaxgen.data import Data
-from flaxgen.data.tokenize import Tokenizer, read_tokenizer
 from flaxgen.family.companions import check_companion
 from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
 from flaxgen.family.trained import Files
+from flaxgen.interchange.clip_files import preprocess_of, read_clip_tokenizer
 from flaxgen.interchange.karlo.layout import SCHEDULER, Pipeline, read_layout, whole_directory
 from flaxgen.interchange.karlo.schedulers import check_variance, read_scheduler
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.train.config import require
 from flaxgen.types import Params
-from flaxgen.weights import store
 from flaxgen.weights.clip import import_clip, import_towers
-from flaxgen.weights.clip_config import read_pixels
+from flaxgen.weights.clip_config import Pixels, read_pixels
 from flaxgen.weights.decoder import import_decoder
 from flaxgen.weights.prior import import_prior
 from flaxgen.weights.upsampler import import_upsampler
@@ -129,39 +127,28 @@ def _stages(folder: Path, layout: Pipeline, walks: dict[str, Walk]) -> Iterator[
 
 def _clip(folder: Path, layout: Pipeline) -> clip.Model:
     """The text tower, with the vision tower if there is one; a text pipeline may have a folder of it beside."""
-    text_folder, vision_folder = folder / "text_encoder", folder / "image_encoder"
+    text_folder, vision_folder, read = folder / "text_encoder", folder / "image_encoder", Pixels()
     if vision_folder.is_dir():
         net, params = import_towers(text_folder, vision_folder)
         pixels = folder / layout.pixels
-        mean, std = read_pixels(pixels if pixels.is_dir() else vision_folder)
-        net = net.clone(mean=mean, std=std)
+        size = 0 if net.vision is None else net.vision.image_size
+        read = read_pixels(pixels if pixels.is_dir() else vision_folder, size)
+        net = net.clone(mean=read.mean, std=read.std)
     else:
         net, params = import_clip(text_folder)
     tower = net.text
     if tower is None:
         raise ValueError(f"{text_folder} is not a text tower")
-    tokenizer = _tokenizer(folder / "tokenizer", tower.context)
+    require(net.projected, f"{text_folder} is a tower without projection: expected a CLIPTextModelWithProjection")
+    tokenizer = read_clip_tokenizer(folder / "tokenizer", tower.context)
     require(
         tokenizer.vocab_size <= tower.vocab_size,
         f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens and text_encoder knows {tower.vocab_size}",
     )
     data = Data(source="folder", image_size=0 if net.vision is None else net.vision.image_size)
-    config = clip.Config(seed=0, steps=1, batch_size=1, data=data, net=net, normalise=False)
+    known = {"normalise": False, "preprocess": preprocess_of(read)}
+    config = clip.Config(seed=0, steps=1, batch_size=1, data=data, net=net, **known)
     return clip.FAMILY.trained(config, params, files={clip.TOKENIZER: tokenizer.to_json().encode()})
-
-
-def _tokenizer(folder: Path, context: int) -> Tokenizer:
-    """The tokenizer of a folder, padding as its files say: Karlo's does with 0, by a token "!"."""
-    tokenizer = read_tokenizer(folder, context)
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        token = store.read_json(folder / name).get("pad_token") if (folder / name).is_file() else None
-        if isinstance(token, dict):
-            token = token.get("content")
-        if token is not None:
-            pad_id = tokenizers.Tokenizer.from_str(tokenizer.to_json()).token_to_id(str(token))
-            require(pad_id is not None, f"{folder / name}: pad_token={token!r} is not one of the tokenizer's")
-            return read_tokenizer(folder, context, pad_id)
-    return tokenizer
 
 
 def _prior(folder: Path, walk: Walk, model: clip.Model, named: Files) -> Stage:

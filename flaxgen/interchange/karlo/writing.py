@@ -1,13 +1,10 @@
 """From the stages of an unCLIP to the folder of a pipeline that diffusers reads."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import tokenizers
-
-from flaxgen.data.tokenize import Tokenizer
 from flaxgen.family.composite import Parts
+from flaxgen.interchange.clip_files import pixels_of, write_clip_tokenizer
 from flaxgen.interchange.karlo.layout import (
     INDEX,
     PIPELINES,
@@ -21,15 +18,12 @@ from flaxgen.interchange.karlo.schedulers import scheduler_config
 from flaxgen.nets.prior import DiffusionPrior
 from flaxgen.train.config import require
 from flaxgen.weights.clip import export_clip, export_towers
-from flaxgen.weights.clip_config import PREPROCESSOR, pixels_config
+from flaxgen.weights.clip_config import PREPROCESSOR
 from flaxgen.weights.decoder import export_decoder
 from flaxgen.weights.prior import export_prior
 from flaxgen.weights.upsampler import export_upsampler
 from flaxgen.zoo import clip, upsampler
 from flaxgen.zoo.prior.config import read_statistics
-
-CLIPS = "</w>"
-"""How words end in the vocabulary of CLIP's own tokenizer."""
 
 
 def export_pipeline(parts: Parts, directory: Path) -> None:
@@ -75,35 +69,15 @@ def _pipeline_name(parts: Parts) -> str:
 
 def _write_clip(model: clip.Model, directory: Path, layout: Pipeline) -> str:
     """The towers and the tokenizer; returns the tokenizer's class."""
-    net, tokenizer = model.config.net, model.tokenizer
+    net, tokenizer, pixels = model.config.net, model.tokenizer, pixels_of(model.config.preprocess)
     if net.vision is None:
         export_clip(net, model.params, directory / "text_encoder", tokenizer.end_id)
     else:
-        export_towers(net, model.params, directory / "text_encoder", directory / "image_encoder", tokenizer.end_id)
-        (directory / "image_encoder" / PREPROCESSOR).unlink()
-        write_json(directory / layout.pixels / PREPROCESSOR, pixels_config(net))
-    return _write_tokenizer(tokenizer, directory / "tokenizer")
-
-
-def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> str:
-    """The tokenizer as CLIP's own class reads it, if it is one of its kind, else as any tokenizer.json is read."""
-    codec = tokenizers.Tokenizer.from_str(tokenizer.to_json())
-    start, end, pad = (codec.id_to_token(i) for i in (tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id))
-    described = json.loads(tokenizer.to_json())["model"]
-    is_clips = described.get("end_of_word_suffix") == CLIPS
-    kind = "CLIPTokenizer" if is_clips else "PreTrainedTokenizerFast"
-    names: dict[str, Any] = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": pad}
-    folder.mkdir()
-    (folder / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
-    write_json(
-        folder / "tokenizer_config.json", {**names, "tokenizer_class": kind, "model_max_length": tokenizer.context}
-    )
-    if is_clips:  # transformers 4 reads these two
-        write_json(folder / "vocab.json", described["vocab"])
-        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in described["merges"]]
-        (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), "utf-8")
-        write_json(folder / "special_tokens_map.json", names)
-    return kind
+        folders = (directory / "text_encoder", directory / "image_encoder")
+        export_towers(net, model.params, *folders, tokenizer.end_id, pixels)
+        (directory / layout.pixels).mkdir()
+        (folders[1] / PREPROCESSOR).rename(directory / layout.pixels / PREPROCESSOR)
+    return write_clip_tokenizer(tokenizer, directory / "tokenizer")
 
 
 def _write_prior(parts: Parts, directory: Path, layout: Pipeline) -> None:

@@ -26,7 +26,7 @@ from flaxgen.zoo.clip import FAMILY as CLIP
 
 STATISTICS = "statistics.safetensors"
 FITTED = 100_000
-"""Embeddings that the statistics are taken of, at most."""
+"""Embeddings that the statistics are taken of, at most: drawn from all of them, as classes often lie together."""
 TEXT = ("text_embedding", "text_hidden", "text_mask")
 
 
@@ -103,9 +103,9 @@ def open_embeddings(config: Config) -> Cached:
 
 def _fit(config: Config, source: Cached) -> dict[str, np.ndarray]:
     """What turns embeddings into what the net works on: mean and deviation, or principal components and buckets."""
-    image = source.first("image_embedding", FITTED)
+    image = source.drawn("image_embedding", FITTED)
     if isinstance(config.net, ARPrior):
-        dots = (image * source.first("text_embedding", FITTED)).sum(-1)
+        dots = (image * source.drawn("text_embedding", FITTED)).sum(-1)
         return {name: np.asarray(v) for name, v in fit_quantiser(image, dots, config.net.dims)._asdict().items()}
     wide = image.astype(np.float64)
     return {"mean": wide.mean(0).astype(np.float32), "std": np.maximum(wide.std(0), 1e-6).astype(np.float32)}

@@ -129,6 +129,7 @@ def _draw_codes(net: ARPrior):
         fitted = make_quantiser(arguments["statistics"])
         dot_key, code_key = jax.random.split(key)
         both = jax.tree.map(lambda a, b: jnp.concatenate((a, b.astype(a.dtype))), text, dict(arguments["empty"]))
+        # both branches: in training captions are hidden, and not how well they fit [Ramesh22, sec. 2.2]
         dot = jnp.repeat(quantise.draw_dots(fitted, dot_key[None], net.dot_buckets), 2)
         apply = functools.partial(net.apply, {"params": arguments["params"]})
 
