@@ -11,9 +11,10 @@ python -m benchmarks.unclip_scenes insert        # another object in a box, told
 python -m benchmarks.unclip_scenes upsample      # real renders made small: the oracle's accuracy and PSNR
 python -m benchmarks.unclip_scenes speed         # seconds for 4 pictures at the second call, by stage
 
-All take --model DIR (the shipped one), --num N (512) and --seed N (0), and print JSON; draw, given, guidance, vary
-and insert also take --candidates N (1), of which CLIP keeps the best. What draw is given is one of GIVEN, --through (diffusion);
-with --same-length what a prior draws is brought to the length sqrt(D) of the embeddings that a decoder is trained with.
+All take --model DIR (the shipped one), --num N (512) and --seed N (0), and print JSON; draw, given, guidance, vary and
+insert also take --candidates N (1), of which CLIP keeps the best. What draw is given is one of GIVEN, --through
+(diffusion); with --same-length what a prior draws is brought to the length sqrt(D) of the embeddings that a decoder is
+trained with.
 """
 
 import argparse

@@ -48,7 +48,11 @@ class BrokenImage(DataError):
 
 
 def decode_image(
-    data: bytes, channels: int, short_side: int = 0, then: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels
+    data: bytes,
+    channels: int,
+    short_side: int = 0,
+    then: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels,
+    flatten: Callable[[Image.Image], Image.Image] | None = None,
 ) -> UInt8[np.ndarray, "H W C"]:
     """The first frame of a JPEG, PNG, WebP, GIF or BMP as uint8 with 1 or 3 `channels`, turned as its EXIF says.
 
@@ -56,7 +60,7 @@ def decode_image(
     A JPEG far larger than `short_side` is decoded at a half, quarter or eighth, never below twice `short_side`.
 
     What `then` makes of it is returned, such as a smaller picture. Until that is done the memory that a picture of its
-    size takes is held of MEMORY, which all threads share: others wait.
+    size takes is held of MEMORY, which all threads share: others wait. `flatten` makes the image grey or RGB.
 
     Raises:
         BrokenImage: if it is truncated, of another format, or of more than MAX_PIXELS pixels; and what `then` raises.
@@ -69,7 +73,7 @@ def decode_image(
             if short_side:
                 image.draft(None, (2 * short_side, 2 * short_side))  # does nothing unless JPEG
             with MEMORY.hold(image.width * image.height * BYTES_A_PIXEL):
-                return then(_loaded(image, channels))
+                return then(_loaded(image, channels, flatten or _flatten))
     except BrokenImage:
         raise
     except UnidentifiedImageError as error:
@@ -78,11 +82,29 @@ def decode_image(
         raise BrokenImage(_one_line(error)) from error
 
 
-def _loaded(image: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
+def decode_mask(data: bytes) -> UInt8[np.ndarray, "H W 1"]:
+    """White where a picture marks what is to be drawn anew: where it is transparent, if it is so anywhere, as the API
+    of DALL-E 2 has it, and else where it is white.
+
+    Raises:
+        BrokenImage: as `decode_image`.
+    """
+    return decode_image(data, 1, flatten=_marked)
+
+
+def _marked(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        alpha = image.convert("RGBA").getchannel("A")
+        if alpha.getextrema()[0] < 255:
+            return ImageOps.invert(alpha)
+    return _flatten(image)
+
+
+def _loaded(image: Image.Image, channels: int, flatten: Callable) -> UInt8[np.ndarray, "H W C"]:
     """The pixels; the image gives back its own."""
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
-    pixels = to_channels(_flatten(image), channels)
+    pixels = to_channels(flatten(image), channels)
     image.close()
     return pixels
 

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from flaxgen import parallel
+from flaxgen import bounded_json, parallel
 from flaxgen.data import Data, open_source
 from flaxgen.family.content import full_hash
 from flaxgen.family.family import Family
@@ -149,7 +149,7 @@ def check_companion(files: Files, name: str, fingerprint: str) -> Files:
 
 def _read_fingerprint(file: str, content: bytes, name: str) -> str:
     try:
-        known = json.loads(content)["fingerprint"]
+        known = bounded_json.loads(content)["fingerprint"]
     except (ValueError, KeyError, TypeError, RecursionError):
         known = None
     if not isinstance(known, str):

@@ -245,14 +245,14 @@ def describe_range(spec: Spec) -> str:
 
 def read_input(value: Any, channels: int = 3) -> InputPicture:
     """A picture from a file, an array [H W] or [H W C], uint8 or float in [-1, 1], or a PIL image; a mask of 1 channel
-    may be of any other numbers as well, and is marked where they are above 0.
+    may be of any other numbers as well, and is marked where they are above 0, or where it is transparent.
 
     Raises:
         ValueError, OSError: if it cannot be read, naming the file.
     """
     from PIL.Image import DecompressionBombWarning
 
-    from flaxgen.data.decode import decode_image
+    from flaxgen.data.decode import decode_image, decode_mask
 
     if isinstance(value, InputPicture):
         return value
@@ -260,7 +260,9 @@ def read_input(value: Any, channels: int = 3) -> InputPicture:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DecompressionBombWarning)  # decode_image has a limit of its own
-                return InputPicture(decode_image(Path(value).read_bytes(), channels), str(value))
+                content = Path(value).read_bytes()
+                pixels = decode_mask(content) if channels == 1 else decode_image(content, channels)
+                return InputPicture(pixels, str(value))
         except ValueError as error:
             raise ValueError(f"{value}: {error}") from error
     pixels = np.asarray(value)
@@ -277,7 +279,8 @@ def read_input(value: Any, channels: int = 3) -> InputPicture:
             raise ValueError(f"a picture of {pixels.dtype}: expected uint8, or floats in [-1, 1]")
         pixels = np.clip(np.round((pixels + 1) * 127.5), 0, 255).astype(np.uint8)
     if channels == 1:
-        return InputPicture(pixels[..., :3].max(-1, keepdims=True))
+        opaque = pixels.shape[-1] < 4 or bool((pixels[..., 3] == 255).all())
+        return InputPicture(pixels[..., :3].max(-1, keepdims=True) if opaque else 255 - pixels[..., 3:])
     return InputPicture(np.repeat(pixels, channels, -1) if pixels.shape[-1] == 1 else pixels[..., :3])
 
 

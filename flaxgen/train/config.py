@@ -185,10 +185,11 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
 def _sizes(config: Config, text: str) -> list[str]:
     """The paths of every `image_size`, where all are the same size or 0, which takes what is there."""
     found = dict(_named(config, "image_size"))
-    first = next((path for path, size in found.items() if size), None)
-    other = next((path for path, size in found.items() if size and size != found[first]), None)
+    fixed = [(path, size) for path, size in found.items() if size]
+    other = next((each for each in fixed if each[1] != fixed[0][1]), None)
     if other is not None:
-        raise ValueError(f"size={text}: {first}={found[first]} and {other}={found[other]} differ, set each of them")
+        (one, size), (two, differs) = fixed[0], other
+        raise ValueError(f"size={text}: {one}={size} and {two}={differs} differ, set each of them")
     if not found:
         raise ValueError(f"size={text}: {type(config).__name__} has no image_size")
     return list(found)

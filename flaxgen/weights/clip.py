@@ -5,12 +5,12 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flaxgen import programs
 from flaxgen.nets.clip import CLIP
-from flaxgen.types import Params
+from flaxgen.types import Params, PRNGKey
 from flaxgen.weights import store
 from flaxgen.weights.clip_config import (
     PREPROCESSOR,
@@ -107,16 +107,19 @@ def _without_position_ids(tensors: Lazy, where: str) -> Lazy:
     return tensors.without(POSITION_IDS)
 
 
-@functools.lru_cache(8)  # tracing a large net takes seconds
 def abstract_params(net: CLIP) -> Params:
     """The shapes and dtypes of a CLIP's parameters, as ShapeDtypeStructs; one tower's, where it has one."""
+    return programs.shapes(functools.partial(_init, net))["params"]
+
+
+def _init(net: CLIP, key: PRNGKey) -> Params:
     size = 1 if net.vision is None else net.vision.image_size
     images, ids = jnp.zeros((1, size, size, 3)), jnp.zeros((1, 1), jnp.int32)
     inputs: tuple[Any, ...] = (images, ids, ids == 0)
     method = "__call__"
     if net.vision is None or net.text is None:
         inputs, method = (inputs[1:], "encode_text") if net.vision is None else (inputs[:1], "encode_image")
-    return jax.eval_shape(lambda: net.init(jax.random.key(0), *inputs, method=method))["params"]
+    return net.init(key, *inputs, method=method)
 
 
 def export_clip(

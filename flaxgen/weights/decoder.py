@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
+from flaxgen import programs
 from flaxgen.nets.decoder import Decoder
-from flaxgen.types import Params
+from flaxgen.types import Params, PRNGKey
 from flaxgen.weights import store
 from flaxgen.weights.decoder_config import configs_from_decoder, decoder_from_configs
 from flaxgen.weights.rules import Rule, from_params, tensor_name, to_params, under
@@ -71,13 +71,16 @@ def _split(params: Params) -> tuple[Params, Params]:
     return params["unet"], {name: value for name, value in params.items() if name != "unet"}
 
 
-@functools.lru_cache(8)  # tracing a large net takes seconds
 def abstract_params(net: Decoder) -> Params:
     """The shapes and dtypes of a decoder's parameters, as ShapeDtypeStructs."""
+    return programs.shapes(functools.partial(_init, net))["params"]
+
+
+def _init(net: Decoder, key: PRNGKey) -> Params:
     unet = net.unet
     size = unet.patch * 2 ** (len(unet.multipliers) - 1)
     x, embedding = jnp.zeros((1, size, size, unet.in_channels)), jnp.zeros((1, net.embedding_dim))
     hidden = jnp.zeros((1, 1, net.text_dim)) if net.text is None else None
     ids, mask = None if net.text is None else jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
     given = (x, jnp.ones(1), embedding, embedding, hidden, mask)
-    return jax.eval_shape(lambda: net.init(jax.random.key(0), *given, text_ids=ids))["params"]
+    return net.init(key, *given, text_ids=ids)

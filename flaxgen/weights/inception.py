@@ -4,7 +4,6 @@ pytorch-fid and torch-fidelity publish the same file under two names. Every conv
 `bn`; the counters of batches that torch keeps beside a batch normalisation are not part of the net.
 """
 
-import functools
 import hashlib
 import pickle
 import re
@@ -12,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flaxgen import programs
 from flaxgen.nets.inception import BLOCKS, STEM, Inception
-from flaxgen.types import Params
+from flaxgen.types import Params, PRNGKey
 from flaxgen.weights import store
 from flaxgen.weights.convert import export_params, import_params
 from flaxgen.weights.layouts import CONV, LINEAR
@@ -78,11 +77,14 @@ def export_inception(params: Params, path: str | Path) -> None:
     store.write_file(Path(path), export_params(RULES, params, abstract_params()))
 
 
-@functools.lru_cache(8)  # tracing a large net takes seconds
 def abstract_params() -> Params:
     """The shapes and dtypes of the parameters, as ShapeDtypeStructs."""
+    return programs.shapes(_init)["params"]
+
+
+def _init(key: PRNGKey) -> Params:
     images = jnp.zeros((1, 1, 1, 3), jnp.uint8)
-    return jax.eval_shape(lambda: Inception().init(jax.random.key(0), images))["params"]
+    return Inception().init(key, images)
 
 
 def _read_pickle(path: Path) -> Lazy:

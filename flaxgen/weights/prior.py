@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from flaxgen import programs
 from flaxgen.nets.prior import EXTRA, DiffusionPrior
-from flaxgen.types import Params
+from flaxgen.types import Params, PRNGKey
 from flaxgen.weights import store
 from flaxgen.weights.convert import export_params, import_params, write_folder
 from flaxgen.weights.fields import COUNT, Field, Table, check_supported, only, optional
@@ -87,13 +88,17 @@ def export_prior(net: DiffusionPrior, params: Params, folder: str | Path) -> Non
     write_folder(Path(folder), STEM, config, export_params(RULES, params, abstract_params(net)))
 
 
-@functools.lru_cache(8)  # tracing a large net takes seconds
 def abstract_params(net: DiffusionPrior) -> Params:
     """The shapes and dtypes of a prior's parameters and of its whitening, as ShapeDtypeStructs."""
-    embedding, hidden = jnp.zeros((1, net.embedding_dim)), jnp.zeros((1, net.context, net.text_dim))
-    mask, statistic = jnp.ones((1, net.context), bool), jax.ShapeDtypeStruct((net.embedding_dim,), jnp.float32)
-    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), embedding, jnp.ones(1), embedding, hidden, mask))
+    statistic = jax.ShapeDtypeStruct((net.embedding_dim,), jnp.float32)
+    shapes = programs.shapes(functools.partial(_init, net))
     return {"net": shapes["params"], "statistics": {"mean": statistic, "std": statistic}}
+
+
+def _init(net: DiffusionPrior, key: PRNGKey) -> Params:
+    embedding, hidden = jnp.zeros((1, net.embedding_dim)), jnp.zeros((1, net.context, net.text_dim))
+    mask = jnp.ones((1, net.context), bool)
+    return net.init(key, embedding, jnp.ones(1), embedding, hidden, mask)
 
 
 def prior_from_config(config: Mapping[str, Any]) -> DiffusionPrior:

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flaxgen import programs
 from flaxgen.nets.stylegan2 import Generator
 from flaxgen.nets.stylegan2_discriminator import Discriminator
 from flaxgen.nets.stylegan2_layers import BASE, FILTER
-from flaxgen.types import Params
+from flaxgen.types import Params, PRNGKey
 from flaxgen.weights import store
 from flaxgen.weights.convert import export_params, import_params
 from flaxgen.weights.layouts import CONV, LINEAR, Layout
@@ -106,15 +106,18 @@ def export_discriminator(net: Discriminator, variables: Variables, path: str | P
     _export(net, DISCRIMINATOR, variables, Path(path))
 
 
-@functools.lru_cache(8)  # tracing a large net takes seconds
 def abstract_variables(net: Generator | Discriminator) -> Params:
     """The shapes and dtypes of the variables, as ShapeDtypeStructs."""
+    return programs.shapes(functools.partial(_init, net))
+
+
+def _init(net: Generator | Discriminator, key: PRNGKey) -> Params:
     label = jnp.zeros(1, jnp.int32) if net.num_classes else None
     if isinstance(net, Generator):
         x = jnp.zeros((1, net.latent_dim))
     else:
         x = jnp.zeros((1, net.image_size, net.image_size, net.channels))
-    return jax.eval_shape(lambda: net.init(jax.random.key(0), x, label))
+    return net.init(key, x, label)
 
 
 def _import(net: Generator | Discriminator, rules: Sequence[Rule], path: Path) -> Variables:

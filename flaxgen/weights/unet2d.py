@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
+from flaxgen import programs
 from flaxgen.nets.unet import UNet
-from flaxgen.types import Params
+from flaxgen.types import Params, PRNGKey
 from flaxgen.weights import store
 from flaxgen.weights.rules import CONV, LINEAR, Rule, from_params, tensor_name, to_params, under
 from flaxgen.weights.unet2d_config import config_from_unet, unet_from_config
@@ -93,9 +93,12 @@ def _current_name(name: str) -> str:
     return f"{match[1]}.{OLD_ATTENTION[match[2]]}{dot}{end}"
 
 
-@functools.lru_cache(8)  # tracing a large net takes seconds
 def abstract_params(unet: UNet) -> Params:
     """The shapes and dtypes of a UNet's parameters, as ShapeDtypeStructs."""
+    return programs.shapes(functools.partial(_init, unet))["params"]
+
+
+def _init(unet: UNet, key: PRNGKey) -> Params:
     size = unet.patch * 2 ** (len(unet.multipliers) - 1)
     x, one = jnp.zeros((1, size, size, unet.in_channels)), jnp.ones(1)
     conditions: dict[str, Any] = {
@@ -107,7 +110,7 @@ def abstract_params(unet: UNet) -> Params:
         "added": jnp.zeros((1, unet.time_width)) if unet.added else None,
         "vector": jnp.zeros((1, unet.vector_dim)) if unet.vector_dim else None,
     }
-    return jax.eval_shape(lambda: unet.init(jax.random.key(0), x, one, **conditions))["params"]
+    return unet.init(key, x, one, **conditions)
 
 
 def export_unet2d(unet: UNet, params: Params, folder: str | Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from jax import export
 from jaxtyping import Array, Float, Int, UInt8
 
-from flaxgen import parallel
+from flaxgen import bounded_json, parallel
 from flaxgen.data import Data, open_source, unit_range
 from flaxgen.data.tokenize import Tokenized, Tokenizer, read_tokenizer, train_bpe
 from flaxgen.family.companions import Cached, Encoder, open_cache
@@ -291,7 +291,7 @@ class Model(Trained):
         """The words of captions that this CLIP has never seen in training, where that is known."""
         if WORDS not in self.files:
             return ()
-        known = set(json.loads(self.files[WORDS]))
+        known = set(bounded_json.loads(self.files[WORDS]))
         return tuple(word for word in words_in(captions) if word not in known)
 
     # What other families are given of pictures and captions

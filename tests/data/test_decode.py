@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from flaxgen.data import decode
-from flaxgen.data.decode import BrokenImage, decode_image
+from flaxgen.data.decode import BrokenImage, decode_image, decode_mask
 
 RED, GREEN = (250, 10, 20), (10, 240, 30)
 
@@ -154,3 +154,14 @@ def test_flipped_bytes_never_raise_anything_else(kind):
         except BrokenImage:
             outcomes.add("broken")
     assert outcomes <= {3, "broken"}
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_mask_marks_what_is_transparent(mode):
+    """As DALL-E 2's API has it, whatever colour lies there; without transparency what is white is marked."""
+    image = Image.new("RGBA", (6, 4), (255, 255, 255, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 2, 4))
+    mask = decode_mask(encoded(image.quantize(4) if mode == "P" else image.convert(mode)))
+    assert (mask.shape, mask.dtype) == ((4, 6, 1), np.uint8)
+    np.testing.assert_array_equal(mask[..., 0] > 127, np.tile(np.arange(6) < 2, (4, 1)))
+    np.testing.assert_array_equal(decode_mask(encoded(Image.fromarray(mask[..., 0]).convert("RGBA"))), mask)

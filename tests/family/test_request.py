@@ -126,3 +126,12 @@ def test_a_request_is_a_method_with_a_signature_and_help():
         painter.paint(IMAGE, "red", nmu=3)
     with pytest.raises(AttributeError, match="a painter model has no 'draw': it has paint"):
         painter.draw("a")
+
+
+def test_a_mask_that_is_an_array_may_be_transparent():
+    from flaxgen.family.request import read_input
+
+    pixels = np.full((2, 3, 4), 255, np.uint8)
+    assert read_input(pixels, 1).pixels.min() == 255
+    pixels[0, :, 3] = 0
+    np.testing.assert_array_equal(read_input(pixels, 1).pixels[..., 0], [[255] * 3, [0] * 3])
