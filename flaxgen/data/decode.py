@@ -95,7 +95,7 @@ def decode_mask(data: bytes) -> UInt8[np.ndarray, "H W 1"]:
 def _marked(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         alpha = image.convert("RGBA").getchannel("A")
-        if alpha.getextrema()[0] < 255:
+        if np.asarray(alpha).min() < 255:
             return ImageOps.invert(alpha)
     return _flatten(image)
 

@@ -58,8 +58,8 @@ def _shift(
     from scipy.ndimage import binary_dilation, binary_erosion
 
     flat = free[..., 0]
-    outer = binary_dilation(flat, iterations=RIM) & ~flat
-    inner = flat & ~binary_erosion(flat, iterations=RIM, border_value=1)
+    outer = np.asarray(binary_dilation(flat, iterations=RIM), bool) & ~flat
+    inner = flat & ~np.asarray(binary_erosion(flat, iterations=RIM, border_value=1), bool)
     if not outer.any():
         return np.zeros(image.shape[-1], np.float32)
     shift = np.median(image[outer], 0) - np.median(drawn[inner], 0)

@@ -198,7 +198,7 @@ def test_fields_are_plain_values():
         ({"middle": SelfAttention(heads=3)}, {}, "heads=3 does not divide the 16 channels"),
         ({"resample": "fir"}, {}, "resample='fir' is not one of conv, resnet"),
         ({"middle": "cross"}, {}, "middle='cross' is not one of resblocks, none"),
-        ({"activation": "relu"}, {}, "activation='relu' is not one of silu, gelu, gelu_tanh, quick_gelu"),
+        ({"activation": "relu"}, {}, "activation='relu' is not one of silu, gelu, gelu_tanh, gelu_new, quick_gelu"),
         ({"middle": TOKENS}, {}, "token_dim=0, but this net's attention reads tokens"),
         ({"dtype": "float16"}, {}, "dtype='float16' is not one of float32, bfloat16"),
         ({"in_channels": 1}, {}, "x has 3 channels, in_channels=1"),

@@ -20,6 +20,7 @@ FORMULAS = {
     "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
     "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
 }
+FORMULAS["gelu_new"] = FORMULAS["gelu_tanh"]
 apply = jax.jit(lambda net, params, *inputs: net.apply({"params": params}, *inputs)[0], static_argnums=0)
 
 
