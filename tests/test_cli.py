@@ -175,6 +175,7 @@ SAMPLE = ["sample", "{run}", "--out", "{tmp}/out.png"]
         (["export", "{run}", "{run}"], "not empty"),
         (["import", "{tmp}", "{tmp}/model"], "config.json"),
         (["info", "{tmp}/nothing"], "is no run or model directory"),
+        (["models", "{tmp}/nothing"], "{tmp}/nothing is no folder of runs and models"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, experiment, run, tmp_path, capsys):

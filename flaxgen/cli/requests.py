@@ -298,6 +298,9 @@ def _models(parsed) -> int:
     from flaxgen import verbs
     from flaxgen.family.directory import family_in
 
+    for folder in parsed.folder:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder of runs and models")
     rows = [(name, path) for name, path in verbs.shipped().items()]
     below = parsed.folder or [Path("runs"), Path("models")]
     rows += [(str(path), path) for folder in below if folder.is_dir() for path in sorted(folder.iterdir())]

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import sys
 import types
 import typing
@@ -254,6 +255,8 @@ def _parse(path: str, text: str, annotation: Any) -> Any:
         value = _tuples(ast.literal_eval(literal))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{path}={text}: expected a finite number")
     for candidate in (value, text, (value,) if text else (), _as_int(value)):
         fitted = _fit(candidate, annotation)
         if fitted is not MISMATCH:

@@ -102,6 +102,7 @@ def test_override_parses_by_the_type_of_the_field(assignment, read):
         ("net.heads.x=1", "heads is a plain value"),
         ("net.parent=1", "net.parent is not a field of Net"),
         ("steps", "expected KEY=VALUE"),
+        ("rates.learning_rate=1e999", "rates.learning_rate=1e999: expected a finite number"),
     ],
 )
 def test_override_refuses_in_one_line(assignment, message):
