@@ -22,6 +22,7 @@ import dataclasses
 import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -33,7 +34,7 @@ import flaxgen
 from flaxgen.data import Data, open_source, to_pixels
 from flaxgen.metrics.picture import psnr
 from flaxgen.metrics.scene_oracle import accuracy, arrange, holds, read, relation, spread
-from flaxgen.scenes.captions import COLOURS, FALSE, OPPOSITE, SHAPES, Description, Thing, parse
+from flaxgen.scenes.captions import COLOURS, FALSE, OPPOSITE, SHAPES, Thing, parse
 from flaxgen.zoo import prior, unclip, upsampler
 from flaxgen.zoo.unclip.drawing import PRIORS, Drawing
 from flaxgen.zoo.unclip.family import DrawUnclip
@@ -225,15 +226,16 @@ def inpaint(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
 
 def insert(model: unclip.Model, num: int, seed: int, candidates: int) -> dict:
     """Pictures of one object, not of the model's size, and the caption of another in a box beside it: how often the
-    oracle finds both and nothing else, and in how many the new one alone is right."""
+    oracle finds both and nothing else, by colour and shape (what is drawn in a window is smaller than in a picture),
+    and in how many the new one is there."""
     both, new, changed, rng = 0, 0, 0, np.random.default_rng(seed)
     cases = _boxes(num, rng)
     for i, (image, mask, there, thing) in enumerate(cases):
         asked = {"seed": seed + i, "num": 1, "candidates": candidates}
         drawn = model.inpaint(image, mask, f"a {thing.colour} {thing.shape}", **asked).images[0]
-        found = read(drawn)
-        both += arrange(found, Description((there, thing))) is not None
-        new += any((one.colour, one.shape) == (thing.colour, thing.shape) for one in found)
+        found = Counter((one.colour, one.shape) for one in read(drawn))
+        both += found == Counter((one.colour, one.shape) for one in (there, thing))
+        new += (thing.colour, thing.shape) in found
         changed += int((drawn != image)[~mask].any(-1).sum())
     count = len(cases)
     return {"both": both / count, "the new one": new / count, "pixels changed outside": changed, "pictures": count}
@@ -243,7 +245,7 @@ def _boxes(num: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndar
     """Pictures of one object, boxes as far from it as they can be, what is there, and what shall come."""
     found: list[tuple[np.ndarray, np.ndarray, Thing, Thing]] = []
     side = round(BOX * OWN_SIZE)
-    for example in examples("seen", 4 * num, OWN_SIZE):
+    for example in examples("seen", 6 * num, OWN_SIZE):
         if len(found) == num or len(parse(example["text"]).things) > 1 or len(there := read(example["image"])) != 1:
             continue
         mask = np.zeros((OWN_SIZE, OWN_SIZE), bool)
