@@ -14,6 +14,8 @@ from flaxgen import cache
 from flaxgen.cli import evaluate, requests, runs
 
 DEBUG = "FLAXGEN_DEBUG"
+GONE = re.compile(r"Gloo \S+ failed|ncclRemoteError|[Cc]oordination service|[Hh]eartbeat")
+"""What JAX says when another process of a run has died."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +43,10 @@ def _verdict(error: BaseException) -> tuple[int, str | None]:
         return 2, f"error: {text}"
     if isinstance(error, FloatingPointError):
         return 1, f"error: {text}"
+    if isinstance(error, RuntimeError) and GONE.search(text):
+        reason = text.rpartition("] ")[2][:100]
+        again = "start all of them again, and the run resumes at its newest checkpoint"
+        return 1, f"error: another process of this run is gone ({reason}): {again}"
     if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in text:
         first = str(error).strip().partition("\n")[0]
         smaller = "train --set batch_size, sample --set batch, eval --batch"
