@@ -10,7 +10,7 @@ LEVELS = (
     {"types", "cache", "lazy", "bounded_json"},
     {"programs"},
     {"parallel", "scenes", "resample"},
-    {"nets", "diffusion", "gan", "tokens", "data", "metrics"},
+    {"nets", "diffusion", "gan", "latents", "tokens", "data", "metrics"},
     {"weights", "train"},
     {"family"},
     {"zoo"},

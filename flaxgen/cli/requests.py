@@ -65,8 +65,7 @@ def _add_fields(parser, by_family: dict[str, Any]) -> None:
         parser.add_argument("model", help=RUN_OR_MODEL)
     for name, flag in _flags(by_family).items():
         if flag.spec.is_positional:
-            many = {"nargs": "+"} if _is_many(flag) else {}
-            parser.add_argument(name, help=flag.spec.help, **many, **_metavar(flag))
+            parser.add_argument(name, help=flag.spec.help, **_how_many(flag), **_metavar(flag))
         else:
             _add_flag(parser, name, flag, flag.families if len(flag.families) < len(by_family) else ())
     if not first.model_first:
@@ -74,6 +73,15 @@ def _add_fields(parser, by_family: dict[str, Any]) -> None:
             "--model", default=argparse.SUPPRESS, help="a model that comes along, or a directory (scenes)"
         )
     _add_output(parser, first.out)
+
+
+def _how_many(flag: Flag) -> dict[str, Any]:
+    """What says that a positional field takes several values, or may be left out."""
+    from flaxgen.family.request import MISSING
+
+    if flag.default is MISSING:
+        return {"nargs": "+"} if _is_many(flag) else {}
+    return {"nargs": "*" if _is_many(flag) else "?", "default": argparse.SUPPRESS}
 
 
 def _flags(by_family: dict[str, Any]) -> dict[str, Flag]:

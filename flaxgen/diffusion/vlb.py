@@ -25,14 +25,14 @@ def gaussian_kl(
 
 
 def discretized_log_likelihood(
-    x0: Float[Array, "*B"], mean: Float[Array, "*B"], log_std: Float[Array, "*#B"]
+    x0: Float[Array, "*B"], mean: Float[Array, "*B"], log_std: Float[Array, "*#B"], levels: int = LEVELS
 ) -> Float[Array, "*B"]:
     """log P of 8-bit values in [-1, 1] under a Gaussian integrated over each value's bin [Ho20, eq. 13], in nats.
 
     The first and last bin reach to infinity. Computed from the side of the nearer tail, so that far values keep their
-    digits and their gradient.
+    digits and their gradient. Of other values than those of 8 bits `levels` says on how many even steps they are.
     """
-    half, scale = 1 / (LEVELS - 1), jnp.exp(-log_std)
+    half, scale = 1 / (levels - 1), jnp.exp(-log_std)
     upper = jnp.where(x0 > 1 - half, jnp.inf, (x0 - mean + half) * scale)
     lower = jnp.where(x0 < half - 1, -jnp.inf, (x0 - mean - half) * scale)
     flip = (x0 - mean) > 0

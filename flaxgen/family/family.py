@@ -46,9 +46,9 @@ class Family:
     instead, which gives its `init(key)` and `make_step(axis_name)`. Without files both need be good for shapes only.
     `requests` are what its models can be asked; `instead` says what to do with a model that draws nothing.
 
-    What a run keeps beside parameters, statistics and frozen weights, is made by `init_held(config, key)`;
-    `follow(config, statistics, seen)` moves the statistics once a step, and `after_update(config, params)` brings
-    parameters back to where they may be.
+    What a run keeps beside parameters, statistics and frozen weights, is made by `init_held(config, key, params)`;
+    `follow(config, statistics, seen)` moves the statistics once a step, and `after_update(config, params, held)` brings
+    parameters to where they may be, or where the statistics put them.
 
     `prepare(config, found)` makes the small `files` that a new run needs, or takes those of an older one. `classes` is
     how many classes of the data the net knows, 0 for none; `check` refuses a config whose parts do not fit together;
@@ -65,9 +65,9 @@ class Family:
     batch_spec: Callable[[Any], dict[str, jax.ShapeDtypeStruct]]
     make_loss: Callable[[Any, Files], Loss] | None = None
     make_training: Callable[[Any, Files], Training] | None = None
-    init_held: Callable[[Any, PRNGKey], Held] | None = None
+    init_held: Callable[[Any, PRNGKey, Params], Held] | None = None
     follow: Callable[[Any, Any, Any], Any] | None = None
-    after_update: Callable[[Any, Params], Params] | None = None
+    after_update: Callable[[Any, Params, Held], Params] | None = None
     requests: Mapping[type[Request], Handler] = dataclasses.field(default_factory=dict)
     model: type[Trained] = Trained
     instead: str = "draws nothing"

@@ -83,6 +83,11 @@ def picture(help: str, channels: int = 3) -> Any:
     return dataclasses.field(metadata={SPEC: Spec(help, is_positional=True, channels=channels)})
 
 
+def pictures(help: str) -> Any:
+    """Any number of pictures, each as in `picture`; the field's type is a tuple."""
+    return dataclasses.field(default=(), metadata={SPEC: Spec(help, is_positional=True, channels=3)})
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class InputPicture:
     """A picture that was given: uint8 `pixels` [H W C], and the file that they are of, if any."""
@@ -187,7 +192,9 @@ def is_many(annotated: Any) -> bool:
 def _converted(name: str, value: Any, annotated: Any, spec: Spec) -> Any:
     """The value as its field holds it: one string as a tuple of one, whole numbers as numbers, files as pictures."""
     if spec.is_picture:
-        return read_input(value, spec.channels)
+        if not is_many(annotated):
+            return read_input(value, spec.channels)
+        return tuple(read_input(one, spec.channels) for one in _each_picture(value))
     kind = plain_type(annotated)
     if value is None and type(None) in typing.get_args(annotated):
         return None
@@ -197,6 +204,13 @@ def _converted(name: str, value: Any, annotated: Any, spec: Spec) -> Any:
         many = (value,) if isinstance(value, str) else tuple(value)
         return tuple(_converted_one(name, one, kind) for one in many)
     return _converted_one(name, value, kind)
+
+
+def _each_picture(value: Any) -> Iterable[Any]:
+    """The pictures in a list of them, in an array [N H W C], or in one file, array or image."""
+    if isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim == 4):
+        return value
+    return (value,)
 
 
 def _converted_one(name: str, value: Any, kind: type) -> Any:
@@ -220,7 +234,7 @@ def _check_range(name: str, value: Any, spec: Spec) -> None:
             near = difflib.get_close_matches(str(one), spec.choices, n=1)
             meant = f", did you mean {near[0]}?" if near else ""
             raise RequestError(name, one, f"one of {', '.join(spec.choices)}{meant}")
-    if spec.is_positional and value == ():
+    if spec.is_positional and not spec.is_picture and value == ():
         raise RequestError(name, value, "one or more")
 
 
@@ -289,10 +303,14 @@ def to_json(request: Request) -> dict[str, Any]:
     values: dict[str, Any] = {"verb": request.verb}
     for name in specs(type(request)):
         value = getattr(request, name)
-        if isinstance(value, InputPicture):
-            value = {"path": str(Path(value.path).resolve()) if value.path else "", "pixels": value.digest}
-        values[name] = list(value) if isinstance(value, tuple) else value
+        values[name] = [_stored(one) for one in value] if isinstance(value, tuple) else _stored(value)
     return values
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, InputPicture):
+        return {"path": str(Path(value.path).resolve()) if value.path else "", "pixels": value.digest}
+    return value
 
 
 def from_json(kind: type[R], values: Mapping[str, Any]) -> R:
@@ -305,7 +323,9 @@ def from_json(kind: type[R], values: Mapping[str, Any]) -> R:
     fields = {name: value for name, value in values.items() if name != "verb"}
     for name, spec in specs(kind).items():
         if spec.is_picture and name in fields:
-            fields[name] = _read_again(fields[name], spec.channels)
+            stored, many = fields[name], is_many(annotation(kind, name))
+            read = [_read_again(one, spec.channels) for one in (stored if many else [stored])]
+            fields[name] = tuple(read) if many else read[0]
     return make(kind, fields)
 
 

@@ -13,6 +13,10 @@ from flaxgen.types import Batch, Held, Keys, Loss, Params, PRNGKey, Seen, TrainS
 
 Follow: TypeAlias = Callable[[PyTree, PyTree], PyTree]
 """(statistics, seen) to the statistics after a step that has seen these means over its batch."""
+InitHeld: TypeAlias = Callable[[PRNGKey, Params], Held]
+"""(key, parameters) to what the state of a fresh run holds beside them."""
+AfterUpdate: TypeAlias = Callable[[Params, Held], Params]
+"""(parameters after the optimizer's update, what is held after the step) to the parameters."""
 
 
 def init_state(params: Params, tx: optax.GradientTransformation, held: Held = Held()) -> TrainState:  # noqa: B008
@@ -24,9 +28,9 @@ def init_state(params: Params, tx: optax.GradientTransformation, held: Held = He
 def make_init(
     init_params: Callable[[PRNGKey], Params],
     tx: optax.GradientTransformation,
-    init_held: Callable[[PRNGKey], Held] | None = None,
+    init_held: InitHeld | None = None,
 ) -> Callable[[PRNGKey], TrainState]:
-    """`init(key)`: the state at step 0 of fresh parameters; `init_held(key)` is what it holds beside them."""
+    """`init(key)`: the state at step 0 of fresh parameters; `init_held(key, params)` is what it holds beside them."""
 
     @jax.jit
     def init(key: PRNGKey) -> TrainState:
@@ -35,7 +39,8 @@ def make_init(
     def init_holding(key: PRNGKey) -> TrainState:
         assert init_held is not None
         # copies, as a step is given its state for good; outside of jit, whose constants frozen weights would become
-        return init(key)._replace(held=jax.tree.map(jnp.array, init_held(key)))
+        state = init(key)
+        return state._replace(held=jax.tree.map(jnp.array, init_held(key, state.params)))
 
     return init if init_held is None else init_holding
 
@@ -47,8 +52,8 @@ def make_training(
     *,
     ema_decay: Callable[[jax.Array], jax.Array],
     accumulate: int = 1,
-    after_update: Callable[[Params], Params] | None = None,
-    init_held: Callable[[PRNGKey], Held] | None = None,
+    after_update: AfterUpdate | None = None,
+    init_held: InitHeld | None = None,
     follow: Follow | None = None,
 ) -> tuple[Callable[[PRNGKey], TrainState], Callable[[str | None], TrainStep]]:
     """`init(key)` and `make_step(axis_name)` of a run that follows the gradient of one loss; see `make_train_step`."""
@@ -74,14 +79,15 @@ def make_train_step(
     ema_decay: Callable[[jax.Array], jax.Array],
     accumulate: int = 1,
     axis_name: str | None = None,
-    after_update: Callable[[Params], Params] | None = None,
+    after_update: AfterUpdate | None = None,
     follow: Follow | None = None,
 ) -> TrainStep:
     """One optimizer step on one device; `axis_name` names the devices to average over.
 
     `ema_decay` maps the step to the decay in [0, 1). `accumulate` splits the batch into that many equal parts, whose
-    gradients are averaged before the update: same numbers, less memory. `after_update` brings the parameters back to
-    where they may be, before they are averaged: a clamp inside the loss would leave what is beyond it no gradient.
+    gradients are averaged before the update: same numbers, less memory. `after_update` brings the parameters to where
+    they may be, or where the statistics put them, before they are averaged: a clamp inside the loss would leave what is
+    beyond it no gradient.
 
     A state that holds more than parameters gives it to the loss, which sees the statistics of before the step.
     `follow(statistics, seen)` moves them once a step by the means that the loss has `Seen` of the whole batch; without
@@ -96,9 +102,9 @@ def make_train_step(
         grads, seen = parallel.mean_over(axis_name, (grads, seen))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        params = params if after_update is None else after_update(params)
-        ema = optax.incremental_update(params, state.ema_params, 1 - ema_decay(state.step))
         held = _followed(state.held, seen.statistics, follow)
+        params = params if after_update is None else after_update(params, held)
+        ema = optax.incremental_update(params, state.ema_params, 1 - ema_decay(state.step))
         metrics = {**seen.metrics, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, ema, opt_state, held), metrics
 

@@ -1,6 +1,6 @@
 """The families of models."""
 
-from flaxgen.zoo import classifier, clip, decoder, diffusion, gan, prior, unclip, upsampler
+from flaxgen.zoo import autoencoder, classifier, clip, decoder, diffusion, gan, prior, unclip, upsampler
 
 FAMILIES = (
     diffusion.FAMILY,
@@ -10,6 +10,7 @@ FAMILIES = (
     decoder.FAMILY,
     upsampler.FAMILY,
     gan.FAMILY,
+    autoencoder.FAMILY,
     unclip.FAMILY,
 )
 """All of them; a directory belongs to the first that `reads` it."""

@@ -30,7 +30,7 @@ from flaxgen.train import optim, state
 from flaxgen.train.config import require
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.train.run import Run
-from flaxgen.types import Loss, Params, PRNGKey, Source
+from flaxgen.types import Held, Loss, Params, PRNGKey, Source
 from flaxgen.weights import store
 
 export.register_namedtuple_serialization(TextEncoding, serialized_name="flaxgen.TextEncoding")  # what programs give
@@ -160,7 +160,7 @@ def make_training(config: Config, files: Files):
     return state.make_init(functools.partial(init_params, config), tx), make_step
 
 
-def bound_logit_scale(config: Config, params: Params) -> Params:
+def bound_logit_scale(config: Config, params: Params, held: Held = Held()) -> Params:  # noqa: B008
     """The parameters with a logit scale of at most `max_logit_scale` [Radford21, sec. 2.5]: clamped here and not in the
     loss, it can come back."""
     return {**params, "logit_scale": jnp.minimum(params["logit_scale"], math.log(config.net.max_logit_scale))}

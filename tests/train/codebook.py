@@ -31,7 +31,7 @@ def codebook_training(accumulate):
     def follow(statistics, seen):
         return jax.tree.map(lambda old, mean: 0.9 * old + 0.1 * BATCH * mean, statistics, seen)
 
-    def init_held(key):
+    def init_held(key, params):
         codes = jnp.eye(CODES, WIDTH)
         return Held({"counts": jnp.ones(CODES), "sums": codes}, {"map": jnp.array([[0.6, 0.8], [-0.8, 0.6]])})
 

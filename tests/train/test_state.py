@@ -24,7 +24,7 @@ def test_parameters_are_brought_back_after_the_update_and_before_they_are_averag
         loss,
         optax.sgd(0.5),
         ema_decay=no_decay,
-        after_update=lambda params: {"logit_scale": jnp.minimum(params["logit_scale"], 4.6)},
+        after_update=lambda params, held: {"logit_scale": jnp.minimum(params["logit_scale"], 4.6)},
     )
     step, state, seen = jax.jit(make_step(None)), init(jax.random.key(0)), []
     for sign in (-1.0, -1.0, 1.0):
@@ -86,7 +86,7 @@ def test_frozen_weights_are_not_given_away_and_neither_optimised_nor_averaged():
 
     init, make_step = make_training(
         lambda key: {"shift": jnp.zeros(WIDTH)}, loss, optax.adam(0.1), ema_decay=no_decay,
-        init_held=lambda key: Held(frozen=ours),
+        init_held=lambda key, params: Held(frozen=ours),
     )  # fmt: skip
     plan = parallel.jit_plan()
     state = plan.place_state(init(jax.random.key(0)))
@@ -101,7 +101,7 @@ def test_a_loss_that_changes_its_statistics_is_an_error():
 
     init, make_step = make_training(
         lambda key: jnp.ones(2), loss, optax.sgd(0.1), ema_decay=no_decay,
-        init_held=lambda key: Held({"mean": jnp.zeros(2)}),
+        init_held=lambda key, params: Held({"mean": jnp.zeros(2)}),
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"shape=\(2,\).* into .*shape=\(3,\)"):
         make_step(None)(init(jax.random.key(0)), {"x": jnp.ones(4)}, jax.random.key(1))

@@ -1,0 +1,87 @@
+"""What an autoencoder's run is, as plain values, and what follows from them: shapes and fields."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from flaxgen.data import Data
+from flaxgen.nets.vqvae import VqVae
+from flaxgen.train.config import require
+from flaxgen.train.optim import Ema
+from flaxgen.train.run import GradientRun
+from flaxgen.zoo.autoencoder.bottlenecks import Bottleneck, Gaussian
+from flaxgen.zoo.autoencoder.codes import Codebook, Finite, Gumbel, Signs
+
+DISCRETE = ("gaussian", "logistic")
+"""Losses that are a probability of the pixels' values, and so count bits."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """How far a drawn picture is from the one it stands for, as a mean over its numbers.
+
+    `squared` and `absolute` differences are divided by `variance`: 2 s^2 makes the former a Gaussian's nats, the data's
+    own variance makes it normalised [vdOord17]. `gaussian` and `logistic` are -log of the probability of each value,
+    one of `levels` in [-1, 1], with a scale a channel that is learned [Rybkin21]; `logit_laplace` is DALL-E's density,
+    of a net that says its scale for each pixel [Ramesh21].
+    """
+
+    loss: Literal["squared", "absolute", "gaussian", "logistic", "logit_laplace"] = "squared"
+    variance: float = 1.0
+    levels: int = 256
+
+    def __post_init__(self):
+        require(self.variance > 0, f"variance={self.variance}: expected a number above 0")
+        require(2 <= self.levels <= 256, f"levels={self.levels}: expected 2 to 256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(GradientRun):
+    """A run of an autoencoder. With `noise` it learns to undo noise of that standard deviation, in units of [-1, 1],
+    which is added to what it reads [Vincent08]. At most `batch` pictures are drawn at once."""
+
+    data: Data
+    net: VqVae
+    bottleneck: Gaussian | Codebook | Gumbel | Finite | Signs | Bottleneck = Codebook()
+    reconstruction: Reconstruction = Reconstruction()
+    noise: float = 0.0
+    batch: int = 64
+    ema: Ema = Ema(decay=0.999)
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.noise >= 0, f"noise={self.noise}: expected 0 (none) or more")
+        require(self.batch >= 1, f"batch={self.batch}: expected 1 or more")
+        net, bottleneck = self.net, self.bottleneck
+        kind, width = type(bottleneck).__name__, bottleneck.width
+        require(
+            net.code_dim == net.latent_dim * (1 + bottleneck.moments),
+            f"net.code_dim={net.code_dim} with net.latent_dim={net.latent_dim}: a {kind} bottleneck needs "
+            f"{'twice' if bottleneck.moments else 'just'} as many; set net.moments={bottleneck.moments}",
+        )
+        require(
+            width in (0, net.latent_dim),
+            f"net.latent_dim={net.latent_dim}: a {kind} bottleneck of this kind needs {width}",
+        )
+
+
+TYPE_NAMES = {"Plain": Bottleneck}
+"""What nested types are called in a config.json, where it is not their own name."""
+
+
+def image_shape(config: Config) -> tuple[int, int, int]:
+    """[H W C] of a picture."""
+    return (config.net.image_size, config.net.image_size, config.net.in_channels)
+
+
+def latent_shape(config: Config) -> tuple[int, int, int]:
+    """[h w D] of what the decoder reads."""
+    side = config.net.image_size // config.net.factor
+    return (side, side, config.net.latent_dim)
+
+
+def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a batch as the loader gives it."""
+    return {"image": jax.ShapeDtypeStruct((config.batch_size, *image_shape(config)), jnp.uint8)}

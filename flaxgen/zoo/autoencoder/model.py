@@ -1,0 +1,231 @@
+"""A trained autoencoder: pictures to latents or codes and back, and what can be measured of that."""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from flaxgen import parallel
+from flaxgen.data import Data, unit_range
+from flaxgen.data.transforms import center_crop, resize_short_side
+from flaxgen.family.companions import Encoder
+from flaxgen.family.drawing import batch_for, draw_many, finished, numbered
+from flaxgen.family.trained import Trained
+from flaxgen.latents import codebook, gaussian
+from flaxgen.metrics import picture as metrics
+from flaxgen.train.config import require
+from flaxgen.types import Codec, Params, PRNGKey
+from flaxgen.zoo.autoencoder import training
+from flaxgen.zoo.autoencoder.config import DISCRETE, Config, image_shape, latent_shape
+
+Inputs = Mapping[str, Array]
+
+
+def _latents(config: Config, params: Params, inputs: Inputs) -> Array:
+    """What the decoder reads of pictures, without chance."""
+    h = training.encode(config, params, unit_range(inputs["image"]))
+    return config.bottleneck.quantise(params, h)
+
+
+def _features(config: Config, params: Params, inputs: Inputs) -> Array:
+    return training.encode(config, params, unit_range(inputs["image"]))
+
+
+def _decode_features(config: Config, params: Params, inputs: Inputs) -> Array:
+    return _decode(config, params, {"latent": config.bottleneck.quantise(params, inputs["features"])})
+
+
+def _codes(config: Config, params: Params, inputs: Inputs) -> Array:
+    h = training.encode(config, params, unit_range(inputs["image"]))
+    return config.bottleneck.to_codes(params, h)
+
+
+def _decode(config: Config, params: Params, inputs: Inputs) -> Array:
+    return training.picture_of(config, training.decode(config, params, inputs["latent"]))
+
+
+def _decode_codes(config: Config, params: Params, inputs: Inputs) -> Array:
+    return _decode(config, params, {"latent": config.bottleneck.from_codes(params, inputs["codes"])})
+
+
+def _sample(config: Config, params: Params, inputs: Inputs) -> Array:
+    shape = latent_shape(config)
+    z = jax.vmap(lambda key: jax.random.normal(key, shape))(inputs["key"])
+    return _decode(config, params, {"latent": inputs["std"][:, None, None, None] * z})
+
+
+def _log_weight(config: Config, params: Params, inputs: Inputs) -> Array:
+    """log p(x, z) - log q(z | x) in nats, for one z a picture."""
+    x = unit_range(inputs["image"])
+    mean, log_variance = gaussian.split_moments(training.encode(config, params, x))
+    z = gaussian.draw(mean, log_variance, inputs["key"])
+    y = training.decode(config, params, z)
+    log_likelihood = -training.distances(config, params, x, y) * math.prod(image_shape(config))
+    return gaussian.log_weight(log_likelihood, z, mean, log_variance)
+
+
+PROGRAMS = {
+    "features": _features,
+    "decode_features": _decode_features,
+    "latents": _latents,
+    "codes": _codes,
+    "decode": _decode,
+    "decode_codes": _decode_codes,
+    "sample": _sample,
+    "log_weight": _log_weight,
+}
+"""What is compiled, by name."""
+
+
+@functools.lru_cache(maxsize=32)
+def compiled(config: Config, name: str, plan: parallel.Plan):
+    """One of PROGRAMS, kept for the next call; what only training reads of the config changes nothing."""
+    config = replace(config, seed=0, steps=1, data=Data(config.data.source))
+    return plan.compile_map(functools.partial(PROGRAMS[name], config), key=("autoencoder", name, config))
+
+
+class Model(Trained):
+    """A trained autoencoder."""
+
+    config: Config
+
+    def fit(self, images: Sequence[UInt8[np.ndarray, "_ _ _"]]) -> UInt8[np.ndarray, "N H W C"]:
+        """The middle squares of pictures, at the size of those that it was trained on."""
+        size, how = self.config.net.image_size, self.config.data.filter
+        return np.stack([resize_short_side(center_crop(x, min(x.shape[:2])), size, how) for x in images])
+
+    def encode(self, images: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N h w D"]:
+        """What the decoder reads of pictures: latents, of a Gaussian their means, of codes their vectors."""
+        return self._run("latents", {"image": images})
+
+    def features(self, images: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N h w D"]:
+        """What the encoder says of pictures, before the bottleneck: what can be changed a little at a time."""
+        return self._run("features", {"image": images})
+
+    def decode_features(self, features: Float[np.ndarray, "N h w D"]) -> Float[np.ndarray, "N H W C"]:
+        """The pictures of `features`, through the bottleneck, in [-1, 1]."""
+        return finished(self._run("decode_features", {"features": features}), pictures=True)
+
+    def encode_codes(self, images: UInt8[np.ndarray, "N H W C"]) -> Int[np.ndarray, "N h w"]:
+        """The codes of pictures.
+
+        Raises:
+            ValueError: if its latents are numbers.
+        """
+        self.check_codes()
+        return self._run("codes", {"image": images})
+
+    def decode(self, latents: Float[np.ndarray, "N h w D"]) -> Float[np.ndarray, "N H W C"]:
+        """The pictures of latents, in [-1, 1]."""
+        return finished(self._run("decode", {"latent": latents}), pictures=True)
+
+    def decode_codes(self, codes: Int[np.ndarray, "N h w"]) -> Float[np.ndarray, "N H W C"]:
+        """The pictures of codes, in [-1, 1].
+
+        Raises:
+            ValueError: if its latents are numbers, or a code is none of its own.
+        """
+        self.check_codes()
+        known = self.config.bottleneck.num_codes
+        wrong = codes[(codes < 0) | (codes >= known)]
+        require(not wrong.size, f"code {wrong[:1]}: expected codes from 0 to {known - 1}" if wrong.size else "")
+        return finished(self._run("decode_codes", {"codes": codes.astype(np.int32)}), pictures=True)
+
+    def reconstruct(self, images: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N H W C"]:
+        """Pictures encoded and decoded, in [-1, 1]."""
+        return self.decode(self.encode(images))
+
+    def generate(self, key: PRNGKey, num: int | range = 64, *, std: float = 1.0) -> Float[np.ndarray, "N H W C"]:
+        """`num` pictures of latents drawn from N(0, std^2), in [-1, 1], or those of a range of numbers; picture i
+        depends on the key and on i alone.
+
+        Raises:
+            ValueError: if its latents do not follow a Gaussian.
+        """
+        check_draws(self.config)
+        numbers = numbered(num)
+        inputs = {"std": np.full(len(numbers), std, np.float32)}
+        drawn = self._run("sample", inputs, key, first=numbers.start)
+        return finished(drawn, pictures=True)
+
+    def _run(self, name: str, inputs: Mapping[str, np.ndarray], key: PRNGKey | None = None, first: int = 0) -> Any:
+        num = len(next(iter(inputs.values())))
+        batch = batch_for(num, self.config.batch, self.plan.devices)
+        key = jax.random.key(0) if key is None else key
+        return draw_many(
+            compiled(self.config, name, self.plan), self.params, key, inputs, num=num, batch=batch, first=first
+        )
+
+    def check_codes(self) -> None:
+        """Raises ValueError if its latents are numbers."""
+        kind = type(self.config.bottleneck).__name__
+        require(
+            self.config.bottleneck.num_codes > 0, f"this autoencoder has no codes, its latents are numbers ({kind})"
+        )
+
+    def measure(self, images: UInt8[np.ndarray, "N H W C"], bound: int = 1) -> dict[str, float]:
+        """What a set of pictures loses on the way: `psnr` in dB and `ssim`, means over pictures; `nmse`, the mean
+        squared error over the set's variance; of codes `perplexity` and the share `used` over the set; of a Gaussian
+        with a likelihood, `bits_per_dim`, a bound on the bits of each number by `bound` draws a picture [Burda16]."""
+        drawn = self.reconstruct(images)
+        x = np.asarray(images, np.float32) / 127.5 - 1
+        error = float(np.mean((drawn - x) ** 2))
+        found = {
+            "psnr": float(np.mean(metrics.psnr(drawn, x, 2.0))),
+            "mse": error,
+            "nmse": error / float(np.var(x)),
+        }
+        if min(x.shape[1:3]) > 2 * metrics.RADIUS:
+            found["ssim"] = float(np.mean(metrics.ssim(drawn, x, 2.0)))
+        if num := self.config.bottleneck.num_codes:
+            count = np.bincount(self.encode_codes(images).reshape(-1), minlength=num)
+            found |= {"perplexity": float(codebook.perplexity(jnp.asarray(count, jnp.float32)))}
+            found |= {"used": float(np.mean(count > 0))}
+        if self.config.bottleneck.draws and self.config.reconstruction.loss in DISCRETE:
+            keys = jax.random.split(jax.random.key(self.config.seed), bound)
+            weights = np.stack([self._run("log_weight", {"image": images}, key) for key in keys])
+            nats = gaussian.importance_bound(jnp.asarray(weights))
+            found["bits_per_dim"] = -float(np.mean(nats)) / math.prod(image_shape(self.config)) / math.log(2)
+        return found
+
+    @property
+    def codec(self) -> Codec:
+        """Its two ways as functions of parameters, for a model that works on its latents."""
+        config = self.config
+        return Codec(
+            lambda params, x: config.bottleneck.quantise(params, training.encode(config, params, x)),
+            lambda params, z: training.picture_of(config, training.decode(config, params, z)),
+        )
+
+    @property
+    def encoder(self) -> Encoder:
+        """What it says of examples, for the cache that a prior over its codes, or a model of its latents, reads."""
+        has_codes = self.config.bottleneck.num_codes > 0
+        size, channels = self.config.net.image_size, self.config.net.in_channels
+
+        def encode(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+            images = np.stack([example["image"] for example in examples])
+            found = {"codes": self.encode_codes(images)} if has_codes else {"latent": self.encode(images)}
+            return found | ({"label": np.stack([e["label"] for e in examples])} if "label" in examples[0] else {})
+
+        def see(data: Data) -> Data:
+            return replace(data, image_size=size, channels=channels)
+
+        return Encoder(
+            "autoencoder", self.fingerprint, ("codes",) if has_codes else ("latent",), encode, see,
+            needs={"image": "has no pictures: choose other data"},
+        )  # fmt: skip
+
+
+def check_draws(config: Config) -> None:
+    """Raises ValueError unless latents can be drawn without a prior."""
+    codes = config.bottleneck.num_codes
+    way_out = "train a prior over its codes" if codes else "train it with a Gaussian bottleneck (a VAE)"
+    require(config.bottleneck.draws, f"this autoencoder draws nothing by itself, as nothing says which latents are "
+            f"likely: {way_out}")  # fmt: skip
