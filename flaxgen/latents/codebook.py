@@ -25,9 +25,13 @@ class Averages(NamedTuple):
 
 def nearest(z: Float[Array, "*B D"], codes: Float[Array, "K D"]) -> Int[Array, "*B"]:
     """The code of least square distance, the first of equals [vdOord17, eq. 1]. In float32 whatever the dtype of z, and
-    in full precision on a TPU: codes lie closer together than its products are exact."""
-    product = jnp.matmul(z.astype(jnp.float32), codes.T, precision=jax.lax.Precision.HIGHEST)
-    half_norms = 0.5 * jnp.sum(codes**2, -1)
+    in full precision on a TPU: codes lie closer together than its products are exact. For the same reason distances are
+    taken around the mean of the codes."""
+    centre = codes.mean(0)
+    around = codes - centre[None]
+    offset = z.astype(jnp.float32) - centre.reshape((1,) * (z.ndim - 1) + (-1,))
+    product = jnp.matmul(offset, around.T, precision=jax.lax.Precision.HIGHEST)
+    half_norms = 0.5 * jnp.sum(around**2, -1)
     return jnp.argmax(product - half_norms.reshape((1,) * (z.ndim - 1) + (-1,)), axis=-1).astype(jnp.int32)
 
 
