@@ -1,11 +1,11 @@
 """A variational autoencoder [Kingma14] of scikit-learn's digits, 8 x 8 pixels: 16 numbers a picture.
 
-    flaxgen train experiments/vae_digits.py --workdir runs/vae
-    flaxgen reconstruct runs/vae --num 797 --bound 64 --out vae.npz
+flaxgen train experiments/vae_digits.py --workdir runs/vae
+flaxgen reconstruct runs/vae --num 797 --bound 64 --out vae.npz
 """
 
 from flaxgen.data import Data
-from flaxgen.nets.vqvae import VqVae
+from flaxgen.nets.dense_autoencoder import DenseAutoencoder
 from flaxgen.train.optim import Optimizer
 from flaxgen.zoo.autoencoder import Config, Gaussian, Reconstruction
 
@@ -16,9 +16,7 @@ def get_config() -> Config:
         steps=3000,
         batch_size=64,
         data=Data(source="digits", image_size=8, channels=1),
-        net=VqVae(
-            image_size=8, in_channels=1, factor=8, channels=64, residual_channels=32, latent_channels=16, moments=True
-        ),
+        net=DenseAutoencoder(image_size=8, in_channels=1, out_channels=2, latent_channels=16, moments=True),
         bottleneck=Gaussian(),
         reconstruction=Reconstruction(loss="logistic", levels=17),
         optimizer=Optimizer(learning_rate=1e-3, decay="cosine"),

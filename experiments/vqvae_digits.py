@@ -1,7 +1,7 @@
 """A VQ-VAE [vdOord17] of scikit-learn's digits, 8 x 8 pixels: 4 x 4 codes of 64.
 
-    flaxgen train experiments/vqvae_digits.py --workdir runs/vqvae
-    flaxgen reconstruct runs/vqvae --num 797 --out codes.npz
+flaxgen train experiments/vqvae_digits.py --workdir runs/vqvae
+flaxgen reconstruct runs/vqvae --num 797 --out codes.npz
 """
 
 from flaxgen.data import Data

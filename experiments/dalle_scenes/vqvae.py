@@ -1,7 +1,7 @@
 """The codes of the small DALL-E 1 of drawn scenes: a VQ-VAE [vdOord17] of 32 x 32 pixels, 8 x 8 codes of 256.
 
-    flaxgen train experiments/dalle_scenes/vqvae.py --workdir runs/dalle/vqvae
-    flaxgen reconstruct runs/dalle/vqvae --num 512 --out codes.npz
+flaxgen train experiments/dalle_scenes/vqvae.py --workdir runs/dalle/vqvae
+flaxgen reconstruct runs/dalle/vqvae --num 512 --out codes.npz
 """
 
 from flaxgen.data import Data

@@ -112,13 +112,21 @@ def scatter(drawn: Float[np.ndarray, "N 2"], real: Float[np.ndarray, "M 2"] | No
 
 
 def _plotted(plot: Callable[[Any], None]) -> Picture:
+    def panel(axes):
+        plot(axes)
+        axes.legend(loc="upper right")
+
+    return plotted([panel], side=5)
+
+
+def plotted(panels: Sequence[Callable[[Any], None]], side: float) -> Picture:
+    """Plots next to each other, each drawn by a function of matplotlib's axes, `side` times 100 pixels a side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 5), dpi=100, layout="tight")
-    axes = figure.add_subplot()
-    plot(axes)
-    axes.legend(loc="upper right")
+    figure = Figure(figsize=(side * len(panels), side), dpi=100, layout="tight")
+    for i, panel in enumerate(panels):
+        panel(figure.add_subplot(1, len(panels), i + 1))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

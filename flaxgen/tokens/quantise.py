@@ -34,7 +34,8 @@ class Pca(NamedTuple):
 
 
 def fit_pca(embeddings: Float[np.ndarray, "N D"], dims: int) -> Pca:
-    """The `dims` principal components of the embeddings, in float64 on the host.
+    """The `dims` principal components of the embeddings, in float64 on the host, by the smaller of the two matrices of
+    products.
 
     The largest entry of every direction is positive, so that one data set has one answer.
 
@@ -49,8 +50,11 @@ def fit_pca(embeddings: Float[np.ndarray, "N D"], dims: int) -> Pca:
     wide = embeddings.astype(np.float64)
     mean = wide.mean(0)
     centred = wide - mean[None]
-    _, directions = np.linalg.eigh(centred.T @ centred / count)
-    components = directions[:, ::-1][:, :dims]
+    if count >= width:
+        components = np.linalg.eigh(centred.T @ centred / count)[1][:, ::-1][:, :dims]
+    else:
+        components = centred.T @ np.linalg.eigh(centred @ centred.T / count)[1][:, ::-1][:, :dims]
+        components /= np.maximum(np.linalg.norm(components, axis=0, keepdims=True), 1e-300)
     largest = np.take_along_axis(components, np.abs(components).argmax(0)[None], 0)
     return Pca(mean, components * np.sign(largest))
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flaxgen.data import Data
+from flaxgen.nets.dense_autoencoder import DenseAutoencoder
 from flaxgen.nets.vqvae import VqVae
 from flaxgen.train.config import require
 from flaxgen.train.optim import Ema
@@ -24,8 +25,8 @@ class Reconstruction:
 
     `squared` and `absolute` differences are divided by `variance`: 2 s^2 makes the former a Gaussian's nats, the data's
     own variance makes it normalised [vdOord17]. `gaussian` and `logistic` are -log of the probability of each value,
-    one of `levels` in [-1, 1], with a scale a channel that is learned [Rybkin21]; `logit_laplace` is DALL-E's density,
-    of a net that says its scale for each pixel [Ramesh21].
+    one of `levels` in [-1, 1], with a scale a channel that is learned [Rybkin21], or one for each pixel if the net has
+    twice as many `out_channels` as the picture; `logit_laplace` is DALL-E's density, which needs these [Ramesh21].
     """
 
     loss: Literal["squared", "absolute", "gaussian", "logistic", "logit_laplace"] = "squared"
@@ -43,7 +44,7 @@ class Config(GradientRun):
     which is added to what it reads [Vincent08]. At most `batch` pictures are drawn at once."""
 
     data: Data
-    net: VqVae
+    net: VqVae | DenseAutoencoder
     bottleneck: Gaussian | Codebook | Gumbel | Finite | Signs | Bottleneck = Codebook()
     reconstruction: Reconstruction = Reconstruction()
     noise: float = 0.0
@@ -54,7 +55,14 @@ class Config(GradientRun):
         super().__post_init__()
         require(self.noise >= 0, f"noise={self.noise}: expected 0 (none) or more")
         require(self.batch >= 1, f"batch={self.batch}: expected 1 or more")
-        net, bottleneck = self.net, self.bottleneck
+        net, bottleneck, loss = self.net, self.bottleneck, self.reconstruction.loss
+        channels, out = net.in_channels, net.out_channels or net.in_channels
+        able = {"logit_laplace": (2,), "squared": (1,), "absolute": (1,)}.get(loss, (1, 2))
+        require(
+            out in [channels * times for times in able],
+            f"net.out_channels={out}: reconstruction.loss={loss} of {channels} channels needs "
+            f"{' or '.join(str(channels * times) for times in able)}",
+        )
         kind, width = type(bottleneck).__name__, bottleneck.width
         require(
             net.code_dim == net.latent_dim * (1 + bottleneck.moments),
@@ -74,6 +82,11 @@ TYPE_NAMES = {"Plain": Bottleneck}
 def image_shape(config: Config) -> tuple[int, int, int]:
     """[H W C] of a picture."""
     return (config.net.image_size, config.net.image_size, config.net.in_channels)
+
+
+def says_scales(config: Config) -> bool:
+    """Whether the decoder gives a scale for every number of a picture beside its value."""
+    return config.net.out_channels == 2 * config.net.in_channels
 
 
 def latent_shape(config: Config) -> tuple[int, int, int]:

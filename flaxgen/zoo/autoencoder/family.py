@@ -1,8 +1,6 @@
-"""What an autoencoder can be asked, and the declaration of the family."""
+"""How an autoencoder answers, and the declaration of the family."""
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,96 +10,28 @@ from flaxgen.data import to_pixels, unit_range
 from flaxgen.family.family import Family
 from flaxgen.family.matching import real_examples
 from flaxgen.family.pictures import Pictures
-from flaxgen.family.request import Clash, Request, option, pictures, positional
-from flaxgen.family.requests import Sample, check_beside, sampled
+from flaxgen.family.requests import check_beside, sampled
 from flaxgen.family.trained import Handler, Progress
 from flaxgen.metrics.picture import psnr
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
 from flaxgen.zoo.autoencoder import training
 from flaxgen.zoo.autoencoder.config import TYPE_NAMES, Config, batch_spec, latent_shape
+from flaxgen.zoo.autoencoder.mapping import Map, check_map, draw_map
 from flaxgen.zoo.autoencoder.model import Model, check_draws
+from flaxgen.zoo.autoencoder.requests import (
+    Anomaly,
+    Decode,
+    Encode,
+    InterpolateLatents,
+    Reconstruct,
+    SampleLatents,
+    check_pictures,
+    pictures_of,
+)
 
-OF_DATA = "; none: examples of its data"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleLatents(Sample):
-    """Draw samples."""
-
-    std: float = option(1.0, "of the latents that are drawn; below 1 all come nearer to the mean", above=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfPictures(Request):
-    """What is asked of pictures, or of examples of the data."""
-
-    model_first: ClassVar[bool] = True
-
-    images: tuple[Any, ...] = pictures("pictures, of which the middle square is taken" + OF_DATA)
-    num: int = option(16, "how many examples, where no pictures are named", least=1)
-    split: str = option("test", "the split of these examples")
-    data: str | None = option(None, "where they are", default_text="where they were in training", flag="data DIR")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.images and self.data is not None:
-            raise Clash("{data} is where examples are, and pictures are named: give one of them", data=self.data)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reconstruct(OfPictures):
-    """Encode and decode pictures."""
-
-    verb: ClassVar[str] = "reconstruct"
-    examples: ClassVar[tuple[str, ...]] = (
-        "flaxgen reconstruct runs/vqvae a.png b.png --out out.png",
-        "flaxgen reconstruct runs/vae --num 1000 --out out.npz",
-    )
-    out: ClassVar[str] = "reconstructed.png"
-
-    noise: float = option(0.0, "standard deviation of noise to undo, in units of [-1, 1]", least=0)
-    bound: int = option(1, "draws a picture for the bound on bits a number, of a VAE with a likelihood", least=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encode(OfPictures):
-    """Pictures to codes, or to latents."""
-
-    verb: ClassVar[str] = "encode"
-    examples: ClassVar[tuple[str, ...]] = ("flaxgen encode runs/vqvae a.png b.png --out codes.npz",)
-    out: ClassVar[str] = "codes.npz"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decode(Request):
-    """Pictures of codes, or of latents."""
-
-    verb: ClassVar[str] = "decode"
-    examples: ClassVar[tuple[str, ...]] = ("flaxgen decode runs/vqvae codes.npz --out out.png",)
-    model_first: ClassVar[bool] = True
-    out: ClassVar[str] = "decoded.png"
-
-    file: str = positional("an .npz of `flaxgen encode`, or an .npy of codes [N h w] or latents [N h w D]")
-
-
-@dataclass(frozen=True, kw_only=True)
-class InterpolateLatents(OfPictures):
-    """Walk between pictures."""
-
-    verb: ClassVar[str] = "interpolate"
-    examples: ClassVar[tuple[str, ...]] = ("flaxgen interpolate runs/vae a.png b.png --frames 9 --out walk.png",)
-    out: ClassVar[str] = "walk.gif"
-
-    num: int = option(4, "how many examples, where no pictures are named", least=2)
-    frames: int = option(60, "how many pictures in all", least=2)
-    once: bool = option(False, "end at the last picture; else the walk goes back")
-    fps: float = option(20.0, "frames a second of a .gif", above=0, most=50)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if len(self.images) == 1:
-            raise ValueError("a walk needs two pictures or more, and one is named")
+SHOWN = 8
+"""Pictures of which a line says how odd they are."""
 
 
 def sample(model: Model, request: SampleLatents, progress: Progress) -> Pictures:
@@ -115,26 +45,6 @@ def check_sample(config: Config, request: SampleLatents) -> None:
     """Raises ValueError unless such a model can do that."""
     check_draws(config)
     check_beside(config, request, are_points=False)
-
-
-def check_pictures(config: Config, request: OfPictures) -> None:
-    """Raises ValueError unless there are examples where no pictures are named."""
-    if not request.images:
-        _examples(config, request, 1)
-
-
-def _examples(config: Config, request: OfPictures, num: int) -> np.ndarray:
-    data = replace(config.data, split=request.split)
-    data = data if request.data is None else replace(data, path=request.data)
-    return real_examples(data, "image", num)
-
-
-def pictures_of(model: Model, request: OfPictures) -> np.ndarray:
-    """The pictures that are meant, uint8 [N H W C] at the model's size."""
-    if not request.images:
-        return _examples(model.config, request, request.num)
-    channels = model.config.net.in_channels
-    return model.fit([image.with_channels(channels) for image in request.images])
 
 
 def reconstruct(model: Model, request: Reconstruct, progress: Progress) -> Pictures:
@@ -216,6 +126,26 @@ def interpolate(model: Model, request: InterpolateLatents, progress: Progress) -
     return Pictures(to_pixels(model.decode_features(features)), layout="film", fps=request.fps)
 
 
+def anomaly(model: Model, request: Anomaly, progress: Progress) -> Pictures:
+    """Each picture, what is drawn of it, and where they differ; its score is the share of the training data of which
+    less is lost."""
+    progress("encoding and decoding")
+    images, known = pictures_of(model, request), real_examples(model.config.data, "image", request.against)
+    drawn, usual = to_pixels(model.reconstruct(images)), to_pixels(model.reconstruct(known))
+    errors, ordinary = (_mean_square(a, b) for a, b in ((images, drawn), (known, usual)))
+    shares = np.searchsorted(np.sort(ordinary), errors) / len(ordinary)
+    apart = np.abs(images.astype(np.int16) - drawn).max(-1, keepdims=True).astype(np.uint8)
+    shown = np.concatenate((images, drawn, np.repeat(apart, images.shape[-1], -1)), axis=2)
+    most = np.argsort(-errors)[:SHOWN]
+    said = ", ".join(f"{i} ({shares[i]:.1%})" for i in most)
+    note = f"more is lost than of such a share of {len(known)} training examples, the worst first: {said}"
+    return Pictures(shown, scores=tuple(shares.tolist()), note=note)
+
+
+def _mean_square(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.mean((a.astype(np.float32) - b.astype(np.float32)) ** 2, axis=(1, 2, 3))
+
+
 def preview(model: Model, key: PRNGKey) -> np.ndarray:
     """Pictures beside what becomes of them, or of a VAE its first samples."""
     if model.config.bottleneck.draws:
@@ -230,6 +160,8 @@ ASKED = {
     Encode: Handler(encode, check_pictures),
     Decode: Handler(decode),
     InterpolateLatents: Handler(interpolate, check_pictures),
+    Anomaly: Handler(anomaly, check_pictures),
+    Map: Handler(draw_map, check_map, stages=lambda request: 3),
 }
 FAMILY = Family(
     name="autoencoder",

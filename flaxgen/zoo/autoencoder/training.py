@@ -11,14 +11,15 @@ from flaxgen.data import unit_range
 from flaxgen.diffusion.vlb import discretized_log_likelihood
 from flaxgen.family.trained import Files
 from flaxgen.latents import likelihood
-from flaxgen.train.config import require
 from flaxgen.types import Held, Loss, Params, PRNGKey, Seen
 from flaxgen.zoo.autoencoder.bottlenecks import Sizes
-from flaxgen.zoo.autoencoder.config import DISCRETE, Config, image_shape
+from flaxgen.zoo.autoencoder.config import DISCRETE, Config, image_shape, says_scales
 
 Image = Float[Array, "B H W C"]
 FIRST_SCALE = 0.1
 """Of pixels' values around what is drawn, in units of [-1, 1], before any is learned."""
+LOG_SCALES = (-7.0, 7.0)
+"""Scales stay within these, as in PixelCNN++ [Salimans17]: what is always one value would have one of 0."""
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:
@@ -26,7 +27,7 @@ def init_params(config: Config, key: PRNGKey) -> Params:
     net_key, bottleneck_key = jax.random.split(key)
     params = dict(config.net.init(net_key, jnp.zeros((1, *image_shape(config))))["params"])
     params |= config.bottleneck.init(bottleneck_key, config.net.latent_dim)
-    if config.reconstruction.loss in DISCRETE:
+    if config.reconstruction.loss in DISCRETE and not says_scales(config):
         params["log_scale"] = jnp.full(config.net.in_channels, math.log(FIRST_SCALE))
     return params
 
@@ -62,33 +63,28 @@ def _net(params: Params) -> dict[str, Params]:
 
 def picture_of(config: Config, y: Float[Array, "B H W C"]) -> Image:
     """The picture in [-1, 1] that the decoder means."""
-    if config.reconstruction.loss != "logit_laplace":
-        return jnp.clip(y, -1, 1)
-    return likelihood.from_unit(jax.nn.sigmoid(y[..., : config.net.in_channels]))
+    mean = y[..., : config.net.in_channels]
+    if config.reconstruction.loss == "logit_laplace":
+        return likelihood.from_unit(jax.nn.sigmoid(mean))
+    return jnp.clip(mean, -1, 1)
 
 
 def distances(config: Config, params: Params, x: Image, y: Float[Array, "B H W D"]) -> Float[Array, " B"]:
-    """How far each picture is from what is drawn of it, a mean over its numbers; of a probability, in nats.
-
-    Raises:
-        ValueError: if the decoder draws not as many channels as the loss needs.
-    """
-    asked, channels = config.reconstruction, config.net.in_channels
-    wanted = channels * (1 + (asked.loss == "logit_laplace"))
-    require(y.shape[-1] == wanted, f"the decoder gives {y.shape[-1]} channels, reconstruction.loss={asked.loss} needs "
-            f"{wanted}: set net.out_channels")  # fmt: skip
+    """How far each picture is from what is drawn of it, a mean over its numbers; of a probability, in nats."""
+    asked = config.reconstruction
     if asked.loss == "squared":
-        each = (x - y) ** 2 / asked.variance
-    elif asked.loss == "absolute":
-        each = jnp.abs(x - y) / asked.variance
-    elif asked.loss == "logit_laplace":
-        mean, log_scale = jnp.split(y, 2, axis=-1)
-        each = -likelihood.logit_laplace_log_prob(likelihood.to_unit(x), mean, log_scale)
+        return jnp.mean((x - y) ** 2, (1, 2, 3)) / asked.variance
+    if asked.loss == "absolute":
+        return jnp.mean(jnp.abs(x - y), (1, 2, 3)) / asked.variance
+    mean, log_scale = jnp.split(y, 2, axis=-1) if says_scales(config) else (y, params["log_scale"].reshape(1, 1, 1, -1))
+    log_scale = jnp.clip(log_scale, *LOG_SCALES)
+    if asked.loss == "logit_laplace":
+        log_prob = likelihood.logit_laplace_log_prob(likelihood.to_unit(x), mean, log_scale)
+    elif asked.loss == "gaussian":
+        log_prob = discretized_log_likelihood(x, mean, log_scale, asked.levels)
     else:
-        log_scale = params["log_scale"].reshape(1, 1, 1, -1)
-        probability = discretized_log_likelihood if asked.loss == "gaussian" else likelihood.logistic_log_prob
-        each = -probability(x, y, log_scale, asked.levels)
-    return each.mean((1, 2, 3))
+        log_prob = likelihood.logistic_log_prob(x, mean, log_scale, asked.levels)
+    return -log_prob.mean((1, 2, 3))
 
 
 def make_loss(config: Config, files: Files) -> Loss:

@@ -1,0 +1,129 @@
+"""What an autoencoder can be asked, as values."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from flaxgen.data import Data
+from flaxgen.family.matching import real_examples
+from flaxgen.family.request import Clash, Request, option, pictures, positional
+from flaxgen.family.requests import Sample
+from flaxgen.zoo.autoencoder.config import Config
+from flaxgen.zoo.autoencoder.model import Model
+
+OF_DATA = "; none: examples of its data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleLatents(Sample):
+    """Draw samples."""
+
+    std: float = option(1.0, "of the latents that are drawn; below 1 all come nearer to the mean", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfPictures(Request):
+    """What is asked of pictures, or of examples of the data."""
+
+    model_first: ClassVar[bool] = True
+
+    images: tuple[Any, ...] = pictures("pictures, of which the middle square is taken" + OF_DATA)
+    num: int = option(16, "how many examples, where no pictures are named", least=1)
+    split: str = option("test", "the split of these examples")
+    data: str | None = option(None, "where they are", default_text="where they were in training", flag="data DIR")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.images and self.data is not None:
+            raise Clash("{data} is where examples are, and pictures are named: give one of them", data=self.data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct(OfPictures):
+    """Encode and decode pictures."""
+
+    verb: ClassVar[str] = "reconstruct"
+    examples: ClassVar[tuple[str, ...]] = (
+        "flaxgen reconstruct runs/vqvae a.png b.png --out out.png",
+        "flaxgen reconstruct runs/vae --num 1000 --out out.npz",
+    )
+    out: ClassVar[str] = "reconstructed.png"
+
+    noise: float = option(0.0, "standard deviation of noise to undo, in units of [-1, 1]", least=0)
+    bound: int = option(1, "draws a picture for the bound on bits a number, of a VAE with a likelihood", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(OfPictures):
+    """Pictures to codes, or to latents."""
+
+    verb: ClassVar[str] = "encode"
+    examples: ClassVar[tuple[str, ...]] = ("flaxgen encode runs/vqvae a.png b.png --out codes.npz",)
+    out: ClassVar[str] = "codes.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode(Request):
+    """Pictures of codes, or of latents."""
+
+    verb: ClassVar[str] = "decode"
+    examples: ClassVar[tuple[str, ...]] = ("flaxgen decode runs/vqvae codes.npz --out out.png",)
+    model_first: ClassVar[bool] = True
+    out: ClassVar[str] = "decoded.png"
+
+    file: str = positional("an .npz of `flaxgen encode`, or an .npy of codes [N h w] or latents [N h w D]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolateLatents(OfPictures):
+    """Walk between pictures."""
+
+    verb: ClassVar[str] = "interpolate"
+    examples: ClassVar[tuple[str, ...]] = ("flaxgen interpolate runs/vae a.png b.png --frames 9 --out walk.png",)
+    out: ClassVar[str] = "walk.gif"
+
+    num: int = option(4, "how many examples, where no pictures are named", least=2)
+    frames: int = option(60, "how many pictures in all", least=2)
+    once: bool = option(False, "end at the last picture; else the walk goes back")
+    fps: float = option(20.0, "frames a second of a .gif", above=0, most=50)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.images) == 1:
+            raise ValueError("a walk needs two pictures or more, and one is named")
+
+
+def check_pictures(config: Config, request: OfPictures) -> None:
+    """Raises ValueError unless there are examples where no pictures are named."""
+    if not request.images:
+        _examples(config, request, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anomaly(OfPictures):
+    """Tell pictures that are unlike the data, by what is lost of them."""
+
+    verb: ClassVar[str] = "anomaly"
+    examples: ClassVar[tuple[str, ...]] = ("flaxgen anomaly runs/ae a.png b.png --out errors.png",)
+    out: ClassVar[str] = "anomaly.png"
+
+    against: int = option(1000, "how many examples of its training data to compare with", least=1)
+
+
+def data_of(config: Config, request: OfPictures) -> Data:
+    """Where the examples are."""
+    data = replace(config.data, split=request.split)
+    return data if request.data is None else replace(data, path=request.data)
+
+
+def _examples(config: Config, request: OfPictures, num: int) -> np.ndarray:
+    return real_examples(data_of(config, request), "image", num)
+
+
+def pictures_of(model: Model, request: OfPictures) -> np.ndarray:
+    """The pictures that are meant, uint8 [N H W C] at the model's size."""
+    if not request.images:
+        return _examples(model.config, request, request.num)
+    channels = model.config.net.in_channels
+    return model.fit([image.with_channels(channels) for image in request.images])
