@@ -189,7 +189,5 @@ def check_pictures(x: Any, channels: int) -> None:
 def check_latents(z: Any, channels: int) -> None:
     """Raises ValueError unless latents have so many channels."""
     if z.shape[-1] != channels:
-        raise ValueError(
-            f"z has {z.shape[-1]} channels, this decoder reads {channels}: of means and log variances give the means, "
-            "or a sample"
-        )
+        hint = ": of means and log variances give the means, or a sample" if z.shape[-1] == 2 * channels else ""
+        raise ValueError(f"z has {z.shape[-1]} channels, this decoder reads {channels}{hint}")

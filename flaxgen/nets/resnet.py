@@ -25,6 +25,12 @@ def average_pool(x: Image) -> Float[Array, "B H//2 W//2 C"]:
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
+def max_pool(x: Image) -> Float[Array, "B H//2 W//2 C"]:
+    """Maxima of 2 x 2 pixels; equal ones share the gradient."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+
 def space_to_depth(x: Image, patch: int) -> Float[Array, "B h w D"]:
     """Patches of patch x patch pixels as pixels of patch^2 C channels, in the order (row, column, channel)."""
     b, h, w, c = x.shape
@@ -70,8 +76,8 @@ class ResBlock(nn.Module):
             h = norm(h)
         else:
             width = self.channels * (1 + self.scale_shift)
-            emb = layers.dense(width, name="embedding", dtype=self.dtype)(activate(emb))
-            h = norm(h, *jnp.split(emb, 2, axis=-1)) if self.scale_shift else norm(h + emb[:, None, None])
+            move = layers.dense(width, name="embedding", dtype=self.dtype)(activate(emb))
+            h = norm(h, *jnp.split(move, 2, axis=-1)) if self.scale_shift else norm(h + move[:, None, None])
         h = nn.Dropout(self.dropout, deterministic=self.dropout == 0)(activate(h))
         h = layers.conv(self.channels, name="conv_2", dtype=self.dtype, zero=True)(h)
         x = resize(x)
