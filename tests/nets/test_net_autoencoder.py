@@ -8,6 +8,9 @@ import pytest
 from flaxgen.nets import layers, resnet
 from flaxgen.nets.attention import AttentionBlock, SelfAttention
 from flaxgen.nets.autoencoder import Autoencoder
+from flaxgen.nets.dalle_vae import DalleVae
+from flaxgen.nets.tiny_autoencoder import TinyAutoencoder
+from flaxgen.train.config import decode, encode
 
 ONE = SelfAttention()
 SMALL = Autoencoder(
@@ -99,7 +102,7 @@ def test_only_a_guide_makes_spatial_norms():
 
 def test_what_is_computed_again_has_the_same_gradients():
     """And every parameter has one, through the spatial norms too."""
-    net = SMALL.clone(spatial_norm=True)
+    net = SMALL.clone(channels=4, multipliers=(1,), attention=(), spatial_norm=True)
     x, rng = picture(0, 1, 8, 8, 3), np.random.default_rng(1)
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes(net, 8))
 
@@ -114,6 +117,13 @@ def test_what_is_computed_again_has_the_same_gradients():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), kept, again)
     still = {jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(kept) if not leaf.any()}
     assert not {path for path in still if "['key']['bias']" not in path and "quant_conv" not in path}
+
+
+@pytest.mark.parametrize("net", [SMALL, Autoencoder(depth=(1, 2, 3, 4)), TinyAutoencoder(), DalleVae(depth=1)])
+def test_nets_are_data(net):
+    """They go through JSON as fields of a config do."""
+    known = {kind.__name__: kind for kind in (type(net), SelfAttention)}
+    assert decode(encode(net, known), known) == net
 
 
 @pytest.mark.parametrize(
