@@ -182,13 +182,8 @@ def config_from_autoencoder(net: Net, latents: Latents, codes: int = 0) -> dict[
     """
     both = {"in_channels": net.in_channels, "out_channels": net.in_channels, "latent_channels": net.latent_channels}
     if isinstance(net, TinyAutoencoder):
-        depths = {"encoder_depth": net.encoder_depth, "decoder_depth": net.decoder_depth}
-        widths = (net.channels,) * len(net.encoder_depth)
-        beside = _beside(TINY, latents) | {"shift_factor": latents.shift_factor or 0.0}
-        values = {**both, **depths, "encoder_widths": widths, "decoder_widths": widths, **beside}
-        return TINY.write(values) | {"block_out_channels": list(widths)}
-    table = VQ if codes else KL
-    kind = "a VQModel" if codes else "an AutoencoderKL"
+        return _write_tiny(net, both | _beside(TINY, latents))
+    table, kind = (VQ, "a VQModel") if codes else (KL, "an AutoencoderKL")
     check_plain(net, kind)
     if net.moments == bool(codes):
         raise ValueError(f"moments={net.moments} is not in {kind}, only {not codes}: not exported")
@@ -202,12 +197,27 @@ def config_from_autoencoder(net: Net, latents: Latents, codes: int = 0) -> dict[
         "middle": isinstance(net.middle, SelfAttention),
         **_beside(table, latents),
     }
-    if table is KL:
-        if net.spatial_norm or net.latent_dim != net.latent_channels:
-            raise ValueError("an AutoencoderKL has no spatial_norm, and code_channels only as many as latent_channels")
-        return KL.write(values | {"quant_convs": net.quant_convs, "post_quant_conv": net.quant_convs})
+    return _write_vq(net, codes, values) if codes else _write_kl(net, values)
+
+
+def _write_tiny(net: TinyAutoencoder, values: dict[str, Any]) -> dict[str, Any]:
+    widths = (net.channels,) * len(net.encoder_depth)
+    depths = {"encoder_depth": net.encoder_depth, "decoder_depth": net.decoder_depth}
+    shift = {"shift_factor": values["shift_factor"] or 0.0}
+    written = TINY.write({**values, **depths, **shift, "encoder_widths": widths, "decoder_widths": widths})
+    return written | {"block_out_channels": list(widths)}
+
+
+def _write_kl(net: Autoencoder, values: dict[str, Any]) -> dict[str, Any]:
+    if net.spatial_norm or net.latent_dim != net.latent_channels:
+        said = f"spatial_norm={net.spatial_norm}, code_channels={net.code_channels}"
+        raise ValueError(f"{said} is not in an AutoencoderKL: not exported")
+    return KL.write(values | {"quant_convs": net.quant_convs, "post_quant_conv": net.quant_convs})
+
+
+def _write_vq(net: Autoencoder, codes: int, values: dict[str, Any]) -> dict[str, Any]:
     if not net.quant_convs:
-        raise ValueError("a VQModel without quant_convs is none of diffusers': not exported")
+        raise ValueError("quant_convs=False is not in a VQModel: not exported")
     if net.spatial_norm and (net.norm_groups != SPATIAL_GROUPS or net.latent_dim != net.latent_channels):
         raise ValueError(
             f"a VQModel with spatial_norm has norm_groups={SPATIAL_GROUPS} and no code_channels of its own, this one "

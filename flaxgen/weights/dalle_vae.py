@@ -143,15 +143,16 @@ def dalle_vae_from_shapes(encoder: Shapes, decoder: Shapes, where: str, image_si
     """
 
     def size(shapes: Shapes, name: str, axis: int) -> int:
-        if len(shapes.get(name, ())) != 4:
+        shape = shapes.get(name, ())
+        if len(shape) != 4 or 0 in shape:
             raise ValueError(f"{where}: tensor {name!r} of 4 dimensions is missing: this is not OpenAI's dVAE")
-        return shapes[name][axis]
+        return shape[axis]
 
     blocks = [match.groups() for n in encoder if (match := re.match(r"blocks\.group_(\d{1,2})\.block_(\d{1,2})\.", n))]
     groups = range(1, 1 + max((int(group) for group, _ in blocks), default=0))
     channels = size(encoder, "blocks.input.w", 0)
     widths = [size(encoder, f"blocks.group_{i}.block_1.res_path.conv_4.w", 0) for i in groups]
-    if odd := [width for width in widths if not channels or width % channels]:
+    if odd := [width for width in widths if width % channels]:
         raise ValueError(f"{where}: a group has {odd[0]} channels, expected a multiple of the first one's {channels}")
     return DalleVae(
         image_size=image_size,

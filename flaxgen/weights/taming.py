@@ -107,9 +107,10 @@ def autoencoder_from_shapes(shapes: Shapes, where: str, image_size: int) -> Auto
     """
 
     def size(name: str, axis: int) -> int:
-        if len(shapes.get(name, ())) != 4:
+        shape = shapes.get(name, ())
+        if len(shape) != 4 or 0 in shape:
             raise ValueError(f"{where}: tensor {name!r} of 4 dimensions is missing: this is no CompVis autoencoder")
-        return shapes[name][axis]
+        return shape[axis]
 
     numbers = [int(match[1]) for name in shapes if (match := re.match(r"encoder\.down\.(\d{1,2})\.", name))]
     levels = range(1 + max(numbers, default=0))

@@ -59,10 +59,11 @@ def test_flavas_codebook_survives_the_round_trip(tmp_path):
     ("part", "changes", "message"),
     [
         ("encoder", {"blocks.input.w": None}, r"'blocks\.input\.w' of 4 dimensions is missing: this is not OpenAI's"),
+        ("encoder", {"blocks.input.w": (0, 3, 7, 7)}, r"'blocks\.input\.w' of 4 dimensions is missing"),
         (
             "encoder",
-            {"blocks.input.w": (0, 3, 7, 7)},
-            "a group has 8 channels, expected a multiple of the first one's 0",
+            {"blocks.input.w": (3, 3, 7, 7)},
+            "a group has 8 channels, expected a multiple of the first one's 3",
         ),
         ("encoder", {"blocks.group_2.block_1.id_path.b": None}, r"'blocks\.group_2\.block_1\.id_path\.b' is missing"),
         ("decoder", {"blocks.output.conv.w": (7, 8, 1, 1)}, r"shape \(1, 1, 8, 7\), expected \(1, 1, 8, 6\)"),

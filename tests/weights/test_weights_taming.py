@@ -97,6 +97,8 @@ def test_the_loss_of_a_run_is_left_out(exported, tmp_path):
     [
         ({"encoder.conv_in.weight": None}, r"'encoder\.conv_in\.weight' of 4 dimensions is missing"),
         ({"decoder.conv_in.weight": (64, 6)}, r"'decoder\.conv_in\.weight' of 4 dimensions is missing"),
+        ({"encoder.conv_in.weight": (0, 3, 3, 3)}, r"'encoder\.conv_in\.weight' of 4 dimensions is missing"),
+        ({"quantize.embedding.weight": ()}, r"'quantize\.embedding\.weight' is not part of the model"),
         ({"decoder.up.1.attn.1.q.weight": (64, 64)}, "expected 4 dimensions"),
         ({"encoder.mid.attn_1.q.bias": None}, r"'encoder\.mid\.attn_1\.q\.bias' is missing"),
         ({"quantize.embed.weight": (7, 6)}, r"no rule matches 'quantize\.embed\.weight'"),
