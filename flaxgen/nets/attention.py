@@ -9,13 +9,13 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from flaxgen.nets import layers
-from flaxgen.nets.layers import Image
+from flaxgen.nets.layers import Guide, Image
 
 Tokens = Float[Array, "B N D"]
 TokenMask = Bool[Array, "B N"]
 Value = TypeVar("Value")
 Block = Callable[..., Array]
-"""(picture, tokens, token mask) -> picture"""
+"""(picture, tokens, token mask) -> picture; of `SelfAttention` it takes a guide for its norm too."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,14 @@ def make_block(value: Attention, norm_groups: int, norm_eps: float, dtype: Any, 
         more = value.token_norm_groups, value.only_tokens
         return wrap(AttentionBlock)(value.heads, value.head_channels, groups, eps, dtype, *more, name=name)
     block = wrap(AttentionBlock)(value.heads, value.head_channels, groups, eps, dtype, name=name)
-    return lambda h, tokens, token_mask: block(h)
+    return lambda h, tokens, token_mask, guide=None: block(h, None, None, guide)
 
 
 class AttentionBlock(nn.Module):
     """x + zero linear(attention(norm(x))) over all pixels: `SelfAttention`, or with tokens `TokenAttention`.
 
-    The keys and values of tokens stand before the pixels' own in one softmax, and `token_mask` hides tokens.
+    The keys and values of tokens stand before the pixels' own in one softmax, and `token_mask` hides tokens. A `guide`
+    makes the norm a SpatialNorm of it.
     """
 
     heads: int = 1
@@ -115,14 +116,20 @@ class AttentionBlock(nn.Module):
     only_tokens: bool = False
 
     @nn.compact
-    def __call__(self, x: Image, tokens: Tokens | None = None, token_mask: TokenMask | None = None) -> Image:
+    def __call__(
+        self,
+        x: Image,
+        tokens: Tokens | None = None,
+        token_mask: TokenMask | None = None,
+        guide: Guide | None = None,
+    ) -> Image:
         b, height, width, channels = x.shape
         heads = layers.count_heads(channels, self.heads, self.head_channels)
 
         def project(name, inputs):
             return layers.split_heads(layers.dense(channels, name=name, dtype=self.dtype)(inputs), heads)
 
-        h = layers.GroupNorm(self.norm_groups, self.norm_eps, self.dtype, name="norm")(x) if self.norm_groups else x
+        h = layers.norm(self.norm_groups, self.norm_eps, self.dtype, "norm", guide)(x) if self.norm_groups else x
         h = h.reshape(b, height * width, channels)
         query, read = project("query", h), [] if self.only_tokens else [(project("key", h), project("value", h))]
         if tokens is not None:

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from flaxgen.nets import layers
 from flaxgen.nets.attention import SelfAttention, attention_at
-from flaxgen.nets.resnet import Blocks, Context, check_size, check_widths, encode, make_levels
+from flaxgen.nets.resnet import Blocks, Context, between, check_size, check_widths, encode, make_levels
 
 
 class AttentionPool(nn.Module):
@@ -91,8 +91,6 @@ class NoisyClassifier(nn.Module):
         context = Context(emb)
         h = layers.conv(self.channels, name="conv_in", dtype=jnp.float32)(x)
         h = encode(blocks, h, context, levels)[-1]
-        h = blocks.resblock(widths[-1], "middle_resblock_0")(h, context)
-        h = blocks.attention(attention, "middle_attention")(h, context)
-        h = blocks.resblock(widths[-1], "middle_resblock_1")(h, context)
+        h = between(blocks, h, context, attention)
         h = nn.silu(layers.GroupNorm(self.norm_groups, self.norm_eps, name="norm_out")(h))
         return AttentionPool(self.num_classes, self.head_channels, name="pool")(h)

@@ -10,6 +10,8 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 Image = Float[Array, "B H W C"]
+Guide = Float[Array, "B _ _ _"]
+"""A picture that norms read, of its own size and channels."""
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": nn.silu,
     "gelu": lambda x: nn.gelu(x, approximate=False),
@@ -82,6 +84,32 @@ class GroupNorm(nn.Module):
         """Every channel's mean over its group."""
         means = x.reshape(x.shape[0], self.groups, -1).mean(-1)
         return jnp.repeat(means, x.shape[1] // self.groups, axis=1)
+
+
+class SpatialNorm(nn.Module):
+    """GroupNorm(x) * scale(guide) + shift(guide): both are linear in the pixels of a smaller picture, which is brought
+    to the size of x by repeating them [Zheng22]."""
+
+    groups: int
+    eps: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Image, guide: Guide) -> Image:
+        channels = x.shape[-1]
+        scale, shift = (
+            jax.image.resize(conv(channels, name=name, dtype=self.dtype, size=1)(guide), x.shape, "nearest")
+            for name in ("scale", "shift")
+        )
+        return GroupNorm(self.groups, self.eps, self.dtype, name="norm")(x) * scale + shift
+
+
+def norm(groups: int, eps: float, dtype: Any, name: str, guide: Guide | None = None) -> Callable[..., Array]:
+    """The GroupNorm of that name or, where there is a picture to read, the SpatialNorm."""
+    if guide is None:
+        return GroupNorm(groups, eps, dtype, name=name)
+    spatial = SpatialNorm(groups, eps, dtype, name=name)
+    return lambda x: spatial(x, guide)
 
 
 def attention(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from flaxgen.nets import layers
 from flaxgen.nets.attention import Attention, make_block
-from flaxgen.nets.layers import Image
+from flaxgen.nets.layers import Guide, Image
 
 
 def nearest(x: Image) -> Float[Array, "B 2*H 2*W C"]:
@@ -23,6 +23,12 @@ def average_pool(x: Image) -> Float[Array, "B H//2 W//2 C"]:
     """Means of 2 x 2 pixels."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def max_pool(x: Image) -> Float[Array, "B H//2 W//2 C"]:
+    """Maxima of 2 x 2 pixels; equal ones share the gradient."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
 
 
 def space_to_depth(x: Image, patch: int) -> Float[Array, "B h w D"]:
@@ -45,7 +51,8 @@ RESIZE = {"none": lambda x: x, "up": nearest, "down": average_pool}
 class ResBlock(nn.Module):
     """norm, SiLU, conv, + embedding, norm, SiLU, dropout, zero conv [Ho20, app. B]; with `scale_shift` the embedding
     scales and shifts the second norm, and with `resize` both branches change size before the first conv
-    [Dhariwal21, sec. 3]. `skip_scale` multiplies the sum of both branches [Song21b, app. H]."""
+    [Dhariwal21, sec. 3]. `skip_scale` multiplies the sum of both branches [Song21b, app. H]. Autoencoders have no
+    embedding, and some a `guide` that makes both norms SpatialNorms."""
 
     channels: int
     resize: str = "none"
@@ -58,13 +65,19 @@ class ResBlock(nn.Module):
     skip_scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x: Image, emb: Float[Array, "B F"]) -> Float[Array, "B h w D"]:
+    def __call__(
+        self, x: Image, emb: Float[Array, "B F"] | None = None, guide: Guide | None = None
+    ) -> Float[Array, "B h w D"]:
         resize, activate = RESIZE[self.resize], layers.ACTIVATIONS[self.activation]
-        h = activate(layers.GroupNorm(self.norm_groups, self.norm_eps, self.dtype, name="norm_1")(x))
+        h = activate(layers.norm(self.norm_groups, self.norm_eps, self.dtype, "norm_1", guide)(x))
         h = layers.conv(self.channels, name="conv_1", dtype=self.dtype)(resize(h))
-        norm = layers.GroupNorm(self.norm_groups, self.norm_eps, self.dtype, name="norm_2")
-        emb = layers.dense(self.channels * (1 + self.scale_shift), name="embedding", dtype=self.dtype)(activate(emb))
-        h = norm(h, *jnp.split(emb, 2, axis=-1)) if self.scale_shift else norm(h + emb[:, None, None])
+        norm = layers.norm(self.norm_groups, self.norm_eps, self.dtype, "norm_2", guide)
+        if emb is None:
+            h = norm(h)
+        else:
+            width = self.channels * (1 + self.scale_shift)
+            move = layers.dense(width, name="embedding", dtype=self.dtype)(activate(emb))
+            h = norm(h, *jnp.split(move, 2, axis=-1)) if self.scale_shift else norm(h + move[:, None, None])
         h = nn.Dropout(self.dropout, deterministic=self.dropout == 0)(activate(h))
         h = layers.conv(self.channels, name="conv_2", dtype=self.dtype, zero=True)(h)
         x = resize(x)
@@ -105,11 +118,13 @@ class Level(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What conditions every block: the conditioning vector, and the tokens that attention may read."""
+    """What conditions every block: the conditioning vector, the tokens that attention may read, and the picture that
+    norms read."""
 
-    emb: Float[Array, "B F"]
+    emb: Float[Array, "B F"] | None = None
     tokens: Float[Array, "B N D"] | None = None
     token_mask: Bool[Array, "B N"] | None = None
+    guide: Guide | None = None
 
 
 @dataclass(frozen=True)
@@ -144,14 +159,19 @@ class Blocks:
             self.skip_scale,
             name=name,
         )
-        return lambda h, context: block(h, context.emb)
+        return lambda h, context: block(h, context.emb, context.guide)
 
     def attention(self, value: Attention | None, name: str) -> Callable[[Image, Context], Array]:
         """The block that `value` describes; None leaves the picture as it is."""
         if value is None:
             return lambda h, context: h
         block = make_block(value, self.norm_groups, self.norm_eps, self.dtype, self.remat, name)
-        return lambda h, context: block(h, context.tokens, context.token_mask)
+
+        def attend(h: Image, context: Context) -> Image:
+            guide = () if context.guide is None else (context.guide,)
+            return block(h, context.tokens, context.token_mask, *guide)
+
+        return attend
 
     def down(self, channels: int, name: str) -> Callable[[Image, Context], Array]:
         if self.resample == "resnet":
@@ -179,6 +199,17 @@ def encode(blocks: Blocks, h: Image, context: Context, levels: Sequence[Level]) 
         if i < len(levels) - 1:
             passed.append(blocks.down(level.channels, f"down_{i}_resample")(passed[-1], context))
     return passed
+
+
+def between(blocks: Blocks, h: Image, context: Context, value: Attention | None) -> Image:
+    """The middle of a net: a residual block, what `value` describes, and a residual block.
+
+    Call it inside a module's `__call__`, as `encode`.
+    """
+    channels = h.shape[-1]
+    h = blocks.resblock(channels, "middle_resblock_0")(h, context)
+    h = blocks.attention(value, "middle_attention")(h, context)
+    return blocks.resblock(channels, "middle_resblock_1")(h, context)
 
 
 def make_levels(

@@ -12,6 +12,7 @@ from flaxgen.nets.attention import Attention, SelfAttention, TokenAttention, att
 from flaxgen.nets.resnet import (
     Blocks,
     Context,
+    between,
     check_size,
     check_widths,
     depth_to_space,
@@ -159,12 +160,9 @@ class UNet(nn.Module):
         """Down, through the middle and up again; every block up reads what the block of its size passed down."""
         levels = make_levels(self.widths, self.depth, self.attention)
         passed = encode(blocks, h, context, levels)
-        h, deepest = passed[-1], levels[-1].channels
+        h = passed[-1]
         if self.middle != "none":
-            h = blocks.resblock(deepest, "middle_resblock_0")(h, context)
-            value = None if isinstance(self.middle, str) else self.middle
-            h = blocks.attention(value, "middle_attention")(h, context)
-            h = blocks.resblock(deepest, "middle_resblock_1")(h, context)
+            h = between(blocks, h, context, None if isinstance(self.middle, str) else self.middle)
         for i, level in enumerate(reversed(levels)):
             for j in range(level.depth + 1):
                 h = jnp.concatenate((h, passed.pop()), axis=-1)

@@ -78,14 +78,15 @@ def import_unet2d(folder: str | Path) -> tuple[UNet, dict[str, Any]]:
 def read_unet2d(unet: UNet, folder: Path, rules: Sequence[Rule] = RULES) -> dict[str, Any]:
     """The parameters of a UNet from the safetensors in `folder`; ValueError as `import_unet2d`."""
     tensors = store.read_folder(folder, STEM)
-    renamed = {_current_name(name): value for name, value in tensors.items()}
+    renamed = {current_name(name): value for name, value in tensors.items()}
     if len(renamed) < len(tensors):
         raise ValueError(f"{folder} holds an attention tensor under its old name and its new one")
     params, like = to_params(rules, renamed), abstract_params(unet)
     return store.fit(params, like, str(folder), lambda path: tensor_name(rules, path))
 
 
-def _current_name(name: str) -> str:
+def current_name(name: str) -> str:
+    """What a tensor is called since diffusers 0.14; others keep their name."""
     way, dot, end = name.rpartition(".")
     match = re.fullmatch(r"(.*\.attentions\.\d+)\.(\w+)", way)
     if match is None or match[2] not in OLD_ATTENTION:
