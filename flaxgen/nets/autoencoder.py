@@ -125,6 +125,11 @@ class Autoencoder(nn.Module):
         )
 
     @property
+    def out_channels(self) -> int:
+        """Channels that `decode` gives."""
+        return self.in_channels
+
+    @property
     def factor(self) -> int:
         """How many times smaller the latents are than the picture, each way."""
         return 2 ** (len(self.multipliers) - 1)

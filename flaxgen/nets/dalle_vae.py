@@ -120,6 +120,11 @@ class DalleVae(nn.Module):
         self.decoder = Decoder(widths, self.depth, self.bottleneck, 2 * self.in_channels, dtype, self.remat)
 
     @property
+    def out_channels(self) -> int:
+        """Channels that `decode` gives."""
+        return 2 * self.in_channels
+
+    @property
     def factor(self) -> int:
         """How many times smaller the map of codes is than the picture, each way."""
         return 2 ** (len(self.multipliers) - 1)

@@ -106,6 +106,11 @@ class TinyAutoencoder(nn.Module):
         self.decoder = Decoder(self.channels, self.decoder_depth, self.in_channels, dtype)
 
     @property
+    def out_channels(self) -> int:
+        """Channels that `decode` gives."""
+        return self.in_channels
+
+    @property
     def factor(self) -> int:
         """How many times smaller the latents are than the picture, each way."""
         return 2 ** (len(self.encoder_depth) - 1)

@@ -1,6 +1,7 @@
 """The config.json of diffusers' AutoencoderKL, VQModel and AutoencoderTiny <-> the fields of our nets."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flaxgen.nets.attention import SelfAttention
@@ -34,7 +35,8 @@ SIDE = Kind(
 )
 
 
-class Latents(NamedTuple):
+@dataclass(frozen=True)
+class Latents:
     """What a config says of latents beside the net: how pipelines scale them, to be kept with the weights.
 
     A diffusion model works on (z - shift_factor) * scaling_factor, or per channel on (z - latents_mean) / latents_std *
@@ -132,7 +134,7 @@ def autoencoder_from_config(config: Mapping[str, Any]) -> Described:
         raise ValueError(f"config.json says _class_name={name!r}, expected one of {', '.join(TABLES)}")
     c = TABLES[name].read(config)
     check_supported("out_channels", c["out_channels"], (c["in_channels"],))
-    latents = Latents(**{key: c[key] for key in Latents._fields if key in c})
+    latents = Latents(**{key: c[key] for key in vars(Latents()) if key in c})
     if name == TINY.name:
         return Described(_tiny(c), latents)
     widths = c["widths"]
@@ -228,8 +230,8 @@ def _write_vq(net: Autoencoder, codes: int, values: dict[str, Any]) -> dict[str,
 
 def _beside(table: Table, latents: Latents) -> dict[str, Any]:
     """Of what a config says of latents, what the class has; what it has not stands here only if it says something."""
-    known, default = {field.ours for field in table.fields}, Latents()._asdict()
-    return {key: value for key, value in latents._asdict().items() if key in known or value != default[key]}
+    known, default = {field.ours for field in table.fields}, vars(Latents())
+    return {key: value for key, value in vars(latents).items() if key in known or value != default[key]}
 
 
 def attends(net: Autoencoder) -> tuple[bool, ...]:

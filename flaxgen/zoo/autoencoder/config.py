@@ -7,11 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from flaxgen.data import Data
+from flaxgen.nets.autoencoder import Autoencoder
+from flaxgen.nets.dalle_vae import DalleVae
 from flaxgen.nets.dense_autoencoder import DenseAutoencoder
+from flaxgen.nets.tiny_autoencoder import TinyAutoencoder
 from flaxgen.nets.vqvae import VqVae
 from flaxgen.train.config import require
 from flaxgen.train.optim import Ema
 from flaxgen.train.run import GradientRun
+from flaxgen.weights.autoencoder_config import Latents
 from flaxgen.zoo.autoencoder.bottlenecks import Bottleneck, Gaussian
 from flaxgen.zoo.autoencoder.codes import Codebook, Finite, Gumbel, Signs
 
@@ -41,10 +45,12 @@ class Reconstruction:
 @dataclass(frozen=True, kw_only=True)
 class Config(GradientRun):
     """A run of an autoencoder. With `noise` it learns to undo noise of that standard deviation, in units of [-1, 1],
-    which is added to what it reads [Vincent08]. At most `batch` pictures are drawn at once."""
+    which is added to what it reads [Vincent08]. `latents` is how a model that works on its latents scales them. At most
+    `batch` pictures are drawn at once."""
 
     data: Data
-    net: VqVae | DenseAutoencoder
+    net: VqVae | DenseAutoencoder | Autoencoder | TinyAutoencoder | DalleVae
+    latents: Latents = Latents()
     bottleneck: Gaussian | Codebook | Gumbel | Finite | Signs | Bottleneck = Codebook()
     reconstruction: Reconstruction = Reconstruction()
     noise: float = 0.0
@@ -75,7 +81,7 @@ class Config(GradientRun):
         )
 
 
-TYPE_NAMES = {"Plain": Bottleneck}
+TYPE_NAMES = {"Plain": Bottleneck, "AutoencoderNet": Autoencoder}
 """What nested types are called in a config.json, where it is not their own name."""
 
 
