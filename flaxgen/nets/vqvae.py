@@ -101,7 +101,7 @@ class Encoder(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Image) -> Image:
+    def __call__(self, x: Image) -> Float[Array, "B h w D"]:
         for i in range(self.halvings):
             width = self.channels if i == self.halvings - 1 else self.channels // 2
             conv = nn.Conv(width, (4, 4), 2, dtype=self.dtype, kernel_init=layers.INIT, name=f"down_{i}")
@@ -122,7 +122,7 @@ class Decoder(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, z: Image) -> Image:
+    def __call__(self, z: Float[Array, "B h w D"]) -> Image:
         x = layers.conv(self.channels, name="conv_in", dtype=self.dtype)(z)
         x = Residuals(self.depth, self.inner, self.dtype, name="residuals")(x)
         for i in reversed(range(self.halvings)):

@@ -52,7 +52,7 @@ def encode(config: Config, params: Params, x: Image) -> Float[Array, "B h w D"]:
     return cast(Array, config.net.apply(_net(params), x, method="encode"))
 
 
-def decode(config: Config, params: Params, z: Float[Array, "B h w D"]) -> Float[Array, "B H W C"]:
+def decode(config: Config, params: Params, z: Float[Array, "B h w D"]) -> Float[Array, "B H W E"]:
     """What the decoder says of latents; `picture_of` makes pictures of it."""
     return cast(Array, config.net.apply(_net(params), z, method="decode")).astype(jnp.float32)
 
@@ -61,7 +61,7 @@ def _net(params: Params) -> dict[str, Params]:
     return {"params": {name: params[name] for name in ("encoder", "decoder")}}
 
 
-def picture_of(config: Config, y: Float[Array, "B H W C"]) -> Image:
+def picture_of(config: Config, y: Float[Array, "B H W D"]) -> Image:
     """The picture in [-1, 1] that the decoder means."""
     mean = y[..., : config.net.in_channels]
     if config.reconstruction.loss == "logit_laplace":
