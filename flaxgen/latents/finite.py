@@ -71,14 +71,14 @@ def signs_of_codes(codes: Int[Array, "*B"], bits: int) -> Float[Array, "*B D"]:
     return (2 * jnp.stack(digits, axis=-1) - 1).astype(jnp.float32)
 
 
-def sign_probabilities(z: Float[Array, "*B D"], sharpness: float) -> Float[Array, "*B K"]:
-    """How near z is to every code, as probabilities: softmax(2 sharpness z . code) over all 2^D codes."""
+def sign_log_probabilities(z: Float[Array, "*B D"], sharpness: float) -> Float[Array, "*B K"]:
+    """How near z is to every code, as log-probabilities: log softmax(2 sharpness z . code) over all 2^D codes."""
     codes = signs_of_codes(jnp.arange(2 ** z.shape[-1]), z.shape[-1])
-    return jax.nn.softmax(2 * sharpness * jnp.matmul(z.astype(jnp.float32), codes.T), axis=-1)
+    return jax.nn.log_softmax(2 * sharpness * jnp.matmul(z.astype(jnp.float32), codes.T), axis=-1)
 
 
 def entropy_terms(
-    probabilities: Float[Array, "N K"], running: Float[Array, " K"]
+    log_probabilities: Float[Array, "N K"], running: Float[Array, " K"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The mean entropy of each vector's codes, to be small, and a linear stand-in for the entropy of their mean, to be
     large, both in nats [Yu24, eq. 6].
@@ -86,5 +86,6 @@ def entropy_terms(
     The latter is the cross-entropy to the `running` mean of the probabilities: its gradient is that of the entropy
     where both are equal, and as it is linear in the examples, devices and parts of a batch change nothing.
     """
-    each = -jnp.sum(jax.scipy.special.xlogy(probabilities, probabilities), axis=-1).mean()
+    probabilities = jnp.exp(log_probabilities)
+    each = -jnp.sum(probabilities * log_probabilities, axis=-1).mean()
     return each, -jnp.sum(probabilities.mean(0) * jnp.log(jnp.maximum(running, 1e-12)))

@@ -53,7 +53,9 @@ def test_sign_probabilities_are_those_of_distances():
     codes = np.asarray(finite.signs_of_codes(jnp.arange(8), 3))
     distance = ((np.asarray(z) - codes) ** 2).sum(-1)
     expected = np.exp(-1.5 * distance) / np.exp(-1.5 * distance).sum()
-    np.testing.assert_allclose(finite.sign_probabilities(z, 1.5)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(jnp.exp(finite.sign_log_probabilities(z, 1.5)[0]), expected, rtol=1e-5)
+    sure = jax.grad(lambda z: finite.entropy_terms(finite.sign_log_probabilities(z, 1e4), jnp.full(8, 1 / 8))[0])(z)
+    assert np.isfinite(sure).all()
 
 
 def test_the_linear_term_has_the_gradient_of_the_means_entropy():
@@ -65,9 +67,9 @@ def test_the_linear_term_has_the_gradient_of_the_means_entropy():
 
     def stand_in(logits):
         mean = jax.lax.stop_gradient(jax.nn.softmax(logits).mean(0))
-        return finite.entropy_terms(jax.nn.softmax(logits), mean)[1]
+        return finite.entropy_terms(jax.nn.log_softmax(logits), mean)[1]
 
     assert float(entropy(logits)) == pytest.approx(float(stand_in(logits)), rel=1e-5)
     np.testing.assert_allclose(jax.grad(stand_in)(logits), jax.grad(entropy)(logits), atol=1e-6)
-    each = finite.entropy_terms(jax.nn.softmax(logits), jnp.full(8, 1 / 8))[0]
+    each = finite.entropy_terms(jax.nn.log_softmax(logits), jnp.full(8, 1 / 8))[0]
     assert 0 < float(each) < np.log(8)

@@ -14,6 +14,8 @@ from flaxgen.train.config import require
 from flaxgen.types import Keys, Metrics, Params, PRNGKey
 
 Map = Float[Array, "B h w D"]
+Features = Float[Array, "B h w C"]
+"""What the encoder gives: of a Gaussian twice as many channels as the decoder reads."""
 Codes = Int[Array, "B h w"]
 
 
@@ -63,7 +65,7 @@ class Bottleneck:
         """What it follows from step to step."""
         return ()
 
-    def train(self, params: Params, h: Map, keys: Keys, statistics: PyTree, sizes: Sizes) -> Passed:
+    def train(self, params: Params, h: Features, keys: Keys, statistics: PyTree, sizes: Sizes) -> Passed:
         """A batch, or a part of one, on its way to the decoder; costs in nats are divided by `sizes.picture`."""
         return Passed(h, jnp.zeros(()), {})
 
@@ -75,11 +77,11 @@ class Bottleneck:
         """The parameters that its statistics put in their place."""
         return params
 
-    def quantise(self, params: Params, h: Map) -> Map:
+    def quantise(self, params: Params, h: Features) -> Map:
         """What the decoder reads of a picture, without chance."""
         return h
 
-    def to_codes(self, params: Params, h: Map) -> Codes:
+    def to_codes(self, params: Params, h: Features) -> Codes:
         """The codes of a picture."""
         raise ValueError("the latents of this autoencoder are numbers: it has no codes")
 
@@ -102,12 +104,12 @@ class Gaussian(Bottleneck):
         require(self.beta >= 0, f"beta={self.beta}: expected 0 or more")
         require(self.free_nats >= 0, f"free_nats={self.free_nats}: expected 0 (none) or more nats a channel")
 
-    def train(self, params: Params, h: Map, keys: Keys, statistics: PyTree, sizes: Sizes) -> Passed:
+    def train(self, params: Params, h: Features, keys: Keys, statistics: PyTree, sizes: Sizes) -> Passed:
         mean, log_variance = gaussian.split_moments(h)
         kl = gaussian.kl_to_normal(mean, log_variance)
         cost = self.beta * gaussian.free_bits(kl, self.free_nats).mean() / sizes.picture
         total = kl.reshape(len(kl), -1).sum(-1).mean()
         return Passed(gaussian.draw(mean, log_variance, keys), cost, {"kl": total})
 
-    def quantise(self, params: Params, h: Map) -> Map:
+    def quantise(self, params: Params, h: Features) -> Map:
         return gaussian.split_moments(h)[0]

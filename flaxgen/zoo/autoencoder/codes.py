@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from flaxgen.latents import codebook, finite, gumbel
 from flaxgen.train.config import require
 from flaxgen.types import Keys, Metrics, Params, PRNGKey
-from flaxgen.zoo.autoencoder.bottlenecks import Bottleneck, Codes, Map, Passed, Sizes
+from flaxgen.zoo.autoencoder.bottlenecks import Bottleneck, Codes, Features, Map, Passed, Sizes
 
 USAGE_DECAY = 0.99
 """Of the running count of codes that are not moved by one."""
@@ -58,7 +58,7 @@ class Codebook(Bottleneck):
         averages = codebook.fresh_averages(self._vectors(params))
         return averages if self.update == "average" else averages.count
 
-    def train(self, params: Params, h: Map, keys: Keys, statistics: PyTree, sizes: Sizes) -> Passed:
+    def train(self, params: Params, h: Features, keys: Keys, statistics: PyTree, sizes: Sizes) -> Passed:
         z, vectors = self._unit(h.astype(jnp.float32)), self._vectors(params)
         flat, still = z.reshape(-1, z.shape[-1]), jax.lax.stop_gradient
         codes = codebook.nearest(still(flat), still(vectors))
@@ -88,10 +88,10 @@ class Codebook(Bottleneck):
             return params
         return {**params, "codebook": codebook.codes_of(statistics, params["codebook"])}
 
-    def quantise(self, params: Params, h: Map) -> Map:
+    def quantise(self, params: Params, h: Features) -> Map:
         return self.from_codes(params, self.to_codes(params, h))
 
-    def to_codes(self, params: Params, h: Map) -> Codes:
+    def to_codes(self, params: Params, h: Features) -> Codes:
         return codebook.nearest(self._unit(h.astype(jnp.float32)), self._vectors(params))
 
     def from_codes(self, params: Params, codes: Codes) -> Map:
@@ -145,7 +145,7 @@ class Gumbel(Bottleneck):
     def init_statistics(self, params: Params) -> PyTree:
         return {"step": jnp.zeros(()), "count": jnp.ones(self.codes)}
 
-    def train(self, params: Params, h: Map, keys: Keys, statistics: PyTree, sizes: Sizes) -> Passed:
+    def train(self, params: Params, h: Features, keys: Keys, statistics: PyTree, sizes: Sizes) -> Passed:
         step = statistics["step"]
         temperature = gumbel.anneal(step, self.temperature, self.temperature_end, self.temperature_steps)
         beta = gumbel.anneal(step, 0.0, self.beta, self.beta_steps)
@@ -161,10 +161,10 @@ class Gumbel(Bottleneck):
     def follow(self, statistics: PyTree, seen: PyTree) -> PyTree:
         return {"step": statistics["step"] + 1, "count": _follow_count(statistics["count"], seen, USAGE_DECAY)}
 
-    def quantise(self, params: Params, h: Map) -> Map:
+    def quantise(self, params: Params, h: Features) -> Map:
         return self.from_codes(params, self.to_codes(params, h))
 
-    def to_codes(self, params: Params, h: Map) -> Codes:
+    def to_codes(self, params: Params, h: Features) -> Codes:
         return jnp.argmax(h, -1).astype(jnp.int32)
 
     def from_codes(self, params: Params, codes: Codes) -> Map:
@@ -191,7 +191,7 @@ class Finite(Bottleneck):
     def init_statistics(self, params: Params) -> PyTree:
         return jnp.ones(self.num_codes)
 
-    def train(self, params: Params, h: Map, keys: Keys, statistics: PyTree, sizes: Sizes) -> Passed:
+    def train(self, params: Params, h: Features, keys: Keys, statistics: PyTree, sizes: Sizes) -> Passed:
         z = finite.round_levels(h, self.levels)
         codes = finite.codes_of_levels(jax.lax.stop_gradient(z), self.levels).reshape(-1)
         seen = jax.ops.segment_sum(jnp.ones(codes.size), codes, self.num_codes)
@@ -200,10 +200,10 @@ class Finite(Bottleneck):
     def follow(self, statistics: PyTree, seen: PyTree) -> PyTree:
         return _follow_count(statistics, seen, USAGE_DECAY)
 
-    def quantise(self, params: Params, h: Map) -> Map:
+    def quantise(self, params: Params, h: Features) -> Map:
         return finite.round_levels(h, self.levels)
 
-    def to_codes(self, params: Params, h: Map) -> Codes:
+    def to_codes(self, params: Params, h: Features) -> Codes:
         return finite.codes_of_levels(finite.round_levels(h, self.levels), self.levels)
 
     def from_codes(self, params: Params, codes: Codes) -> Map:
@@ -234,17 +234,20 @@ class Signs(Bottleneck):
         return self.bits
 
     def init_statistics(self, params: Params) -> PyTree:
-        return {"count": jnp.ones(self.num_codes), "mean": jnp.full(self.num_codes, 1 / self.num_codes)}
+        return {"count": jnp.ones(self.num_codes), "mean": jnp.full(self.num_codes, 1 / self.num_codes, jnp.float32)}
 
-    def train(self, params: Params, h: Map, keys: Keys, statistics: PyTree, sizes: Sizes) -> Passed:
+    def train(self, params: Params, h: Features, keys: Keys, statistics: PyTree, sizes: Sizes) -> Passed:
         flat = h.astype(jnp.float32).reshape(-1, self.bits)
         z, still = finite.sign(flat), jax.lax.stop_gradient
-        near = finite.sign_probabilities(flat, self.sharpness)
+        near = finite.sign_log_probabilities(flat, self.sharpness)
         each, together = finite.entropy_terms(near, statistics["mean"])
         distance = jnp.mean((flat - still(z)) ** 2)
         cost = self.entropy * (each - together) + self.commitment * distance
         codes = finite.codes_of_signs(still(z))
-        seen = {"count": jax.ops.segment_sum(jnp.ones(codes.size), codes, self.num_codes), "mean": still(near).sum(0)}
+        seen = {
+            "count": jax.ops.segment_sum(jnp.ones(codes.size), codes, self.num_codes),
+            "mean": jnp.exp(still(near)).sum(0),
+        }
         metrics = {"commitment": distance, "entropy": each, **_usage(statistics["count"], USAGE_DECAY)}
         return Passed(z.reshape(h.shape), cost, metrics, seen)
 
@@ -255,10 +258,10 @@ class Signs(Bottleneck):
             "mean": _follow_count(statistics["mean"], mean, USAGE_DECAY),
         }
 
-    def quantise(self, params: Params, h: Map) -> Map:
+    def quantise(self, params: Params, h: Features) -> Map:
         return finite.sign(h)
 
-    def to_codes(self, params: Params, h: Map) -> Codes:
+    def to_codes(self, params: Params, h: Features) -> Codes:
         return finite.codes_of_signs(finite.sign(h))
 
     def from_codes(self, params: Params, codes: Codes) -> Map:

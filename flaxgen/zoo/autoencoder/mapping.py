@@ -19,7 +19,7 @@ from flaxgen.zoo.autoencoder.model import Model
 from flaxgen.zoo.autoencoder.requests import OfPictures, data_of, pictures_of
 
 METHODS = ("pca", "tsne", "umap")
-SIDE = 10
+SIDE = 10.0
 """Of the map, in hundreds of pixels."""
 THUMBNAILS = 26
 """So many of them fit side by side."""

@@ -93,10 +93,10 @@ def make_loss(config: Config, files: Files) -> Loss:
     sizes = Sizes(math.prod(image_shape(config)), config.batch_size)
 
     def loss(params, batch, keys, held=Held()):  # noqa: B008
-        pair = jax.vmap(lambda key: tuple(jax.random.split(key)))(keys)
+        noise_keys, draw_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, use) for use in range(2))
         x = unit_range(batch["image"])
-        h = encode(config, params, noisy(x, config.noise, pair[0]))
-        passed = config.bottleneck.train(params, h, pair[1], held.statistics, sizes)
+        h = encode(config, params, noisy(x, config.noise, noise_keys))
+        passed = config.bottleneck.train(params, h, draw_keys, held.statistics, sizes)
         y = decode(config, params, passed.z)
         distance = distances(config, params, x, y).mean()
         metrics = {"loss": distance + passed.cost, "reconstruction": distance, **passed.metrics}
