@@ -107,7 +107,9 @@ def steps_of(plan, accumulate=1):
     return jax.device_get(plan.single(state))
 
 
-@pytest.mark.parametrize(("plan", "accumulate"), [("pmap", 1), ("mesh", 1), ("jit", 4)])
+@pytest.mark.parametrize(
+    ("plan", "accumulate"), [pytest.param("pmap", 1, marks=pytest.mark.slow), ("mesh", 1), ("jit", 4)]
+)
 def test_codes_are_the_same_on_any_devices_and_in_any_parts(plan, accumulate):
     """Codes that die and begin again included: every number of the state."""
     ours, theirs = steps_of(plan, accumulate), steps_of("jit")
@@ -125,6 +127,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run(runs, tmp_path):
     """Statistics of the codes included."""
     for steps in (2, 4):
@@ -217,11 +220,15 @@ def test_a_walk_a_map_and_odd_pictures(runs, tmp_path):
     _, _, axes = np.linalg.svd(latents - latents.mean(0), full_matrices=False)
     places = np.abs((latents - latents.mean(0)) @ axes[:2].T)
     np.testing.assert_allclose(np.abs(drawn.extra["places"]), places, atol=1e-4)
-    assert flaxgen.load(runs / "vq").map(num=30, method="tsne").images.shape == (1, 1000, 1000, 3)
     usual = np.repeat(real_examples(DATA, "image", 9), 3, -1)
     odd = model.anomaly(images=[np.full((8, 8, 3), 255, np.uint8), *usual], against=50)
     assert odd.images.shape == (10, 8, 24, 1)
     assert odd.scores[0] == 1.0 > np.mean(odd.scores[1:])
+
+
+@pytest.mark.slow
+def test_a_map_by_a_library(runs):
+    assert flaxgen.load(runs / "vq").map(num=30, method="tsne").images.shape == (1, 1000, 1000, 3)
 
 
 @pytest.mark.parametrize(

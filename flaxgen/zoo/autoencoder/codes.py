@@ -240,6 +240,7 @@ class Signs(Bottleneck):
         flat = h.astype(jnp.float32).reshape(-1, self.bits)
         z, still = finite.sign(flat), jax.lax.stop_gradient
         near = finite.sign_log_probabilities(flat, self.sharpness)
+        mean = jnp.exp(still(near)).sum(0)
         each, together = finite.entropy_terms(near, statistics["mean"])
         distance = jnp.mean((flat - still(z)) ** 2)
         cost = self.entropy * (each - together) + self.commitment * distance
