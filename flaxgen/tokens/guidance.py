@@ -12,7 +12,8 @@ from flaxgen.types import Scalar
 def guide(both: Float[Array, "_ *S N"], scale: Scalar) -> Float[Array, "_ *S N"]:
     """null + scale (conditional - null); scale=1 is exactly the conditional.
 
-    The first half of the batch read the condition, the second half the null condition in its place.
+    The first half of the batch read the condition, the second half the null condition in its place. This is for logits
+    of codes: sums of a mixture's parameters (tokens/logistic.py) mean nothing.
     """
     conditional, null = jnp.split(both, 2)
     return conditional + (scale - 1) * (conditional - null)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from flaxgen.tokens.sampling import make_choice
+from flaxgen.tokens.sampling import Choose, make_choice
 from flaxgen.types import PRNGKey, Scalar
 
 LEAST_LOG_SCALE = -7.0
@@ -70,6 +70,11 @@ def sample(mixture: Mixture, key: PRNGKey, levels: int = 256, *, temperature: Sc
             value = value + coefficient * _unit(level, levels)
         drawn.append(_nearest(value, levels))
     return jnp.stack(drawn)
+
+
+def make_pixel_choice(channels: int, levels: int = 256, temperature: Scalar = 1.0) -> Choose:
+    """Draws the levels of a pixel from a net's parameters of its mixture, for `sample_without_cache`."""
+    return lambda parameters, key: sample(read_mixture(parameters, channels), key, levels, temperature=temperature)
 
 
 def mean(mixture: Mixture, pixels: Int[Array, "*S C"], levels: int = 256) -> Float[Array, "*S C"]:

@@ -1,5 +1,6 @@
 """MaskGIT [Chang22]: what is masked in training, and filling in all codes in a few rounds."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -90,13 +91,13 @@ def fill_in(
         i, left = inputs
         round_keys = jax.vmap(lambda key: jax.random.fold_in(key, i))(keys)
         noise = rounds.noise * (1 - (i + 1) / rounds.steps)
-        fill = jax.vmap(lambda *example: _fill(*example, rounds.codes, noise, choose))
+        fill = jax.vmap(functools.partial(_fill, masked_code=rounds.codes, noise=noise, choose=choose))
         return fill(codes, predict(codes), round_keys, left), None
 
     return jax.lax.scan(step, codes, (jnp.arange(rounds.steps), left))[0]
 
 
-def _fill(codes, logits, key: PRNGKey, left, masked_code: int, noise, choose: Choose) -> Int[Array, " L"]:
+def _fill(codes, logits, key: PRNGKey, left, *, masked_code: int, noise, choose: Choose) -> Int[Array, " L"]:
     """One round of one example, after which `left` places are masked."""
     choice_key, noise_key = jax.random.split(key)
     drawn = jax.vmap(choose)(logits, jax.random.split(choice_key, len(codes)))

@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flaxgen.types import Keys, PRNGKey, Scalar
 
-Choose: TypeAlias = Callable[[Float[Array, " N"], PRNGKey], Int[Array, ""]]
-"""A code, from the logits of one example and its key."""
+Choose: TypeAlias = Callable[[Float[Array, " N"], PRNGKey], Int[Array, "*E"]]
+"""A code, from the logits of one example and its key; or all channels of a pixel from the parameters it has instead."""
 Step: TypeAlias = Callable[[Int[Array, " B"], Int[Array, ""], Any], tuple[Float[Array, "B N"], Any]]
 """(code, its place, caches) to the logits of the next code and the caches with this one in them."""
 Predict: TypeAlias = Callable[[Int[Array, "B L *E"]], Float[Array, "B L N"]]

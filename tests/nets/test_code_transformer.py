@@ -45,6 +45,14 @@ def test_what_is_masked_is_filled_in_from_all_sides(run, shaken):
     assert (np.abs(logits[:6] - logits[6:]).max(-1) > 1e-5).all()
 
 
+def test_dropout_is_for_training(shaken):
+    net = MASKED.clone(dropout=0.5)
+    params = shaken(net, CODES, LABELS)
+    draw = jax.jit(lambda key: net.apply({"params": params}, CODES, LABELS, train=True, rngs={"dropout": key}))
+    one, other = draw(jax.random.key(0)), draw(jax.random.key(1))
+    assert np.abs(one - other).max() > 1e-3
+
+
 def test_both_begin_with_all_codes_alike():
     for net in (CAUSAL, MASKED):
         out, made = jax.jit(net.clone(depth=0).init_with_output)(jax.random.key(0), CODES, LABELS)

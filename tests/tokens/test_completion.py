@@ -11,7 +11,7 @@ from oracles import misfit
 from flaxgen.nets.code_transformer import CodeTransformer
 from flaxgen.nets.pixelcnn import PixelCNN
 from flaxgen.tokens.guidance import guide, guided_predict, guided_start, guided_step
-from flaxgen.tokens.logistic import log_prob, read_mixture, sample
+from flaxgen.tokens.logistic import log_prob, make_pixel_choice, read_mixture
 from flaxgen.tokens.sampling import Known, known_rows, make_choice, sample_codes, sample_without_cache
 
 NET = CodeTransformer(2, 2, codes=2, num_classes=3, features=8, depth=1, heads=2)
@@ -142,6 +142,15 @@ def test_an_example_does_not_depend_on_its_batch():
         assert (one != other[::-1]).any(1).mean() < 1e-3
 
 
+def test_mapped_over_single_keys_the_codes_are_the_same():
+    """As families draw: one key and one label an example, without a batch."""
+    label = jnp.arange(4000) % 3
+    known = Known(NOTHING.codes[:1], NOTHING.mask[:1])
+    mapped = jax.jit(jax.vmap(lambda key, label: both_ways(key[None], label[None], 1.0, known)))(keys(4000), label)
+    for one, other in zip(mapped, both_ways(keys(4000), label, 1.0, NOTHING), strict=True):
+        assert (one[:, 0] != other).any(1).mean() < 1e-3
+
+
 @jax.jit
 def guided_both_ways(keys, scale):
     both = jnp.concatenate((labels(len(keys), 1), labels(len(keys), 2)))
@@ -178,9 +187,7 @@ def test_pixels_of_a_mixture_are_drawn_whole():
     def predict(codes):
         return jnp.stack((jnp.broadcast_to(first[:1], (len(codes), 12)), first[1:] + codes[:, 0] @ slopes), 1)
 
-    def choose(parameters, key):
-        return sample(read_mixture(parameters, 2), key, 2)
-
+    choose = make_pixel_choice(2, levels=2)
     drawn = jax.jit(lambda keys: sample_without_cache(predict, (2, 2), keys, choose))(keys(4000))
     pixels = PICTURES.reshape(16, 2, 2)
     expected = jax.jit(lambda pixels: log_prob(read_mixture(predict(pixels), 2), pixels, 2).sum(1))(pixels)

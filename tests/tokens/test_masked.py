@@ -120,6 +120,9 @@ def test_cold_and_without_noise_the_surest_codes_come_first():
 def test_an_example_does_not_depend_on_its_batch():
     drawn = filled(keys(8000), 4.5, 1.0, NOTHING)
     np.testing.assert_array_equal(filled(keys(8000)[::-1], 4.5, 1.0, NOTHING), drawn[::-1])
+    known = Known(NOTHING.codes[:1], NOTHING.mask[:1])
+    mapped = jax.jit(jax.vmap(lambda key: filled(key[None], 4.5, 1.0, known)[0]))(keys(8000))
+    np.testing.assert_array_equal(mapped, drawn)
 
 
 def test_masks_shrink_as_the_schedule_says_and_nothing_stays_masked():

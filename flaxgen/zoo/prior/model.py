@@ -138,9 +138,9 @@ def _draw_codes(net: ARPrior):
             return apply(code, place, caches, both["text_mask"], method="step")
 
         start = guided_start(apply(dot, **both, method="start"), arguments["guidance"])
-        step = guided_step(step, arguments["guidance"])
         choose = make_choice(arguments["temperature"], top_p=arguments["top_p"])
-        codes = sample_codes(start, step, net.dims, code_key[None], choose)
+        guided = guided_step(step, arguments["guidance"])
+        codes = sample_codes(start, guided, net.dims, code_key[None], choose)
         return quantise.decode(fitted, codes, net.buckets)[0]
 
     return draw_one
