@@ -1,5 +1,6 @@
 """PixelCNN++ [Salimans17]: the parameters of each pixel's mixture of discretised logistics (tokens/logistic.py)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +20,10 @@ def concat_elu(x: Float[Array, "*S C"]) -> Float[Array, "*S 2*C"]:
     return nn.elu(jnp.concatenate((x, -x), axis=-1))
 
 
+ELUS: dict[str, Callable[[Array], Array]] = {"concat_elu": concat_elu, "elu": nn.elu}
+"""PixelCNN++'s activation, and PixelSNAIL's, which halves the weights of every layer behind it."""
+
+
 def count_parameters(logistics: int, pixel_channels: int) -> int:
     """How many numbers describe one pixel: a logit a logistic, mean and log-scale of each channel, and how much each
     channel's mean follows every channel before it [Salimans17, sec. 2.2]."""
@@ -29,23 +34,25 @@ class GatedResnet(nn.Module):
     """x + a sigmoid(b): a and b from two convolutions of x, of `aside` (of the same places), and of the label
     [Salimans17, sec. 2.3-2.5].
 
-    `kind` is one of KINDS. The second convolution starts small. Weights are not normalised, unlike the paper's.
+    `kind` is one of KINDS, `activation` one of ELUS. The second convolution starts small. Weights are not normalised,
+    unlike the paper's.
     """
 
     kind: str
     num_classes: int = 0
     dropout: float = 0.0
     dtype: Any = jnp.float32
+    activation: str = "concat_elu"
 
     @nn.compact
     def __call__(
         self, x: Image, aside: Float[Array, "B H W D"] | None = None, label: Int[Array, " B"] | None = None
     ) -> Image:
-        channels, (conv, size) = x.shape[-1], KINDS[self.kind]
-        h = conv(channels, size, name="conv_1", dtype=self.dtype)(concat_elu(x))
+        channels, (conv, size), activate = x.shape[-1], KINDS[self.kind], ELUS[self.activation]
+        h = conv(channels, size, name="conv_1", dtype=self.dtype)(activate(x))
         if aside is not None:
-            h = h + layers.dense(channels, name="aside", dtype=self.dtype)(concat_elu(aside))
-        h = nn.Dropout(self.dropout, deterministic=self.dropout == 0)(concat_elu(h))
+            h = h + layers.dense(channels, name="aside", dtype=self.dtype)(activate(aside))
+        h = nn.Dropout(self.dropout, deterministic=self.dropout == 0)(activate(h))
         h = conv(2 * channels, size, name="conv_2", dtype=self.dtype, small=True)(h)
         if label is not None:
             init = nn.initializers.normal(0.02)

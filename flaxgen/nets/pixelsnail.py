@@ -60,7 +60,7 @@ class SnailBlock(nn.Module):
         return self._gated("point", "out")(h, attend_before(query, key, value))
 
     def _gated(self, kind: str, name: str) -> GatedResnet:
-        return GatedResnet(kind, self.num_classes, self.dropout, self.dtype, name=name)
+        return GatedResnet(kind, self.num_classes, self.dropout, self.dtype, "elu", name=name)
 
 
 class PixelSNAIL(nn.Module):
@@ -68,9 +68,10 @@ class PixelSNAIL(nn.Module):
 
     With `pixel_channels` it reads levels of so many channels, and gives the parameters of each pixel's mixture of
     `logistics` logistics, as PixelCNNPlus. `blocks` blocks of `depth` gated convolutions of `channels` features each
-    end in attention by keys `key_channels` and values `value_channels` wide, these at least as wide as those.
-    `num_classes` is the rows of the label table, the null label's included; 0 is none. `dtype` is what is computed in;
-    weights and logits are float32. `remat` trades a second forward pass for memory.
+    end in attention by keys `key_channels` and values `value_channels` wide, these at least as wide as those; their
+    defaults are what was published for CIFAR-10. `num_classes` is the rows of the label table, the null label's
+    included; 0 is none. `dtype` is what is computed in; weights and logits are float32. `remat` trades a second forward
+    pass for memory.
     """
 
     height: int = 32
@@ -81,7 +82,7 @@ class PixelSNAIL(nn.Module):
     logistics: int = 10
     channels: int = 256
     blocks: int = 12
-    depth: int = 5
+    depth: int = 4
     key_channels: int = 16
     value_channels: int = 128
     dropout: float = 0.5
