@@ -12,7 +12,7 @@ from flaxgen.nets.unet import DTYPES
 
 
 class GatedLayer(nn.Module):
-    """One layer of both stacks, each through tanh(a) sigmoid(b) [vdOord16b, fig. 2 and eq. 2-4].
+    """One layer of both stacks, each through tanh(a) sigmoid(b) [vdOord16b, fig. 2, eq. 2 and 4].
 
     The vertical stack reads rows up to its own, and shifted down by one it joins the horizontal one: so that sees all
     places above and has no blind spot. The `first` layer reads what is predicted, so its mask is strict and it has no

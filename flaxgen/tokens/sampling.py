@@ -27,6 +27,8 @@ class Known(NamedTuple):
 def known_rows(codes: Int[Array, "B h w *E"], rows: int) -> Known:
     """The upper `rows` rows of grids of codes, to be completed.
 
+    Where the channels of a pixel are drawn one by one, the grid is that of h x (w C) values.
+
     Raises:
         ValueError: if the grids have not so many rows.
     """

@@ -14,8 +14,11 @@ CODES = jax.random.randint(jax.random.key(0), (2, 2, 3), 0, 5)
 LABELS = jnp.array([0, 2])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("labels", [LABELS, None], ids=["labels", "no labels"])
+@pytest.mark.parametrize(
+    ("labels", "dtype"),
+    [(LABELS, "float32"), (LABELS, "bfloat16"), (None, "float32")],
+    ids=["labels", "bfloat16", "no labels"],
+)
 def test_with_a_cache_the_logits_are_the_same(labels, dtype, run, shaken):
     net = CAUSAL.clone(dtype=dtype, num_classes=0 if labels is None else 3)
     params = shaken(net, CODES, labels)

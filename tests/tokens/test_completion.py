@@ -1,5 +1,6 @@
 """Drawing with and without a cache, guided or not, around codes that are known: against nets that are known."""
 
+import functools
 import itertools
 
 import jax
@@ -45,11 +46,22 @@ def predict_with(net, params, label):
     return predict
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def logits_of(net, params, codes, label):
+    return predict_with(net, params, labels(len(codes), label))(codes)
+
+
 def probabilities(net, params, label):
     """Of the 16 pictures under each of the net's conditionals."""
-    logits = predict_with(net, params, labels(16, label))(PICTURES)
-    found = jnp.take_along_axis(jax.nn.log_softmax(logits), PICTURES[..., None], axis=-1)
-    return np.exp(np.asarray(found, np.float64).sum((1, 2)))
+    return chosen(logits_of(net, params, PICTURES, label))
+
+
+def chosen(logits):
+    """Products over places of the probabilities that logits give to the pictures' codes."""
+    weights = np.exp(np.asarray(logits, np.float64))
+    return np.take_along_axis(weights / weights.sum(-1, keepdims=True), np.asarray(PICTURES)[..., None], -1).prod(
+        (1, 2)
+    )
 
 
 def count(drawn):
@@ -101,8 +113,8 @@ def test_with_and_without_a_cache_codes_are_the_same():
 
 def test_cold_every_code_is_the_likeliest():
     for drawn in both_ways(keys(4000), labels(4000, 2), 0.0, NOTHING):
-        logits = predict_with(NET, PARAMS, labels(1, 2))(drawn[:1])
-        np.testing.assert_array_equal(drawn, jnp.broadcast_to(logits.argmax(-1), drawn.shape))
+        likeliest = logits_of(NET, PARAMS, drawn[:16], 2).argmax(-1)[:1]
+        np.testing.assert_array_equal(drawn, jnp.broadcast_to(likeliest, drawn.shape))
 
 
 def test_a_joint_distribution_is_drawn_by_its_own_conditionals():
@@ -170,12 +182,10 @@ def test_guidance_1_is_the_condition_and_0_the_null(scale, label):
 
 def test_guided_logits_are_those_of_the_formula():
     """Codes drawn with scale 3 have p(code) proportional to p(code | label)^3 p(code | null)^-2, place by place."""
-    one, two = (jax.nn.log_softmax(predict_with(NET, PARAMS, labels(16, label))(PICTURES)) for label in (1, 2))
-    guided = jax.nn.log_softmax(3 * one - 2 * two)
-    found = jnp.take_along_axis(guided, PICTURES[..., None], axis=-1)
-    expected = np.exp(np.asarray(found, np.float64).sum((1, 2)))
+    one, two = (np.asarray(logits_of(NET, PARAMS, PICTURES, label)) for label in (1, 2))
+    one, two = (logits - np.log(np.exp(logits).sum(-1, keepdims=True)) for logits in (one, two))
     for drawn in guided_both_ways(keys(4000), 3.0):
-        assert misfit(count(drawn), expected) < 1
+        assert misfit(count(drawn), chosen(3 * one - 2 * two)) < 1
     np.testing.assert_array_equal(guide(jnp.concatenate((one, two)), 1.0), one)
 
 
