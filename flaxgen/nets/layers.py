@@ -272,3 +272,11 @@ def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises ValueError unless `value` is one of the choices."""
     if value not in choices:
         raise ValueError(f"{field}={value!r} is not one of {', '.join(choices)}")
+
+
+def check_grid(net: Any, codes: Array, *channels: int) -> None:
+    """Raises ValueError unless each example of codes is a grid of the net's `height` x `width` (x `channels`)."""
+    expected = (net.height, net.width, *channels)
+    if codes.shape[1:] != expected:
+        got, wanted = ("x".join(map(str, shape)) for shape in (codes.shape[1:], expected))
+        raise ValueError(f"a grid of {got}, but this net is for grids of {wanted}")

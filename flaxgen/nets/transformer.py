@@ -49,13 +49,17 @@ def _write(old, new, place):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); the MLP is `mlp_ratio` times as wide."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); the MLP is `mlp_ratio` times as wide.
+
+    `dropout` is the rate that is in force on what is added, 0 where nothing trains.
+    """
 
     heads: int
     mlp_ratio: float = 4.0
     activation: str = "gelu"
     norm_eps: float = 1e-5
     dtype: Any = jnp.float32
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -69,18 +73,22 @@ class Block(nn.Module):
         width = x.shape[-1]
         normed = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm_1")(x)
         attended, cache = Attention(self.heads, self.dtype, name="attention")(normed, mask, cache, place)
-        x = layers.once(x + attended)
+        x = layers.once(x + self._drop(attended))
         h = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm_2")(x)
         h = layers.dense(round(self.mlp_ratio * width), name="mlp_1", dtype=self.dtype)(h)
         h = layers.dense(width, name="mlp_2", dtype=self.dtype)(layers.ACTIVATIONS[self.activation](h))
-        return layers.once(x + h), cache
+        return layers.once(x + self._drop(h)), cache
+
+    def _drop(self, h: Array) -> Array:
+        return nn.Dropout(self.dropout)(h, deterministic=False) if self.dropout else h
 
 
 class Transformer(nn.Module):
     """`depth` blocks, without embeddings, positions or final norm; the width is that of its input.
 
     `mask` is True where place t may read place s. With `caches` (see `empty_caches`) the input are the places from
-    `place` on, and S is the length of the caches. `remat` trades a second forward pass for memory.
+    `place` on, and S is the length of the caches. `remat` trades a second forward pass for memory. `dropout` is as in
+    Block.
     """
 
     depth: int
@@ -90,6 +98,7 @@ class Transformer(nn.Module):
     norm_eps: float = 1e-5
     dtype: Any = jnp.float32
     remat: bool = False
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -103,7 +112,9 @@ class Transformer(nn.Module):
         block = nn.remat(Block) if self.remat else Block
         filled = []
         for i in range(self.depth):
-            make = block(self.heads, self.mlp_ratio, self.activation, self.norm_eps, self.dtype, name=f"block_{i}")
+            make = block(
+                self.heads, self.mlp_ratio, self.activation, self.norm_eps, self.dtype, self.dropout, name=f"block_{i}"
+            )
             x, cache = make(x, mask, None if caches is None else caches[i], place)
             filled.append(cache)
         return x, None if caches is None else tuple(filled)

@@ -23,6 +23,7 @@ from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, walk
 from flaxgen.family.trained import Files, Trained
 from flaxgen.nets.ar_prior import ARPrior
 from flaxgen.tokens import quantise
+from flaxgen.tokens.guidance import guided_start, guided_step
 from flaxgen.tokens.sampling import make_choice, sample_codes
 from flaxgen.train.config import require
 from flaxgen.types import Loss, Params, PRNGKey
@@ -133,16 +134,13 @@ def _draw_codes(net: ARPrior):
         dot = jnp.repeat(quantise.draw_dots(fitted, dot_key[None], net.dot_buckets), 2)
         apply = functools.partial(net.apply, {"params": arguments["params"]})
 
-        def guide(logits_and_caches):
-            (text_logits, null_logits), caches = logits_and_caches
-            return (null_logits + arguments["guidance"] * (text_logits - null_logits))[None], caches
-
         def step(code, place, caches):
-            return guide(apply(jnp.repeat(code, 2), place, caches, both["text_mask"], method="step"))
+            return apply(code, place, caches, both["text_mask"], method="step")
 
-        start = guide(apply(dot, **both, method="start"))
+        start = guided_start(apply(dot, **both, method="start"), arguments["guidance"])
         choose = make_choice(arguments["temperature"], top_p=arguments["top_p"])
-        codes = sample_codes(start, step, net.dims, code_key[None], choose)
+        guided = guided_step(step, arguments["guidance"])
+        codes = sample_codes(start, guided, net.dims, code_key[None], choose)
         return quantise.decode(fitted, codes, net.buckets)[0]
 
     return draw_one
