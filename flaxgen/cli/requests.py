@@ -102,7 +102,8 @@ def _flags(by_family: dict[str, Any]) -> dict[str, Flag]:
 def _add_flag(parser, name: str, flag: Flag, only: tuple[str, ...]) -> None:
     from flaxgen.family.request import plain_type
 
-    kind, spec = plain_type(flag.annotation), flag.spec
+    spec = flag.spec
+    kind = str if spec.is_picture else plain_type(flag.annotation)
     default = spec.default_text or ("" if flag.default in (None, "", ()) else _shown(flag.default))
     notes = [*([default] if default and kind is not bool else []), *([f"{', '.join(only)} only"] if only else [])]
     text = spec.help + "".join(f" ({note})" for note in notes)

@@ -83,6 +83,13 @@ def picture(help: str, channels: int = 3) -> Any:
     return dataclasses.field(metadata={SPEC: Spec(help, is_positional=True, channels=channels)})
 
 
+def picture_option(help: str, flag: str = "") -> Any:
+    """A picture that may be given, by a flag."""
+    name, _, metavar = flag.partition(" ")
+    spec = Spec(help, default_text="none", metavar=metavar or "IMAGE", flag=name, channels=3)
+    return dataclasses.field(default=None, metadata={SPEC: spec})
+
+
 def pictures(help: str) -> Any:
     """Any number of pictures, each as in `picture`; the field's type is a tuple."""
     return dataclasses.field(default=(), metadata={SPEC: Spec(help, is_positional=True, channels=3)})
@@ -193,7 +200,7 @@ def _converted(name: str, value: Any, annotated: Any, spec: Spec) -> Any:
     """The value as its field holds it: one string as a tuple of one, whole numbers as numbers, files as pictures."""
     if spec.is_picture:
         if not is_many(annotated):
-            return read_input(value, spec.channels)
+            return None if value is None and not spec.is_positional else read_input(value, spec.channels)
         return tuple(read_input(one, spec.channels) for one in _each_picture(value))
     kind = plain_type(annotated)
     if value is None and type(None) in typing.get_args(annotated):
@@ -324,6 +331,8 @@ def from_json(kind: type[R], values: Mapping[str, Any]) -> R:
     for name, spec in specs(kind).items():
         if spec.is_picture and name in fields:
             stored, many = fields[name], is_many(annotation(kind, name))
+            if stored is None:
+                continue
             read = [_read_again(one, spec.channels) for one in (stored if many else [stored])]
             fields[name] = tuple(read) if many else read[0]
     return make(kind, fields)

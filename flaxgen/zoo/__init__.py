@@ -1,6 +1,6 @@
 """The families of models."""
 
-from flaxgen.zoo import autoencoder, classifier, clip, decoder, diffusion, gan, prior, unclip, upsampler
+from flaxgen.zoo import autoencoder, classifier, clip, codes, decoder, diffusion, gan, prior, unclip, upsampler
 
 FAMILIES = (
     diffusion.FAMILY,
@@ -11,6 +11,7 @@ FAMILIES = (
     upsampler.FAMILY,
     gan.FAMILY,
     autoencoder.FAMILY,
+    codes.FAMILY,
     unclip.FAMILY,
 )
 """All of them; a directory belongs to the first that `reads` it."""

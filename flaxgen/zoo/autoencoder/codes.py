@@ -247,7 +247,7 @@ class Signs(Bottleneck):
         codes = finite.codes_of_signs(still(z))
         seen = {
             "count": jax.ops.segment_sum(jnp.ones(codes.size), codes, self.num_codes),
-            "mean": jnp.exp(still(near)).sum(0),
+            "mean": mean,
         }
         metrics = {"commitment": distance, "entropy": each, **_usage(statistics["count"], USAGE_DECAY)}
         return Passed(z.reshape(h.shape), cost, metrics, seen)

@@ -211,8 +211,7 @@ class Model(Trained):
 
         def encode(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
             images = np.stack([example["image"] for example in examples])
-            found = {"codes": self.encode_codes(images)} if has_codes else {"latent": self.encode(images)}
-            return found | ({"label": np.stack([e["label"] for e in examples])} if "label" in examples[0] else {})
+            return {"codes": self.encode_codes(images)} if has_codes else {"latent": self.encode(images)}
 
         def see(data: Data) -> Data:
             return replace(data, image_size=size, channels=channels)

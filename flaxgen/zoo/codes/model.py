@@ -1,0 +1,231 @@
+"""What a prior over codes minimises, and drawing from a trained one."""
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from flaxgen import parallel
+from flaxgen.diffusion import losses
+from flaxgen.family.companions import check_companion
+from flaxgen.family.drawing import announced, batch_for, choose_labels, draw_many, numbered, title
+from flaxgen.family.trained import Files, Trained
+from flaxgen.nets.code_transformer import CodeTransformer, MaskedCodeTransformer
+from flaxgen.tokens import guidance, logistic, masked
+from flaxgen.tokens.sampling import Known, make_choice, sample_codes, sample_without_cache
+from flaxgen.train.config import require
+from flaxgen.types import Loss, Params, PRNGKey
+from flaxgen.zoo.codes.config import (
+    NAME,
+    Config,
+    Drawing,
+    from_levels,
+    grid_shape,
+    is_mixture,
+    load_autoencoder,
+    num_labels,
+    of_pixels,
+    to_levels,
+)
+
+
+def init_params(config: Config, key: PRNGKey) -> Params:
+    """Fresh parameters."""
+    label = jnp.zeros(1, jnp.int32) if config.net.num_classes else None
+    return config.net.init(key, jnp.zeros((1, *grid_shape(config)), jnp.int32), label)["params"]
+
+
+def make_loss(config: Config, files: Files) -> Loss:
+    """Cross-entropy in nats a code, of pixels in nats a number and in bits; of a masked net [Chang22, eq. 1]."""
+    dropout = getattr(config.net, "dropout", 0.0)
+
+    def loss(params, batch, key):
+        drop_key, net_key, mask_key = (jax.random.fold_in(key, use) for use in range(3))
+        label = _read_label(config, batch, drop_key)
+        codes = to_levels(batch["image"], config.net.codes) if of_pixels(config) else batch["codes"]
+        rngs = {"dropout": net_key} if dropout else None
+
+        def apply(read):
+            return cast(Array, config.net.apply({"params": params}, read, label, train=True, rngs=rngs))
+
+        if isinstance(config.net, MaskedCodeTransformer):
+            return _masked_loss(config, apply, codes, mask_key)
+        return _next_loss(config, apply(codes), codes)
+
+    return losses.per_example(loss)
+
+
+def _read_label(config: Config, batch: Mapping[str, Array], key: PRNGKey) -> Array | None:
+    """The label, or now and then the null label."""
+    if not config.net.num_classes:
+        return None
+    if not config.condition_dropout:
+        return batch["label"]
+    hidden = jax.random.bernoulli(key, config.condition_dropout)
+    return jnp.where(hidden, config.net.num_classes - 1, batch["label"])
+
+
+def _next_loss(config: Config, logits: Array, codes: Array) -> tuple[Array, dict[str, Array]]:
+    if is_mixture(config):
+        mixture = logistic.read_mixture(logits, codes.shape[-1])
+        value = -jnp.mean(logistic.log_prob(mixture, codes, config.net.codes)) / codes.shape[-1]
+        return value, {"loss": value, "bits_per_dim": value / math.log(2)}
+    value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, codes))
+    metrics = {"loss": value, "accuracy": jnp.mean(jnp.argmax(logits, -1) == codes)}
+    return value, metrics | ({"bits_per_dim": value / math.log(2)} if of_pixels(config) else {})
+
+
+def _masked_loss(config: Config, apply, codes: Array, key: PRNGKey) -> tuple[Array, dict[str, Array]]:
+    places = codes.shape[1] * codes.shape[2]
+    mask = masked.draw_masks(key[None], places, config.least_masked)
+    flat = codes.reshape(1, places)
+    logits = apply(jnp.where(mask, config.net.codes, flat).reshape(codes.shape)).reshape(1, places, -1)
+    value = masked.masked_loss(logits, flat, mask, config.smoothing).mean()
+    right = jnp.sum((jnp.argmax(logits, -1) == flat) * mask) / jnp.sum(mask)
+    return value, {"loss": value, "accuracy": right}
+
+
+def make_draw(config: Config, kind: Drawing):
+    """`draw(arguments, inputs)`: codes [B L], or values of pixels [B L C], of each key, with its label and the codes
+    that are known of it. `arguments` are the parameters and the settings that may change without compiling again."""
+    net, guided = config.net, kind.guidance != 1
+
+    def draw(arguments, inputs):
+        keys = inputs["key"]
+        label = inputs.get("label")
+        if guided:
+            label = jnp.concatenate((label, jnp.full_like(label, net.num_classes - 1)))
+        apply = functools.partial(net.apply, {"params": arguments["params"]})
+        shape = grid_shape(config)
+        known = Known(inputs["known"], inputs["is_known"]) if "known" in inputs else None
+
+        def predict(codes):
+            logits = cast(Array, apply(codes.reshape(-1, *shape), label))
+            return logits.reshape(len(codes), shape[0] * shape[1], -1)
+
+        if is_mixture(config):
+            choose = logistic.make_pixel_choice(shape[-1], net.codes, arguments["temperature"])
+            return sample_without_cache(predict, (shape[0] * shape[1], shape[-1]), keys, choose, known)
+        choose = make_choice(arguments["temperature"], top_k=kind.top_k, top_p=arguments["top_p"])
+        scale = arguments["guidance"]
+        if isinstance(net, CodeTransformer):
+            start = cast(tuple, apply(label, len(keys), method="start"))
+            step = functools.partial(apply, method="step")
+            if guided:
+                start, step = guidance.guided_start(start, scale), guidance.guided_step(step, scale)  # pyright: ignore
+            return sample_codes(start, step, shape[0] * shape[1], keys, choose, known)  # pyright: ignore
+        predict_one = guidance.guided_predict(predict, scale) if guided else predict
+        if isinstance(net, MaskedCodeTransformer):
+            rounds = masked.Rounds(shape[0] * shape[1], net.codes, kind.steps, arguments["noise"])
+            return masked.fill_in(predict_one, rounds, keys, choose, known)
+        if len(shape) == 3:
+            return _sample_values(predict_one, shape, net.codes, keys, choose, known)
+        return sample_without_cache(predict_one, (shape[0] * shape[1],), keys, choose, known)
+
+    return draw
+
+
+def _sample_values(predict, shape, levels: int, keys, choose, known):
+    """Pixels whose channels are drawn one after the other: a sequence of h w C values."""
+    height, width, channels = shape
+
+    def predict_values(values):
+        return predict(values).reshape(len(values), height * width * channels, levels)
+
+    if known is not None:
+        codes, mask = known.codes.reshape(len(keys), -1), jnp.repeat(known.mask, channels, axis=1)
+        known = Known(codes, mask)
+    drawn = sample_without_cache(predict_values, (height * width * channels,), keys, choose, known)
+    return drawn.reshape(len(keys), height * width, channels)
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_draw(config: Config, kind: Drawing, is_completed: bool, plan: parallel.Plan):
+    """One drawing program, kept for the next call."""
+    said = title(plan, kind.batch, grid_shape(config), f"a {type(config.net).__name__} of codes")
+    key = ("codes", config.net, config.condition_dropout, kind, is_completed)
+    return announced(plan.compile_map(make_draw(config, kind), key=key), said)
+
+
+class Model(Trained):
+    """A trained prior over codes, or model of pixels."""
+
+    config: Config
+
+    @functools.cached_property
+    def autoencoder(self) -> Any:
+        """What its codes are of.
+
+        Raises:
+            ValueError: if it is not where the config says, or another one than the prior was trained with.
+        """
+        found = load_autoencoder(self.config)
+        check_companion(self.files, NAME, found.fingerprint)
+        return found
+
+    def draw_codes(
+        self,
+        key: PRNGKey,
+        numbers: range,
+        *,
+        label: int | None = None,
+        drawing: Drawing | None = None,
+        known: tuple[Int[np.ndarray, "h w *C"], int] | None = None,
+    ) -> Int[np.ndarray, "N h w *C"]:
+        """Codes of the numbers, or values of pixels; those of a number depend on the key and on it alone.
+
+        `label` is the class to draw; None takes all in turn. `known` are codes of which so many upper rows are kept.
+
+        Raises:
+            ValueError: if a value is out of range or not for this model.
+        """
+        chosen, num = drawing or self.config.drawing, len(numbers)
+        check_drawing(self.config, chosen)
+        inputs: dict[str, np.ndarray] = dict(choose_labels(num_labels(self.config), label, numbers))
+        if known is not None:
+            inputs |= _known_inputs(self.config, *known, num)
+        batch = batch_for(num, chosen.batch, self.plan.devices)
+        draw = compiled_draw(self.config, replace(chosen.kind(), batch=batch), known is not None, self.plan)
+        settings = {name: np.float32(getattr(chosen, name)) for name in ("temperature", "top_p", "guidance", "noise")}
+        arguments = {"params": self.params, **settings}
+        drawn = draw_many(draw, arguments, key, inputs, num=num, batch=batch, first=numbers.start)
+        return drawn.reshape(num, *grid_shape(self.config))
+
+    def to_pictures(self, codes: Int[np.ndarray, "N h w *C"]) -> Float[np.ndarray, "N H W C"]:
+        """The pictures of codes, or of pixels, in [-1, 1]."""
+        if of_pixels(self.config):
+            return from_levels(codes, self.config.net.codes).astype(np.float32) / 127.5 - 1
+        return self.autoencoder.decode_codes(codes)
+
+    def generate(
+        self, key: PRNGKey, num: int | range = 64, *, label: int | None = None, drawing: Drawing | None = None
+    ) -> Float[np.ndarray, "N H W C"]:
+        """`num` pictures, in [-1, 1], or those of a range of numbers; the rest is as in `draw_codes`."""
+        return self.to_pictures(self.draw_codes(key, numbered(num), label=label, drawing=drawing))
+
+
+def _known_inputs(config: Config, codes: np.ndarray, rows: int, num: int) -> dict[str, np.ndarray]:
+    height, width, *channels = grid_shape(config)
+    require(0 < rows < height, f"rows={rows}: expected 1 to {height - 1} of the {height} rows")
+    flat = codes.reshape(1, height * width, *channels).astype(np.int32)
+    mask = (np.arange(height * width) < rows * width)[None]
+    return {"known": np.repeat(flat, num, 0), "is_known": np.repeat(mask, num, 0)}
+
+
+def check_drawing(config: Config, drawing: Drawing) -> None:
+    """Raises ValueError unless these settings can draw from such a model."""
+    require(
+        drawing.guidance == 1 or config.condition_dropout > 0,
+        f"guidance={drawing.guidance} needs a model trained with condition_dropout, and this one was not",
+    )
+    require(
+        not is_mixture(config) or (drawing.top_k == 0 and drawing.top_p == 1 and drawing.guidance == 1),
+        "top_k, top_p and guidance choose among codes, and this net gives a mixture of logistics: leave them out",
+    )
