@@ -106,6 +106,29 @@ def test_known_places_stay_and_the_rest_follows_them():
     assert misfit(np.bincount(drawn @ [8, 4, 2, 1], minlength=16), expected / expected.sum()) < 1
 
 
+def test_noise_cools_from_round_to_round():
+    """Three places in three rounds, each writing down how many were filled before it. Under Gumbel noise of scale h the
+    surest is place j with probability proportional to p_j^(1/h); h is 2/3 of the noise, then 1/3."""
+    sure, noise = np.array([0.9, 0.7, 0.5]), 1.2
+
+    def predict(codes):
+        filled = jnp.sum(codes != 3, axis=1)
+        others = jnp.asarray(np.log((1 - sure) / 2), jnp.float32)[None, :, None]
+        best = jnp.asarray(np.log(sure), jnp.float32)[None, :, None]
+        return jnp.where(jax.nn.one_hot(filled, 3)[:, None] > 0, best, others)
+
+    rounds = Rounds(3, 3, 3, noise)
+    drawn = np.asarray(jax.jit(lambda keys: fill_in(predict, rounds, keys, make_choice(0.0)))(keys(8000)))
+    first, then = sure ** (1 / (noise * 2 / 3)), sure ** (1 / (noise / 3))
+    counts, expected = [], []
+    for order in itertools.permutations(range(3)):
+        counts.append((drawn == np.argsort(order)).all(1).sum())
+        a, b, c = order
+        expected.append(first[a] / first.sum() * then[b] / (then[b] + then[c]))
+    assert sum(counts) == 8000
+    assert misfit(np.array(counts), np.array(expected)) < 1
+
+
 def test_cold_and_without_noise_the_surest_codes_come_first():
     drawn = np.asarray(filled(keys(8000), 0.0, 0.0, NOTHING))
     codes = np.full((1, 4), 2)
