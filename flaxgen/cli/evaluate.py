@@ -194,7 +194,7 @@ def _of_model(parsed, asked, plan):
 
 def draws_pictures(model) -> bool:
     """Whether what it samples are pictures, and not points."""
-    return "image" in model.family.batch_spec(model.config)
+    return "point" not in model.family.batch_spec(model.config)
 
 
 def _data(named: str, own, changes: list[str]):
