@@ -18,8 +18,8 @@ from flaxgen.data.decode import DataError
 from flaxgen.types import Source
 
 PAD, END, START = "<pad>", "<end>", "<start>"
-ENDS = ((START, END), ("<|startoftext|>", "<|endoftext|>"))
-"""What the first and the last token of a caption are called: here, and in CLIP's files."""
+ENDS = ((START, END), ("<|startoftext|>", "<|endoftext|>"), ("<s>", "</s>"))
+"""What the first and the last token of a caption are called: here, in CLIP's files, and in BART's."""
 BYTES = 256
 MAX_FILE = 64 * 2**20
 MAX_CONTEXT = 2**20
@@ -55,7 +55,7 @@ class Tokenizer:
 
     def __call__(self, captions: Sequence[str]) -> Tokens:
         """The captions' tokens; any Unicode has some, and an empty caption is start and end."""
-        encodings = self._codec.encode_batch([_valid(caption) for caption in captions])
+        encodings = self._codec.encode_batch([valid_unicode(caption) for caption in captions])
         if any(encoding.overflowing for encoding in encodings) and not self._told:
             self._told.append(True)
             print(f"warning: captions longer than {self.context} tokens are cut to that", file=sys.stderr, flush=True)
@@ -102,8 +102,8 @@ class Tokenizer:
         return codec
 
 
-def _valid(caption: str) -> str:
-    """Half surrogate pairs, which no encoding has bytes for, as U+FFFD."""
+def valid_unicode(caption: str) -> str:
+    """The caption with half surrogate pairs, which no encoding has bytes for, as U+FFFD."""
     return caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -163,7 +163,7 @@ def train_bpe(captions: Iterable[str], vocab_size: int, context: int) -> Tokeniz
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    codec.train_from_iterator(map(_valid, itertools.chain([first], captions)), trainer)
+    codec.train_from_iterator(map(valid_unicode, itertools.chain([first], captions)), trainer)
     codec.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(END, 1), (START, 2)]
     )

@@ -9,6 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flaxgen.nets import layers
 
+Mask = Bool[Array, "#B #N T S"]
+
 
 class Cache(NamedTuple):
     """Keys and values of one layer, for every place of the sequence; places not yet reached hold zeros."""
@@ -22,26 +24,27 @@ class Attention(nn.Module):
 
     heads: int
     dtype: Any = jnp.float32
+    bias: bool = True
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B T W"],
-        mask: Bool[Array, "#B #N T S"] | None = None,
+        mask: Mask | None = None,
         cache: Cache | None = None,
         place: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "B T W"], Cache | None]:
         width = x.shape[-1]
         layers.count_heads(width, self.heads, 0)
         query, key, value = (
-            layers.split_heads(layers.dense(width, name=name, dtype=self.dtype)(x), self.heads)
+            layers.split_heads(layers.dense(width, name=name, dtype=self.dtype, bias=self.bias)(x), self.heads)
             for name in ("query", "key", "value")
         )
         if cache is not None:
             cache = Cache(*(_write(old, new, place) for old, new in zip(cache, (key, value), strict=True)))
             key, value = cache.key.astype(query.dtype), cache.value.astype(query.dtype)
-        out = layers.attention(query, key, value, mask)
-        return layers.dense(width, name="out", dtype=self.dtype)(out.reshape(x.shape)), cache
+        out = layers.attention(query, key, value, mask).reshape(x.shape)
+        return layers.dense(width, name="out", dtype=self.dtype, bias=self.bias)(out), cache
 
 
 def _write(old, new, place):
@@ -65,7 +68,7 @@ class Block(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T W"],
-        mask: Bool[Array, "#B #N T S"] | None = None,
+        mask: Mask | None = None,
         cache: Cache | None = None,
         place: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "B T W"], Cache | None]:
@@ -86,9 +89,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """`depth` blocks, without embeddings, positions or final norm; the width is that of its input.
 
-    `mask` is True where place t may read place s. With `caches` (see `empty_caches`) the input are the places from
-    `place` on, and S is the length of the caches. `remat` trades a second forward pass for memory. `dropout` is as in
-    Block.
+    `mask` is True where place t may read place s; several are one a block. With `caches` (see `empty_caches`) the input
+    are the places from `place` on, and S is the length of the caches. `remat` trades a second forward pass for memory.
+    `dropout` is as in Block.
     """
 
     depth: int
@@ -104,18 +107,25 @@ class Transformer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T W"],
-        mask: Bool[Array, "#B #N T S"] | None = None,
+        mask: Mask | tuple[Mask, ...] | None = None,
         caches: tuple[Cache, ...] | None = None,
         place: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "B T W"], tuple[Cache, ...] | None]:
-        """The last block's output, and the caches with the new places in them."""
+        """The last block's output, and the caches with the new places in them.
+
+        Raises:
+            ValueError: if there are several masks and not one a block.
+        """
+        masks = mask if isinstance(mask, tuple) else (mask,) * self.depth
+        if len(masks) != self.depth:
+            raise ValueError(f"{len(masks)} masks for depth={self.depth}: expected one a block, or one for all")
         block = nn.remat(Block) if self.remat else Block
         filled = []
         for i in range(self.depth):
             make = block(
                 self.heads, self.mlp_ratio, self.activation, self.norm_eps, self.dtype, self.dropout, name=f"block_{i}"
             )
-            x, cache = make(x, mask, None if caches is None else caches[i], place)
+            x, cache = make(x, masks[i], None if caches is None else caches[i], place)
             filled.append(cache)
         return x, None if caches is None else tuple(filled)
 

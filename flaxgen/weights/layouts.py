@@ -74,6 +74,16 @@ STACKED = stacked()
 """All of the query, then all of the key, then all of the value."""
 
 
+def _unstack(whole: np.ndarray, count: int) -> Sequence[np.ndarray]:
+    if whole.ndim < 1 or len(whole) != count:
+        raise ValueError(f"expected {count} at dimension 0, one for each of its parts")
+    return list(whole)
+
+
+SCANNED = Parts(_unstack, np.stack)
+"""Each part one place of a first dimension of its own, as Linen's scan keeps the layers that it goes over."""
+
+
 def interleaved(head_width: int) -> Parts:
     """Parts of a fused attention head by head along the first dimension: `head_width` rows of each part, in turn."""
 

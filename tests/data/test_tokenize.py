@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -146,7 +147,7 @@ def without(*keys):
         ('{"version": "1.0"}', "not a tokenizer.json"),
         (without("truncation"), "states no context: give one"),
         (without("post_processor"), "does not put its start and its end around a caption"),
-        (TOKENIZER.to_json().replace("<start>", "<s>"), "no start and end tokens: expected <start> and <end> or"),
+        (TOKENIZER.to_json().replace("<start>", "<begin>"), "no start and end tokens: expected <start> and <end> or"),
     ],
 )
 def test_files_that_are_no_tokenizer(text, message, tmp_path):
@@ -156,6 +157,17 @@ def test_files_that_are_no_tokenizer(text, message, tmp_path):
         read_tokenizer(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_bart_tokenizers_are_read(tmp_path):
+    """As dalle-mini's: <s> 0, <pad> 1, </s> 2, and a file that states neither context nor padding."""
+    codec = tokenizers.ByteLevelBPETokenizer(lowercase=True)
+    codec.train_from_iterator(CAPTIONS, 300, show_progress=False, special_tokens=["<s>", "<pad>", "</s>"])
+    codec.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    codec.save(str(tmp_path / "tokenizer.json"))
+    ids, mask = read_tokenizer(tmp_path, context=64, pad_id=1)(["a red circle", ""])
+    for row, real, caption in zip(ids, mask, ("a red circle", ""), strict=True):
+        assert row.tolist() == [0, *codec.encode(caption, add_special_tokens=False).ids, 2] + [1] * (64 - real.sum())
 
 
 def test_padding_and_folders_that_do_not_fit(tmp_path):

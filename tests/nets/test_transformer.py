@@ -128,3 +128,15 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters(x, params, shaken):
 def test_what_is_wrong_is_named(field, message, x):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(TINY.clone(**field).init, jax.random.key(0), x)
+
+
+def test_every_block_may_have_a_mask_of_its_own(x, params):
+    """Two blocks of which the second reads its own place only, beside one block and then one block."""
+    own = jnp.eye(LENGTH, dtype=bool)[None, None]
+    one = TINY.clone(depth=1)
+    first = apply(one, {"block_0": params["block_0"]}, x, MASK)
+    expected = apply(one, {"block_0": params["block_1"]}, first, own)
+    np.testing.assert_allclose(apply(TINY, params, x, (MASK, own)), expected, atol=1e-5)
+    assert np.abs(apply(TINY, params, x, (own, MASK)) - expected).max() > 1e-3
+    with pytest.raises(ValueError, match="1 masks for depth=2: expected one a block"):
+        apply(TINY, params, x, (MASK,))
