@@ -2,9 +2,7 @@
 
 import functools
 import hashlib
-import json
 import math
-import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +14,10 @@ import numpy as np
 from jax import export
 from jaxtyping import Array, Float, Int, UInt8
 
-from flaxgen import bounded_json, parallel
-from flaxgen.data import Data, open_source, unit_range
-from flaxgen.data.tokenize import Tokenized, Tokenizer, read_tokenizer, train_bpe
+from flaxgen import parallel
+from flaxgen.data import Data, unit_range
+from flaxgen.data.tokenize import Tokenized, Tokenizer
+from flaxgen.family.captions import TOKENIZER, WORDS, Vocabulary, make_tokenizer, prepare_tokenizer, unseen_words
 from flaxgen.family.companions import Cached, Encoder, open_cache
 from flaxgen.family.drawing import batch_for
 from flaxgen.family.extractor import Extractor, Preprocess, fit_square, rgb
@@ -34,26 +33,11 @@ from flaxgen.types import Held, Loss, Params, PRNGKey, Source
 from flaxgen.weights import store
 
 export.register_namedtuple_serialization(TextEncoding, serialized_name="flaxgen.TextEncoding")  # what programs give
-TOKENIZER, WORDS = "tokenizer.json", "words.json"
+MISSING = "this CLIP has no tokenizer.json beside its weights: it can embed pictures only"
 TEXT = ("text_embedding", "text_hidden", "text_mask", "text_ids")
 FIELDS = ("image_embedding", *TEXT)
 """What other models read of an example: float32 [D], float32 [D], float16 [L W] (float32 outside a cache), bool [L] and
 int32 [L]."""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """How captions become tokens: by a BPE of at most `size` tokens trained on the first `captions` captions, those of
-    the run or of the `split` that is named, or, with a `path`, by the tokenizer.json there (or in that folder)."""
-
-    size: int = 512
-    captions: int = 20_000
-    path: str = ""
-    split: str = ""
-
-    def __post_init__(self):
-        require(self.size > 259, f"size={self.size}: expected more than 259, the bytes and three marks")
-        require(self.captions >= 1, f"captions={self.captions}: expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,39 +157,10 @@ def prepare(config: Config, found: Files) -> Files:
     Raises:
         ValueError: if it cannot be read, the data has no captions, or it has more tokens than the net.
     """
-    if TOKENIZER in found:
-        return found
-    chosen, context, words = config.vocabulary, text_tower(config).context, None
-    if chosen.path:
-        tokenizer = read_tokenizer(Path(chosen.path), context)
-    else:
-        source = open_source(replace(config.data, split=chosen.split) if chosen.split else config.data)
-        examples = (source[i] for i in range(min(len(source), chosen.captions)))
-        captions = [_caption(example, config.data) for example in examples]
-        tokenizer, words = train_bpe(captions, chosen.size, context), words_in(captions)
-    known = text_tower(config).vocab_size
-    require(
-        tokenizer.vocab_size <= known,
-        f"the tokenizer has {tokenizer.vocab_size} tokens and the net knows {known}: set net.text.vocab_size",
+    tower = text_tower(config)
+    return prepare_tokenizer(
+        config.vocabulary, config.data, tower.context, (tower.vocab_size, "net.text.vocab_size"), found
     )
-    files = {TOKENIZER: tokenizer.to_json().encode()}
-    return files if words is None else files | {WORDS: json.dumps(words, ensure_ascii=False).encode()}
-
-
-def words_in(captions: Iterable[str]) -> list[str]:
-    """The words of captions, in lower case and in order."""
-    return sorted({word for caption in captions for word in re.findall(r"[^\W\d_]+", caption.lower())})
-
-
-def _caption(example: Mapping[str, Any], data: Data) -> str:
-    require("text" in example, f"data.source={data.source} has no captions: set data.caption_field")
-    return example["text"]
-
-
-def make_tokenizer(config: Config, found: Files) -> Tokenizer:
-    """The tokenizer among a model's files."""
-    require(TOKENIZER in found, f"this CLIP has no {TOKENIZER} beside its weights: it can embed pictures only")
-    return Tokenizer(found[TOKENIZER].decode())
 
 
 def open_tokenized(family: Family, config: Config, files: Files) -> Source:
@@ -215,7 +170,7 @@ def open_tokenized(family: Family, config: Config, files: Files) -> Source:
         ValueError: if the data cannot be read, have no captions, or do not fit the net.
     """
     source = open_matching(config.data, {"image": image_shape(config), "text": ()}, 0)
-    return Tokenized(source, make_tokenizer(config, files), config.false_captions)
+    return Tokenized(source, make_tokenizer(files, MISSING), config.false_captions)
 
 
 @functools.lru_cache(maxsize=8)
@@ -236,7 +191,7 @@ class Model(Trained):
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """From captions to tokens."""
-        return make_tokenizer(self.config, self.files)
+        return make_tokenizer(self.files, MISSING)
 
     @functools.cached_property
     def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -289,10 +244,7 @@ class Model(Trained):
 
     def unseen_words_in(self, captions: Iterable[str]) -> tuple[str, ...]:
         """The words of captions that this CLIP has never seen in training, where that is known."""
-        if WORDS not in self.files:
-            return ()
-        known = set(bounded_json.loads(self.files[WORDS]))
-        return tuple(word for word in words_in(captions) if word not in known)
+        return unseen_words(self.files, captions)
 
     # What other families are given of pictures and captions
 
