@@ -1,6 +1,6 @@
 """The families of models."""
 
-from flaxgen.zoo import autoencoder, classifier, clip, codes, decoder, diffusion, gan, prior, unclip, upsampler
+from flaxgen.zoo import autoencoder, classifier, clip, codes, dalle, decoder, diffusion, gan, prior, unclip, upsampler
 
 FAMILIES = (
     diffusion.FAMILY,
@@ -12,6 +12,8 @@ FAMILIES = (
     gan.FAMILY,
     autoencoder.FAMILY,
     codes.FAMILY,
+    dalle.FAMILY,
     unclip.FAMILY,
+    dalle.WHOLE,
 )
 """All of them; a directory belongs to the first that `reads` it."""
