@@ -127,7 +127,7 @@ def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     return spec | ({"label": jax.ShapeDtypeStruct((size,), jnp.int32)} if config.net.num_classes else {})
 
 
-def to_levels(images: jax.Array, levels: int) -> jax.Array:
+def to_levels(images: Any, levels: int) -> jax.Array:
     """Pixels 0 .. 255 as one of so many levels."""
     return images.astype(jnp.int32) if levels == 256 else jnp.round(images * ((levels - 1) / 255)).astype(jnp.int32)
 

@@ -16,6 +16,7 @@ from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import Clash, Request, option, picture_option
 from flaxgen.family.requests import Draw
 from flaxgen.family.trained import Handler, Progress
+from flaxgen.nets.dalle import Dalle
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
@@ -150,7 +151,7 @@ FAMILY = Family(
     free=frozenset({"drawing", "autoencoder", "cache", "clip"}),
     preview=preview,
     model=Model,
-    type_names={"CodeDrawing": Drawing},
+    type_names={"DalleNet": Dalle},
     requests={
         DrawDalle: Handler(
             lambda model, request, progress: draw(_of_run(model), request, progress),
