@@ -1,4 +1,4 @@
-"""The pre-norm transformer [Vaswani17; Radford19] of CLIP and of the priors, with a cache of keys and values."""
+"""The pre-norm transformer [Vaswani17; Radford19] of CLIP, the priors and DALL-E, with caches of keys and values."""
 
 from typing import Any, NamedTuple
 

@@ -12,7 +12,7 @@ from flaxgen.weights.variants import of_variant, variants_in
 
 CONFIGS = ("*config.json", "*model_index.json", "*.safetensors.index*.json")
 """What says what a repository holds."""
-FILES = ("*.safetensors", "*.json", "*.model", "*vocab.txt", "*merges.txt")
+FILES = ("*.safetensors", "*.msgpack", "*.json", "*.model", "*vocab.txt", "*merges.txt")
 """Weights, configs and tokenizer files; never pickles, never code."""
 
 
@@ -102,7 +102,8 @@ def resolve(source: str | Path, revision: str | None = None, files: Iterable[str
     """The folder `source`, or of the Hub repository of that id its files in the local cache, downloaded if need be.
 
     `files` are patterns of names; None is what a model is read from when nothing else is asked for: no variants of
-    weights such as fp16 where there are plain ones, no weights beside the folders of a pipeline.
+    weights such as fp16 where there are plain ones, no weights beside the folders of a pipeline, no msgpack beside
+    safetensors.
 
     Raises:
         ValueError, OSError: as `locate`.
@@ -119,7 +120,14 @@ def plain_files(names: Iterable[str]) -> list[str]:
         for name in _matching(names, FILES)
         if not _is_variant(name, names)
         and not ("model_index.json" in names and "/" not in name and name.endswith(".safetensors"))
+        and not (name.endswith(".msgpack") and _beside(name, names, ".safetensors"))
     )
+
+
+def _beside(name: str, names: set[str], ending: str) -> bool:
+    """Whether a file of that ending is in the same folder."""
+    folder = name.rpartition("/")[0]
+    return any(other.endswith(ending) and other.rpartition("/")[0] == folder for other in names)
 
 
 def _is_variant(name: str, names: set[str]) -> bool:

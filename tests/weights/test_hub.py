@@ -168,6 +168,13 @@ def test_old_names_of_shards_are_variants_too():
     assert hub.plain_files(names) == ["a.b.safetensors", "m-00001-of-00001.safetensors"]
 
 
+def test_msgpack_is_for_repositories_without_safetensors():
+    alone = ["config.json", "flax_model.msgpack", "tokenizer.json", "unet/m.safetensors"]
+    assert hub.plain_files(alone) == alone
+    beside = [*alone, "m.safetensors", "unet/flax_model.msgpack"]
+    assert not any(name.endswith(".msgpack") for name in hub.plain_files(beside))
+
+
 def test_a_folder_has_all_its_files(tmp_path):
     found = hub.locate(tmp_path)
     assert (found.fetch("*"), found.fetch_weights("unet", "m")) == (tmp_path, tmp_path / "unet")
