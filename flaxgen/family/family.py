@@ -54,6 +54,7 @@ class Family:
     how many classes of the data the net knows, 0 for none; `check` refuses a config whose parts do not fit together;
     `free` are fields that may change between two commands of a run; `preview(model, key)`
     draws one picture of a run, by default its first samples.
+    `companions` are the families of models that its own work with, by the field of the config that says where they lie.
     `extract(model)` are its features of pictures. `parameters(config)` are those that `info` counts, where they are not
     those of a model. In a config.json the config is of type `type_name`, and nested types are called as their classes,
     or as in `type_names`.
@@ -74,6 +75,7 @@ class Family:
     type_name: str = ""
     type_names: Mapping[str, type] = dataclasses.field(default_factory=dict)
     files: tuple[str, ...] = ()
+    companions: Mapping[str, "Family"] = dataclasses.field(default_factory=dict)
     prepare: Callable[[Any, Files], Files] = lambda config, found: found
     open_source: Callable[["Family", Any, Files], Source] = _open_source
     classes: Callable[[Any], int] = lambda config: 0

@@ -1,7 +1,7 @@
 """Autoencoders of all kinds: AE, VAE, VQ-VAE, dVAE, VQGAN."""
 
-from flaxgen.zoo.autoencoder.bottlenecks import Bottleneck, Gaussian
-from flaxgen.zoo.autoencoder.codes import Codebook, Finite, Gumbel, Signs
+from flaxgen.family.bottlenecks import Bottleneck, Gaussian
+from flaxgen.family.codebooks import Codebook, Finite, Gumbel, Signs
 from flaxgen.zoo.autoencoder.config import Config, Reconstruction
 from flaxgen.zoo.autoencoder.family import FAMILY
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from flaxgen.data import Data
+from flaxgen.family.bottlenecks import Bottleneck, Gaussian
+from flaxgen.family.codebooks import Codebook, Finite, Gumbel, Signs
 from flaxgen.nets.autoencoder import Autoencoder
 from flaxgen.nets.dalle_vae import DalleVae
 from flaxgen.nets.dense_autoencoder import DenseAutoencoder
@@ -16,8 +18,6 @@ from flaxgen.train.config import require
 from flaxgen.train.optim import Ema
 from flaxgen.train.run import GradientRun
 from flaxgen.weights.autoencoder_config import Latents
-from flaxgen.zoo.autoencoder.bottlenecks import Bottleneck, Gaussian
-from flaxgen.zoo.autoencoder.codes import Codebook, Finite, Gumbel, Signs
 
 DISCRETE = ("gaussian", "logistic")
 """Losses that are a probability of the pixels' values, and so count bits."""

@@ -15,7 +15,6 @@ from flaxgen.family.trained import Progress
 from flaxgen.tokens.quantise import fit_pca
 from flaxgen.train.config import require
 from flaxgen.zoo.autoencoder.config import Config
-from flaxgen.zoo.autoencoder.model import Model
 from flaxgen.zoo.autoencoder.requests import OfPictures, data_of, pictures_of
 
 METHODS = ("pca", "tsne", "umap")
@@ -56,7 +55,7 @@ class Plane(NamedTuple):
     axes: np.ndarray | None = None
 
 
-def draw_map(model: Model, request: Map, progress: Progress) -> Pictures:
+def draw_map(model: Any, request: Map, progress: Progress) -> Pictures:
     """The map, and in `extra` the places of the examples, their labels and latents."""
     progress("encoding")
     images, labels, names = _labelled(model, request)
@@ -81,7 +80,7 @@ def check_map(config: Config, request: Map) -> None:
     _library(request.method)
 
 
-def _labelled(model: Model, request: Map) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]:
+def _labelled(model: Any, request: Map) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]:
     """Pictures with their labels and the names of these, where the data know them."""
     if request.images:
         return pictures_of(model, request), None, None
@@ -125,7 +124,7 @@ def _library(method: str) -> Any:
     return None
 
 
-def _walk(model: Model, plane: Plane, side: int, shape: tuple[int, ...], has_codes: bool) -> np.ndarray:
+def _walk(model: Any, plane: Plane, side: int, shape: tuple[int, ...], has_codes: bool) -> np.ndarray:
     """Pictures of a grid of points of the plane, from its upper left, as one picture."""
     assert plane.mean is not None
     assert plane.axes is not None

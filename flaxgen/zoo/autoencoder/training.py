@@ -9,10 +9,10 @@ from jaxtyping import Array, Float
 
 from flaxgen.data import unit_range
 from flaxgen.diffusion.vlb import discretized_log_likelihood
+from flaxgen.family.bottlenecks import Sizes
 from flaxgen.family.trained import Files
 from flaxgen.latents import likelihood
 from flaxgen.types import Held, Loss, Params, PRNGKey, Seen
-from flaxgen.zoo.autoencoder.bottlenecks import Sizes
 from flaxgen.zoo.autoencoder.config import DISCRETE, Config, image_shape, says_scales
 
 Image = Float[Array, "B H W C"]

@@ -1,9 +1,7 @@
 """What a prior's run over codes is, as plain values, and what of the data it reads: an autoencoder's codes, or
 pixels."""
 
-import functools
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,48 +9,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxgen.data import Data
-from flaxgen.family.companions import Cached, Joined, check_companion, load_companion, open_cache
-from flaxgen.family.family import Family
-from flaxgen.family.matching import open_matching
-from flaxgen.family.trained import Files
+from flaxgen.family.coded import CodeDrawing, check_plain
 from flaxgen.nets.code_transformer import CodeTransformer, MaskedCodeTransformer
 from flaxgen.nets.pixelcnn import PixelCNN
 from flaxgen.nets.pixelcnn_plus import PixelCNNPlus
 from flaxgen.nets.pixelsnail import PixelSNAIL
 from flaxgen.train.config import require
 from flaxgen.train.run import GradientRun
-from flaxgen.types import Source
-from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
-
-NAME = "autoencoder"
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """How codes are drawn: from softmax(logits / temperature) within the `top_k` likeliest (0: all), then the nucleus
-    `top_p`, with classifier-free `guidance`. A masked net fills in all codes in `steps` rounds, and `noise` is what its
-    authors' code calls the choice temperature. At most `batch` pictures are drawn at once."""
+class Drawing(CodeDrawing):
+    """How codes are drawn. A masked net fills in all codes in `steps` rounds, and `noise` is what its authors' code
+    calls the choice temperature; the rest is as in `CodeDrawing`."""
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    guidance: float = 1.0
     steps: int = 12
     noise: float = 4.5
-    batch: int = 64
 
     def __post_init__(self):
-        require(self.temperature >= 0, f"temperature={self.temperature}: expected 0 (the likeliest) or more")
-        require(self.top_k >= 0, f"top_k={self.top_k}: expected 0 (all) or more codes")
-        require(0 < self.top_p <= 1, f"top_p={self.top_p}: expected a share in (0, 1]")
-        require(self.guidance >= 0, f"guidance={self.guidance}: expected 0 or more")
+        super().__post_init__()
         require(self.noise >= 0, f"noise={self.noise}: expected 0 or more")
-        for name in ("steps", "batch"):
-            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: expected 1 or more")
+        require(self.steps >= 1, f"steps={self.steps}: expected 1 or more")
 
     def kind(self) -> "Drawing":
         """What has to be compiled: these settings without those that may change freely."""
-        return replace(self, temperature=1.0, top_p=1.0, guidance=1.0 if self.guidance == 1 else 2.0, noise=0.0)
+        return replace(super().kind(), noise=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +64,8 @@ class Config(GradientRun):
             f"condition_dropout={self.condition_dropout} hides labels, and this net has none: set net.num_classes to "
             "the number of classes and one more",
         )
-        require(
-            not (self.data.flip or self.data.random_crop) or of_pixels(self),
-            "data.flip and data.random_crop change pictures, and their codes are computed once: set them false",
-        )
+        if not of_pixels(self):
+            check_plain(self.data)
         require(
             not (of_pixels(self) and self.autoencoder),
             f"autoencoder={self.autoencoder}: a net with net.pixel_channels reads pixels, leave one of them out",
@@ -135,58 +114,3 @@ def to_levels(images: Any, levels: int) -> jax.Array:
 def from_levels(values: np.ndarray, levels: int) -> np.ndarray:
     """The inverse of `to_levels`, as uint8."""
     return np.round(values * (255 / (levels - 1))).astype(np.uint8)
-
-
-def load_autoencoder(config: Config) -> Any:
-    """The autoencoder whose codes these are.
-
-    Raises:
-        ValueError: if it is not there, has no codes, or others than the net reads.
-    """
-    found = load_companion(AUTOENCODER, config.autoencoder)
-    found.check_codes()
-    check_fits(config, found.config)
-    return found
-
-
-def check_fits(config: Config, autoencoder: Any) -> None:
-    """Raises ValueError unless the net is for the codes of an autoencoder of this config."""
-    net, codes = config.net, autoencoder.bottleneck.num_codes
-    require(net.codes == codes, f"net.codes={net.codes}, the autoencoder has {codes}: set net.codes={codes}")
-    side = autoencoder.net.image_size // autoencoder.net.factor
-    require(
-        (net.height, net.width) == (side, side),
-        f"net.height={net.height} and net.width={net.width}, the autoencoder's map of codes is {side} x {side}",
-    )
-
-
-def prepare(config: Config, found: Files) -> Files:
-    """The name of the autoencoder.
-
-    Raises:
-        ValueError: if it is not there, does not fit the net, or is not the one found.
-    """
-    if of_pixels(config):
-        return found
-    return check_companion(found, NAME, load_autoencoder(config).fingerprint)
-
-
-@functools.lru_cache(maxsize=4)
-def open_codes(config: Config) -> Cached:
-    """The codes of the data by the run's autoencoder."""
-    autoencoder = load_autoencoder(config)
-    return Cached(*open_cache(autoencoder.encoder, config.data, Path(config.cache or Path(autoencoder.name) / "codes")))
-
-
-def open_source(family: Family, config: Config, files: Files) -> Source:
-    """The codes or pixels of the data, with their labels where the net reads them."""
-    classes = num_labels(config)
-    if of_pixels(config):
-        shapes = {name: spec.shape[1:] for name, spec in batch_spec(config).items()}
-        return open_matching(config.data, shapes, classes)
-    cached = open_codes(config)
-    codes = (cached, lambda example: {"codes": example["codes"]})
-    if not classes:
-        return Joined(codes)
-    labelled = open_matching(config.data, {"label": ()}, classes)
-    return Joined(codes, (labelled, lambda example: {"label": example["label"]}))

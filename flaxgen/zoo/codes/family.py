@@ -8,24 +8,18 @@ import numpy as np
 
 from flaxgen.data import to_pixels
 from flaxgen.data.transforms import center_crop, resize_short_side
-from flaxgen.family.companions import companion_file
+from flaxgen.family import coded
+from flaxgen.family.companions import Joined
 from flaxgen.family.family import Family
+from flaxgen.family.matching import open_matching
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import Clash, option, picture_option
 from flaxgen.family.requests import Sample, check_beside, label_option, sampled, set_option
-from flaxgen.family.trained import Handler, Progress
+from flaxgen.family.trained import Files, Handler, Progress
 from flaxgen.train.config import override, require
-from flaxgen.zoo.codes.config import (
-    NAME,
-    Config,
-    Drawing,
-    batch_spec,
-    num_labels,
-    of_pixels,
-    open_source,
-    prepare,
-    to_levels,
-)
+from flaxgen.types import Source
+from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
+from flaxgen.zoo.codes.config import Config, Drawing, batch_spec, num_labels, of_pixels, to_levels
 from flaxgen.zoo.codes.model import Model, check_drawing, init_params, make_loss
 
 
@@ -41,13 +35,10 @@ class SampleCodes(Sample):
     label: int | None = label_option()
     set: tuple[str, ...] = set_option()
     steps: int | None = option(None, "rounds of a masked net", least=1, default_text="the model's own")
-    guidance: float | None = option(None, "classifier-free guidance scale; 1 is none", default_text="the model's own")
-    temperature: float | None = option(None, "of codes; 0 takes the likeliest", least=0, default_text="the model's own")
-    top_k: int | None = option(None, "choose among so many codes; 0 is all", least=0, default_text="the model's own")
-    top_p: float | None = option(
-        None, "choose among the likeliest codes of this probability together", above=0, most=1,
-        default_text="the model's own",
-    )  # fmt: skip
+    guidance: float | None = coded.guidance_option()
+    temperature: float | None = coded.temperature_option()
+    top_k: int | None = coded.top_k_option()
+    top_p: float | None = coded.top_p_option()
     complete: Any = picture_option("a picture whose upper rows are kept")
     rows: int | None = option(None, "how many rows of codes, or of pixels, are kept", least=1, default_text="half")
 
@@ -58,14 +49,7 @@ class SampleCodes(Sample):
 
 
 def _drawing(config: Config, request: SampleCodes) -> Drawing:
-    names = ("steps", "guidance", "temperature", "top_k", "top_p")
-    given = {name: value for name in names if (value := getattr(request, name)) is not None}
-    return override(replace(config.drawing, **given), request.set)
-
-
-def settings(model: Model, request: SampleCodes) -> dict[str, Any]:
-    """The settings used."""
-    return {name: value for name, value in vars(_drawing(model.config, request)).items() if name != "batch"}
+    return override(coded.asked(config.drawing, request, (*coded.ASKED, "steps")), request.set)
 
 
 def check_sample(config: Config, request: SampleCodes) -> None:
@@ -75,9 +59,7 @@ def check_sample(config: Config, request: SampleCodes) -> None:
     if request.label is not None:
         require(classes > 0, f"label={request.label}: this model knows no classes")
         require(request.label < classes, f"label={request.label}: expected a class from 0 to {classes - 1}")
-    if request.rows is not None:
-        height = config.net.height
-        require(request.rows < height, f"rows={request.rows}: expected 1 to {height - 1} of the {height} rows")
+    coded.check_rows(request.rows, config.net.height)
     check_beside(config, request, are_points=False)
 
 
@@ -113,6 +95,34 @@ def preview(model: Model, key) -> np.ndarray:
     return Pictures(to_pixels(model.generate(key, 16))).sheet()
 
 
+def prepare(config: Config, found: Files) -> Files:
+    """The name of the autoencoder.
+
+    Raises:
+        ValueError: if it is not there, does not fit the net, or is not the one found.
+    """
+    if of_pixels(config):
+        return found
+    return coded.name_autoencoder(found, _autoencoder(config))
+
+
+def _autoencoder(config: Config) -> Any:
+    return coded.load_autoencoder(AUTOENCODER, config, (config.net.height, config.net.width))
+
+
+def open_source(family: Family, config: Config, files: Files) -> Source:
+    """The codes or pixels of the data, with their labels where the net reads them."""
+    classes = num_labels(config)
+    if of_pixels(config):
+        return open_matching(config.data, {n: spec.shape[1:] for n, spec in batch_spec(config).items()}, classes)
+    cached = coded.open_codes(_autoencoder(config), config.data, config.cache)
+    codes = (cached, lambda example: {"codes": example["codes"]})
+    if not classes:
+        return Joined(codes)
+    labelled = open_matching(config.data, {"label": ()}, classes)
+    return Joined(codes, (labelled, lambda example: {"label": example["label"]}))
+
+
 FAMILY = Family(
     name="codes",
     config=Config,
@@ -123,9 +133,17 @@ FAMILY = Family(
     check=lambda config: check_drawing(config, config.drawing),
     open_source=open_source,
     prepare=prepare,
-    files=(companion_file(NAME),),
+    files=(coded.NAMED,),
+    companions={coded.AUTOENCODER: AUTOENCODER},
     free=frozenset({"drawing", "autoencoder", "cache"}),
     preview=preview,
     model=Model,
-    requests={SampleCodes: Handler(draw_samples, check_sample, lambda request: 2, settings)},
+    requests={
+        SampleCodes: Handler(
+            draw_samples,
+            check_sample,
+            lambda request: 2,
+            lambda model, request: _drawing(model.config, request).used(),
+        )
+    },
 )

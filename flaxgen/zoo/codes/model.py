@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from flaxgen import parallel
 from flaxgen.diffusion import losses
-from flaxgen.family.companions import check_companion
+from flaxgen.family import coded
 from flaxgen.family.drawing import announced, batch_for, choose_labels, draw_many, numbered, title
 from flaxgen.family.trained import Files, Trained
 from flaxgen.nets.code_transformer import CodeTransformer, MaskedCodeTransformer
@@ -23,13 +23,11 @@ from flaxgen.tokens.sampling import Known, make_choice, sample_codes, sample_wit
 from flaxgen.train.config import require
 from flaxgen.types import Loss, Params, PRNGKey
 from flaxgen.zoo.codes.config import (
-    NAME,
     Config,
     Drawing,
     from_levels,
     grid_shape,
     is_mixture,
-    load_autoencoder,
     num_labels,
     of_pixels,
     to_levels,
@@ -166,8 +164,9 @@ class Model(Trained):
         Raises:
             ValueError: if it is not where the config says, or another one than the prior was trained with.
         """
-        found = load_autoencoder(self.config)
-        check_companion(self.files, NAME, found.fingerprint)
+        height, width = grid_shape(self.config)
+        found = coded.load_autoencoder(self.family.companions[coded.AUTOENCODER], self.config, (height, width))
+        coded.name_autoencoder(self.files, found)
         return found
 
     def draw_codes(
@@ -213,7 +212,7 @@ class Model(Trained):
 
 def _known_inputs(config: Config, codes: np.ndarray, rows: int, num: int) -> dict[str, np.ndarray]:
     height, width, *channels = grid_shape(config)
-    require(0 < rows < height, f"rows={rows}: expected 1 to {height - 1} of the {height} rows")
+    coded.check_rows(rows, height)
     flat = codes.reshape(1, height * width, *channels).astype(np.int32)
     mask = (np.arange(height * width) < rows * width)[None]
     return {"known": np.repeat(flat, num, 0), "is_known": np.repeat(mask, num, 0)}
@@ -221,10 +220,7 @@ def _known_inputs(config: Config, codes: np.ndarray, rows: int, num: int) -> dic
 
 def check_drawing(config: Config, drawing: Drawing) -> None:
     """Raises ValueError unless these settings can draw from such a model."""
-    require(
-        drawing.guidance == 1 or config.condition_dropout > 0,
-        f"guidance={drawing.guidance} needs a model trained with condition_dropout, and this one was not",
-    )
+    coded.check_hidden(drawing, config.condition_dropout, "condition_dropout")
     require(
         not is_mixture(config) or (drawing.top_k == 0 and drawing.top_p == 1 and drawing.guidance == 1),
         "top_k, top_p and guidance choose among codes, and this net gives a mixture of logistics: leave them out",

@@ -1,39 +1,31 @@
 """What a DALL-E 1 can be asked, of which parts it is made, and the declaration of its transformer [Ramesh21]."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 
 from flaxgen.data import Data, to_pixels
-from flaxgen.family.captions import TOKENIZER, WORDS
-from flaxgen.family.companions import check_companion, companion_file, load_companion
+from flaxgen.data.tokenize import Tokenized
+from flaxgen.family import coded
+from flaxgen.family.captions import TOKENIZER, WORDS, make_tokenizer, prepare_tokenizer
+from flaxgen.family.companions import Joined, load_companion
 from flaxgen.family.composite import Assembled, Composite, Part, Parts
 from flaxgen.family.family import Family
 from flaxgen.family.matching import open_matching
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import Clash, Request, option, picture_option
 from flaxgen.family.requests import Draw
-from flaxgen.family.trained import Handler, Progress
+from flaxgen.family.trained import Files, Handler, Progress
 from flaxgen.nets.dalle import Dalle
 from flaxgen.train.config import require
-from flaxgen.types import PRNGKey
+from flaxgen.types import PRNGKey, Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
-from flaxgen.zoo.dalle.config import (
-    NAME,
-    Config,
-    Drawing,
-    batch_spec,
-    check_fits,
-    load_autoencoder,
-    open_source,
-    prepare,
-)
+from flaxgen.zoo.dalle.config import MISSING, Config, batch_spec
 from flaxgen.zoo.dalle.model import Model, check_drawing, init_params, make_loss
 
-OWN = "the model's own"
 PREVIEWED = 8
 
 
@@ -46,12 +38,10 @@ class DrawDalle(Draw):
         'flaxgen draw "a red circle" --model models/dalle --complete image.png --rows 4 --out completed.png',
     )
 
-    guidance: float | None = option(None, "guidance by the empty caption; 1 is none", least=0, default_text=OWN)
-    temperature: float | None = option(None, "of codes; 0 takes the likeliest", least=0, default_text=OWN)
-    top_k: int | None = option(None, "choose among so many codes; 0 is all", least=0, default_text=OWN)
-    top_p: float | None = option(
-        None, "choose among the likeliest codes of this probability together", above=0, most=1, default_text=OWN
-    )
+    guidance: float | None = coded.guidance_option()
+    temperature: float | None = coded.temperature_option()
+    top_k: int | None = coded.top_k_option()
+    top_p: float | None = coded.top_p_option()
     candidates: int = option(
         1, "draw N of each picture and keep the one that CLIP finds nearest to the caption", least=1,
         flag="candidates N",
@@ -73,27 +63,15 @@ class Drawn(NamedTuple):
     clip: Any = None
 
 
-def _drawing(config: Config, request: DrawDalle) -> Drawing:
-    names = ("guidance", "temperature", "top_k", "top_p")
-    return replace(config.drawing, **{name: v for name in names if (v := getattr(request, name)) is not None})
-
-
-def settings(config: Config, request: DrawDalle) -> dict[str, Any]:
-    """The settings used."""
-    return {name: value for name, value in vars(_drawing(config, request)).items() if name != "batch"}
-
-
 def check_request(config: Config, request: DrawDalle, has_clip: bool) -> None:
     """Raises ValueError unless such a model can do that."""
-    check_drawing(config, _drawing(config, request))
+    check_drawing(config, coded.asked(config.drawing, request))
     require(
         has_clip or request.candidates == 1,
         f"candidates={request.candidates} are told apart by a CLIP, and there is none: compose a model with a "
         "part clip, or set clip=DIR when training",
     )
-    if request.rows is not None:
-        height = config.net.rows
-        require(request.rows < height, f"rows={request.rows}: expected 1 to {height - 1} of the {height} rows")
+    coded.check_rows(request.rows, config.net.rows)
 
 
 def draw(parts: Drawn, request: DrawDalle, progress: Progress) -> Pictures:
@@ -107,7 +85,7 @@ def draw(parts: Drawn, request: DrawDalle, progress: Progress) -> Pictures:
         rows = request.rows or parts.transformer.config.net.rows // 2
         known = parts.autoencoder.encode_codes(parts.autoencoder.fit([pixels]))[0, :rows]
     progress("drawing codes")
-    chosen = _drawing(parts.transformer.config, request)
+    chosen = coded.asked(parts.transformer.config.drawing, request)
     codes = parts.transformer.draw_codes(captions, jax.random.key(request.seed), drawing=chosen, known=known)
     progress("decoding")
     images = to_pixels(parts.autoencoder.decode_codes(codes))
@@ -123,12 +101,38 @@ def draw(parts: Drawn, request: DrawDalle, progress: Progress) -> Pictures:
     return Pictures(images[best], "rows", request.captions, scores=scores)
 
 
+def _autoencoder(config: Config) -> Any:
+    return coded.load_autoencoder(AUTOENCODER, config, (config.net.rows, config.net.columns))
+
+
 def _of_run(model: Model) -> Drawn:
     """The parts of a transformer's own run or model directory, from where its config says."""
-    config = model.config
-    autoencoder = load_autoencoder(config)
-    check_companion(model.files, NAME, autoencoder.fingerprint)
+    config, autoencoder = model.config, _autoencoder(model.config)
+    coded.name_autoencoder(model.files, autoencoder)
     return Drawn(model, autoencoder, load_companion(CLIP, config.clip) if config.clip else None)
+
+
+def prepare(config: Config, found: Files) -> Files:
+    """The name of the autoencoder, and the tokenizer.
+
+    Raises:
+        ValueError: if one of them is not there, does not fit the net, or is not the one found.
+    """
+    named = coded.name_autoencoder(found, _autoencoder(config))
+    known = (config.net.text_tokens, "net.text_tokens")
+    return {**prepare_tokenizer(config.vocabulary, config.data, config.net.context, known, found), **named}
+
+
+def open_source(family: Family, config: Config, files: Files) -> Source:
+    """The codes of the pictures with their captions as tokens.
+
+    Raises:
+        ValueError: if the data cannot be read, have no captions, or do not fit the net.
+    """
+    captioned = Tokenized(open_matching(config.data, {"text": ()}, 0), make_tokenizer(files, MISSING))
+    text = (captioned, lambda example: {"ids": example["ids"], "mask": example["mask"]})
+    cached = coded.open_codes(_autoencoder(config), config.data, config.cache)
+    return Joined((cached, lambda example: {"codes": example["codes"]}), text)
 
 
 def preview(model: Model, key: PRNGKey) -> np.ndarray:
@@ -147,7 +151,8 @@ FAMILY = Family(
     check=lambda config: check_drawing(config, config.drawing),
     open_source=open_source,
     prepare=prepare,
-    files=(TOKENIZER, WORDS, companion_file(NAME)),
+    files=(TOKENIZER, WORDS, coded.NAMED),
+    companions={coded.AUTOENCODER: AUTOENCODER, "clip": CLIP},
     free=frozenset({"drawing", "autoencoder", "cache", "clip"}),
     preview=preview,
     model=Model,
@@ -157,7 +162,7 @@ FAMILY = Family(
             lambda model, request, progress: draw(_of_run(model), request, progress),
             lambda config, request: check_request(config, request, bool(config.clip)),
             lambda request: 3,
-            lambda model, request: settings(model.config, request),
+            lambda model, request: coded.asked(model.config.drawing, request).used(),
         )
     },
 )
@@ -191,8 +196,10 @@ def _draw_whole(model: Whole, request: DrawDalle, progress: Progress) -> Picture
 def _check_parts(parts: Parts) -> None:
     """Raises ValueError unless the transformer was trained on the codes of the autoencoder that is there."""
     if "transformer" in parts and "autoencoder" in parts:
-        check_companion(parts["transformer"].files, NAME, parts["autoencoder"].fingerprint)
-        check_fits(parts["transformer"].config, parts["autoencoder"])
+        transformer: Any = parts["transformer"]
+        coded.name_autoencoder(transformer.files, parts["autoencoder"])
+        net = transformer.config.net
+        coded.check_fits(net, (net.rows, net.columns), parts["autoencoder"])
 
 
 WHOLE = Composite(
@@ -205,7 +212,7 @@ WHOLE = Composite(
             _draw_whole,
             lambda model, request: check_request(model.transformer.config, request, "clip" in model.parts),
             lambda request: 3,
-            lambda model, request: settings(model.transformer.config, request),
+            lambda model, request: coded.asked(model.transformer.config.drawing, request).used(),
         )
     },
 )

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from flaxgen import parallel
 from flaxgen.diffusion import losses
 from flaxgen.family.captions import make_tokenizer, unseen_words
+from flaxgen.family.coded import CodeDrawing, check_hidden
 from flaxgen.family.drawing import announced, batch_for, draw_many, title
 from flaxgen.family.request import Request
 from flaxgen.family.trained import Files, Trained
@@ -20,9 +21,8 @@ from flaxgen.nets.dalle import own_padding
 from flaxgen.tokens import guidance
 from flaxgen.tokens.losses import joint_loss, nats_per_token
 from flaxgen.tokens.sampling import Step, make_choice, sample_codes
-from flaxgen.train.config import require
 from flaxgen.types import Loss, Params, PRNGKey
-from flaxgen.zoo.dalle.config import MISSING, Config, Drawing, batch_spec
+from flaxgen.zoo.dalle.config import MISSING, Config, batch_spec
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:
@@ -55,7 +55,7 @@ def make_loss(config: Config, files: Files) -> Loss:
     return losses.per_example(loss)
 
 
-def make_draw(config: Config, kind: Drawing):
+def make_draw(config: Config, kind: CodeDrawing):
     """`draw(arguments, inputs)`: the codes [B h w] of captions, each with a key of its own; of `known` codes [B N] the
     first ones. `arguments` are the parameters, the empty caption, and the settings that may change without compiling
     again."""
@@ -91,7 +91,7 @@ def make_draw(config: Config, kind: Drawing):
 
 
 @functools.lru_cache(maxsize=16)
-def compiled_draw(config: Config, kind: Drawing, known: int, plan: parallel.Plan):
+def compiled_draw(config: Config, kind: CodeDrawing, known: int, plan: parallel.Plan):
     """One drawing program, kept for the next call."""
     said = title(plan, kind.batch, (config.net.rows, config.net.columns), "codes of captions")
     return announced(plan.compile_map(make_draw(config, kind), key=("dalle", config.net, kind, known)), said)
@@ -116,7 +116,7 @@ class Model(Trained):
         captions: Sequence[str],
         key: PRNGKey,
         *,
-        drawing: Drawing | None = None,
+        drawing: CodeDrawing | None = None,
         known: Int[np.ndarray, "n w"] | None = None,
     ) -> Int[np.ndarray, "N h w"]:
         """The codes of a picture for each caption; those of caption i depend on the key, on it and on i alone. `known`
@@ -139,9 +139,6 @@ class Model(Trained):
         return draw_many(draw, arguments, key, inputs, num=num, batch=batch)
 
 
-def check_drawing(config: Config, drawing: Drawing) -> None:
+def check_drawing(config: Config, drawing: CodeDrawing) -> None:
     """Raises ValueError unless these settings can draw from such a model."""
-    require(
-        drawing.guidance == 1 or config.caption_dropout > 0,
-        f"guidance={drawing.guidance} needs a model trained with caption_dropout, and this one was not",
-    )
+    check_hidden(drawing, config.caption_dropout, "caption_dropout")

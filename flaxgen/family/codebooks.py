@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from flaxgen.family.bottlenecks import Bottleneck, Codes, Features, Map, Passed, Sizes
 from flaxgen.latents import codebook, finite, gumbel
 from flaxgen.train.config import require
 from flaxgen.types import Keys, Metrics, Params, PRNGKey
-from flaxgen.zoo.autoencoder.bottlenecks import Bottleneck, Codes, Features, Map, Passed, Sizes
 
 USAGE_DECAY = 0.99
 """Of the running count of codes that are not moved by one."""

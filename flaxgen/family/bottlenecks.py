@@ -1,4 +1,4 @@
-"""What lies between encoder and decoder, as values: nothing, a Gaussian, or the codes of `codes.py`.
+"""What lies between encoder and decoder, as values: nothing, a Gaussian, or the codes of `codebooks.py`.
 
 Each bottleneck has the same methods, which is all that training, drawing and priors know of it.
 """

@@ -1,0 +1,127 @@
+"""What models over an autoencoder's codes have in common: how codes are drawn, and whose codes they are."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flaxgen.data import Data
+from flaxgen.family.companions import Cached, check_companion, companion_file, load_companion, open_cache
+from flaxgen.family.family import Family
+from flaxgen.family.request import option
+from flaxgen.family.trained import Files
+from flaxgen.train.config import require
+
+AUTOENCODER = "autoencoder"
+"""What the companion is called, and the field of a config that says where it lies."""
+NAMED = companion_file(AUTOENCODER)
+OWN = "the model's own"
+ASKED = ("temperature", "top_k", "top_p", "guidance")
+"""Settings that a request may give."""
+D = TypeVar("D", bound="CodeDrawing")
+
+
+@dataclass(frozen=True)
+class CodeDrawing:
+    """How codes are drawn: from softmax(logits / temperature) within the `top_k` likeliest (0: all), then the nucleus
+    `top_p`, with classifier-free `guidance`. At most `batch` pictures are drawn at once."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    guidance: float = 1.0
+    batch: int = 64
+
+    def __post_init__(self):
+        require(self.temperature >= 0, f"temperature={self.temperature}: expected 0 (the likeliest) or more")
+        require(self.top_k >= 0, f"top_k={self.top_k}: expected 0 (all) or more codes")
+        require(0 < self.top_p <= 1, f"top_p={self.top_p}: expected a share in (0, 1]")
+        require(self.guidance >= 0, f"guidance={self.guidance}: expected 0 or more")
+        require(self.batch >= 1, f"batch={self.batch}: expected 1 or more")
+
+    def kind(self: D) -> D:
+        """What has to be compiled: these settings without those that may change freely."""
+        return replace(self, temperature=1.0, top_p=1.0, guidance=1.0 if self.guidance == 1 else 2.0)
+
+    def used(self) -> dict[str, Any]:
+        """What is written into a picture."""
+        return {name: value for name, value in vars(self).items() if name != "batch"}
+
+
+def guidance_option() -> Any:
+    """Classifier-free guidance of codes."""
+    return option(None, "classifier-free guidance scale; 1 is none", least=0, default_text=OWN)
+
+
+def temperature_option() -> Any:
+    """The temperature of a choice among codes."""
+    return option(None, "of codes; 0 takes the likeliest", least=0, default_text=OWN)
+
+
+def top_k_option() -> Any:
+    """How many codes are chosen among."""
+    return option(None, "choose among so many codes; 0 is all", least=0, default_text=OWN)
+
+
+def top_p_option() -> Any:
+    """The probability of the codes that are chosen among."""
+    text = "choose among the likeliest codes of this probability together"
+    return option(None, text, above=0, most=1, default_text=OWN)
+
+
+def asked(drawing: D, request: Any, names: tuple[str, ...] = ASKED) -> D:
+    """The settings, with those that a request gives."""
+    return replace(drawing, **{name: value for name in names if (value := getattr(request, name)) is not None})
+
+
+def check_fits(net: Any, sides: tuple[int, int], autoencoder: Any) -> None:
+    """Raises ValueError unless a net for maps of codes with these `sides` is for the codes of the autoencoder."""
+    autoencoder.check_codes()
+    codes = autoencoder.config.bottleneck.num_codes
+    require(net.codes == codes, f"net.codes={net.codes}, the autoencoder has {codes}: set net.codes={codes}")
+    side = autoencoder.config.net.image_size // autoencoder.config.net.factor
+    require(
+        sides == (side, side),
+        f"the net is for maps of {sides[0]} x {sides[1]} codes, the autoencoder's is {side} x {side}: set both alike",
+    )
+
+
+def load_autoencoder(family: Family, config: Any, sides: tuple[int, int]) -> Any:
+    """The autoencoder, of this family, whose codes the net of a config reads.
+
+    Raises:
+        ValueError: if it is not there, has no codes, or others than the net reads.
+    """
+    found = load_companion(family, config.autoencoder)
+    check_fits(config.net, sides, found)
+    return found
+
+
+def name_autoencoder(found: Files, autoencoder: Any) -> Files:
+    """The small file that names the autoencoder; ValueError if `found` names another."""
+    return check_companion(found, AUTOENCODER, autoencoder.fingerprint)
+
+
+def open_codes(autoencoder: Any, data: Data, cache: str) -> Cached:
+    """The codes of all examples of `data`, in a folder below `cache` ("": below the autoencoder's own directory)."""
+    return Cached(*open_cache(autoencoder.encoder, data, Path(cache or Path(autoencoder.name) / "codes")))
+
+
+def check_plain(data: Data) -> None:
+    """Raises ValueError unless pictures are read as they are: their codes are computed once."""
+    require(
+        not (data.flip or data.random_crop),
+        "data.flip and data.random_crop change pictures, and their codes are computed once: set them false",
+    )
+
+
+def check_rows(rows: int | None, height: int) -> None:
+    """Raises ValueError unless so many upper rows of a map of that height can be kept, and some are left to draw."""
+    require(rows is None or 0 < rows < height, f"rows={rows}: expected 1 to {height - 1} of the {height} rows")
+
+
+def check_hidden(drawing: CodeDrawing, share: float, field: str) -> None:
+    """Raises ValueError unless a model from which that share of the conditions was hidden can draw so."""
+    require(
+        drawing.guidance == 1 or share > 0,
+        f"guidance={drawing.guidance} needs a model trained with {field}, and this one was not",
+    )
