@@ -15,7 +15,7 @@ from flaxgen.family.trained import Handler, Progress
 from flaxgen.metrics.picture import psnr
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
-from flaxgen.zoo.autoencoder import training
+from flaxgen.zoo.autoencoder import adversary, training
 from flaxgen.zoo.autoencoder.config import TYPE_NAMES, Config, batch_spec, latent_shape
 from flaxgen.zoo.autoencoder.mapping import Map, check_map, draw_map
 from flaxgen.zoo.autoencoder.model import Model, check_draws
@@ -170,6 +170,7 @@ FAMILY = Family(
     init_params=training.init_params,
     batch_spec=batch_spec,
     make_loss=training.make_loss,
+    make_training=adversary.make_training,
     init_held=training.init_held,
     follow=training.follow,
     after_update=training.after_update,
