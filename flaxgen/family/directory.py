@@ -130,7 +130,7 @@ def begin_with(family: Family, config: Any, experiment: Experiment) -> Experimen
     def init(key: PRNGKey) -> State:
         fresh = experiment.init(key)
         copies = [jax.tree.map(jnp.array, params) for _ in range(2)]  # each of them is donated
-        held = fresh.held if family.init_held is None else family.init_held(config, key, params)
+        held = fresh.held if family.init_held is None else family.init_held(config, key, copies[0])
         held = jax.tree.map(jnp.array, held)
         return fresh._replace(params=copies[0], ema_params=copies[1], held=held)
 
