@@ -92,6 +92,54 @@ def tiled(function: OnTile, *, tile: int, overlap: int) -> OnTile:
     return whole
 
 
+def tiled_between(
+    function: Callable[[Float[Array, "B t u C"]], Float[Array, "B _ _ _"]],
+    *,
+    tile: int,
+    overlap: int,
+    reads: int = 1,
+    makes: int = 1,
+) -> Callable[[Float[Array, "B H W C"]], Float[Array, "B _ _ _"]]:
+    """`function` of any whole picture where its result is of another size, such as an encoder or a decoder, computed on
+    tiles and blended as in `tiled`.
+
+    Sides are counted in cells, each of `reads` pixels of what is read and `makes` of the result; a tile has at most
+    `tile` x `tile` cells, and neighbours share `overlap`.
+
+    Raises:
+        ValueError: if the overlap is negative or more than half a tile; when called, if x is not of whole cells.
+    """
+    if not 0 <= 2 * overlap <= tile or tile < 1:
+        raise ValueError(f"overlap={overlap} must be 0 to {tile // 2}, half of tile={tile}")
+
+    def whole(x):
+        if x.shape[1] % reads or x.shape[2] % reads:
+            raise ValueError(f"x of {x.shape[1]}x{x.shape[2]} is not cut into cells of {reads} pixels")
+        cells = [size // reads for size in x.shape[1:3]]
+        rows, columns = (jnp.asarray(cover(size, tile, overlap).starts) for size in cells)
+        if len(rows) == len(columns) == 1:
+            return function(x)
+        windows = [cover(size * makes, tile * makes, overlap * makes).weights for size in cells]
+        row_weights, column_weights = (jnp.asarray(window, jnp.float32) for window in windows)
+        size = tuple(min(tile, side) * reads for side in cells)
+
+        def on_tile(cell):
+            return function(_crop(x, [place * reads for place in cell], (size[0], size[1]), 1))
+
+        def add(canvas, place):
+            cell = rows[place[0]], columns[place[1]]
+            window = row_weights[place[0]][:, None] * column_weights[place[1]][None]
+            return _add(canvas, on_tile(cell), window, [start * makes for start in cell]), None
+
+        made = jax.eval_shape(on_tile, (0, 0))
+        canvas = jnp.zeros((made.shape[0], *(side * makes for side in cells), made.shape[-1]))
+        places = np.stack(np.meshgrid(np.arange(len(rows)), np.arange(len(columns)), indexing="ij"), -1)
+        canvas, _ = jax.lax.scan(add, canvas, jnp.asarray(places.reshape(-1, 2)))
+        return canvas.astype(made.dtype)
+
+    return whole
+
+
 def tiled_bind(bind: Bind, *, tile: int, overlap: int, pictures: Sequence[str] = ("low_res",)) -> Bind:
     """Denoisers that predict x0 tile by tile and blend the predictions at every step.
 

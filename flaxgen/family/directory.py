@@ -16,7 +16,7 @@ from flaxgen.family.family import FREE, Family
 from flaxgen.family.files import TORN
 from flaxgen.family.trained import Files
 from flaxgen.train import config as configs
-from flaxgen.types import Experiment, PRNGKey, TrainState
+from flaxgen.types import Experiment, PRNGKey, State
 from flaxgen.weights import store
 
 Families = Sequence[Family | Composite]
@@ -111,13 +111,14 @@ def as_begun(family: Family, config: Any, workdir: Path) -> Any:
 
 
 def begin_with(family: Family, config: Any, experiment: Experiment) -> Experiment:
-    """The experiment, which begins with the weights in `config.start`.
+    """The experiment, which begins with the weights in `config.start`; what a state holds beside them, such as a
+    discriminator, begins anew.
 
     Raises:
-        ValueError: if there are none, they are of another kind or shape, or the family keeps more than one net.
+        ValueError: if there are none, they are of another kind or shape, or the state has no one net to begin with.
     """
     like = jax.eval_shape(experiment.init, jax.random.key(0))
-    if not isinstance(like, TrainState):
+    if not {"params", "ema_params", "held"} <= set(getattr(like, "_fields", ())):
         raise ValueError(f"start={config.start} cannot be: a {family.name} begins with fresh weights")
     start = Path(config.start)
     if not any((start / name).is_file() for name in (files.CONFIG, INDEX)):
@@ -126,7 +127,7 @@ def begin_with(family: Family, config: Any, experiment: Experiment) -> Experimen
         raise ValueError(f"start={config.start} holds another kind of model: expected a {family.name}")
     params = store.fit(store.flatten(family.load(config.start).params), like.params, config.start)
 
-    def init(key: PRNGKey) -> TrainState:
+    def init(key: PRNGKey) -> State:
         fresh = experiment.init(key)
         copies = [jax.tree.map(jnp.array, params) for _ in range(2)]  # each of them is donated
         held = fresh.held if family.init_held is None else family.init_held(config, key, copies[0])

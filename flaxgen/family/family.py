@@ -43,7 +43,8 @@ class Family:
     `config` is a frozen dataclass that inherits from `train.run.Run`; it has a `net`, or a property of that name.
     `init_params(config, key)` makes fresh parameters, `batch_spec(config)` says the shapes and dtypes of a batch, and
     `make_loss(config, files)` what a `GradientRun` minimises. A run of another kind has `make_training(config, files)`
-    instead, which gives its `init(key)` and `make_step(axis_name)`. Without files both need be good for shapes only.
+    instead, which gives its `init(key)` and `make_step(axis_name)`; a family with both has None of it for configs that
+    follow the gradient of the loss. Without files both need be good for shapes only.
     `requests` are what its models can be asked; `instead` says what to do with a model that draws nothing.
 
     What a run keeps beside parameters, statistics and frozen weights, is made by `init_held(config, key, params)`;
@@ -65,7 +66,7 @@ class Family:
     init_params: Callable[[Any, PRNGKey], Params]
     batch_spec: Callable[[Any], dict[str, jax.ShapeDtypeStruct]]
     make_loss: Callable[[Any, Files], Loss] | None = None
-    make_training: Callable[[Any, Files], Training] | None = None
+    make_training: Callable[[Any, Files], Training | None] | None = None
     init_held: Callable[[Any, PRNGKey, Params], Held] | None = None
     follow: Callable[[Any, Any, Any], Any] | None = None
     after_update: Callable[[Any, Params, Held], Params] | None = None
@@ -100,8 +101,9 @@ class Family:
             ValueError: if parts of the config do not fit together, or such a model is imported only.
         """
         require(self.is_trainable(config), f"a {self.name} of this kind is imported, and not trained here")
-        if self.make_training is not None:
-            return self.make_training(config, found)
+        own = None if self.make_training is None else self.make_training(config, found)
+        if own is not None:
+            return own
         assert self.make_loss is not None, f"{self.name} has neither make_loss nor make_training"
         return state.make_training(
             functools.partial(self.init_params, config),

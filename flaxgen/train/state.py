@@ -9,7 +9,7 @@ import optax
 from jaxtyping import PyTree
 
 from flaxgen import parallel
-from flaxgen.types import Batch, Held, Keys, Loss, Params, PRNGKey, Seen, TrainState, TrainStep
+from flaxgen.types import Batch, Held, Keys, Loss, Params, PRNGKey, Seen, State, TrainState, TrainStep
 
 Follow: TypeAlias = Callable[[PyTree, PyTree], PyTree]
 """(statistics, seen) to the statistics after a step that has seen these means over its batch."""
@@ -94,21 +94,38 @@ def make_train_step(
     it they become what was seen. So whatever is not linear in the examples belongs into `follow`.
     """
 
+    update = make_update(tx, ema_decay=ema_decay, after_update=after_update, follow=follow)
+
     def train_step(state: TrainState, batch: Batch, key: PRNGKey):
         size = jax.tree.leaves(batch)[0].shape[0]
         keys = parallel.example_keys(jax.random.fold_in(key, state.step), size, axis_name)
         gradient = accumulated(jax.grad(_seeing(loss, state.held), has_aux=True), accumulate)
         grads, seen = gradient(state.params, batch, keys)
         grads, seen = parallel.mean_over(axis_name, (grads, seen))
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        held = _followed(state.held, seen.statistics, follow)
-        params = params if after_update is None else after_update(params, held)
-        ema = optax.incremental_update(params, state.ema_params, 1 - ema_decay(state.step))
-        metrics = {**seen.metrics, "grad_norm": optax.tree.norm(grads)}
-        return TrainState(state.step + 1, params, ema, opt_state, held), metrics
+        return update(state, grads, seen.statistics), {**seen.metrics, "grad_norm": optax.tree.norm(grads)}
 
     return train_step
+
+
+def make_update(
+    tx: optax.GradientTransformation,
+    *,
+    ema_decay: Callable[[jax.Array], jax.Array],
+    after_update: AfterUpdate | None = None,
+    follow: Follow | None = None,
+) -> Callable[[State, Params, PyTree], State]:
+    """`update(state, gradient, seen)`: the state, a TrainState or one with more fields, a step further along the mean
+    gradient of a batch whose mean statistics are `seen`; see `make_train_step`."""
+
+    def update(state: State, grads: Params, seen: PyTree) -> State:
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        held = _followed(state.held, seen, follow)
+        params = params if after_update is None else after_update(params, held)
+        ema = optax.incremental_update(params, state.ema_params, 1 - ema_decay(state.step))
+        return state._replace(step=state.step + 1, params=params, ema_params=ema, opt_state=opt_state, held=held)
+
+    return update
 
 
 def _seeing(loss: Loss, held: Held) -> Callable[[Params, Batch, Keys], tuple[jax.Array, Seen]]:

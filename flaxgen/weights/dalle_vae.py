@@ -62,18 +62,32 @@ def import_openai(folder: str | Path, image_size: int = 256) -> tuple[DalleVae, 
     }
 
 
-def export_openai(net: DalleVae, params: Params, folder: str | Path) -> None:
-    """Writes encoder.safetensors and decoder.safetensors, which the state_dicts of OpenAI's two modules take; the
-    inverse of `import_openai`, bit for bit.
+def export_openai(net: DalleVae, params: Params, folder: str | Path, parts: Sequence[str] = PARTS) -> None:
+    """Writes encoder.safetensors and decoder.safetensors, or one of them, which the state_dicts of OpenAI's two modules
+    take; the inverse of `import_openai`, bit for bit.
 
     Raises:
         ValueError: naming a tensor that is not the net's, or not finite.
     """
     like, folder = abstract_params(net), Path(folder)
-    tensors = {part: export_params(openai_rules(like[part]), params[part], like[part]) for part in PARTS}
+    tensors = {part: export_params(openai_rules(like[part]), params[part], like[part]) for part in parts}
     folder.mkdir(parents=True, exist_ok=True)
-    for part in PARTS:
+    for part in parts:
         store.write_file(folder / f"{part}.safetensors", tensors[part])
+
+
+def import_openai_decoder(net: DalleVae, path: str | Path) -> tuple[DalleVae, dict[str, Any]]:
+    """The net, whose `bottleneck` becomes that of the decoder in the file, and the parameters {"decoder"}.
+
+    Raises:
+        ValueError: naming a tensor that is missing, extra, wrongly shaped or not finite.
+    """
+    shape = {name: entry.shape for name, entry in store.read_header(Path(path)).items()}.get("blocks.input.w", ())
+    if len(shape) != 4 or 0 in shape:
+        raise ValueError(f"{path}: tensor 'blocks.input.w' of 4 dimensions is missing: this is not OpenAI's dVAE")
+    net = net.clone(bottleneck=shape[0])
+    like = abstract_params(net)["decoder"]
+    return net, {"decoder": import_params(openai_rules(like), store.open_file(Path(path)), like, str(path))}
 
 
 def import_flava(

@@ -7,7 +7,7 @@ import pytest
 from flaxgen.diffusion import schedules, times
 from flaxgen.diffusion.guidance import classifier_free
 from flaxgen.diffusion.samplers import ddim, sample
-from flaxgen.diffusion.tiles import cover, tiled, tiled_bind
+from flaxgen.diffusion.tiles import cover, tiled, tiled_between, tiled_bind
 from flaxgen.types import Denoised
 
 COSINE = schedules.cosine(0)
@@ -148,3 +148,35 @@ def test_pictures_that_cannot_be_cut_are_named():
         tiled(lambda x, _: x[:, ::2, ::2], tile=18, overlap=8)(x, {})
     with pytest.raises(ValueError, match="cut 'low_res', but the condition has only"):
         tiled_bind(bind_local, tile=16, overlap=8)({"embedding": jnp.zeros((1, 1))})
+
+
+@pytest.mark.parametrize(("reads", "makes"), [(2, 1), (1, 2), (3, 2)])
+def test_a_local_function_of_another_size_is_the_same_in_tiles(reads, makes):
+    """Means of cells, and pixels repeated: each depends on its own cell alone, whatever tile it is seen in."""
+    x = jax.random.normal(jax.random.key(0), (2, 9 * reads, 14 * reads, 3))
+
+    def cells(x):
+        mean = x.reshape(2, x.shape[1] // reads, reads, x.shape[2] // reads, reads, 3).mean((2, 4))
+        return mean.repeat(makes, 1).repeat(makes, 2)
+
+    found = tiled_between(cells, tile=4, overlap=2, reads=reads, makes=makes)(x)
+    assert found.shape == (2, 9 * makes, 14 * makes, 3)
+    np.testing.assert_allclose(found, cells(x), atol=1e-6)
+
+
+def test_functions_of_another_size_see_one_tile_at_a_time():
+    """What each tile says of itself, its mean, meets without a jump; a picture no larger than a tile is one call."""
+    x = jnp.arange(32.0).reshape(1, 1, 32, 1)
+    seen = []
+
+    def mean(x):
+        seen.append(x.shape)
+        return jnp.broadcast_to(x.mean(), (1, 1, x.shape[2] * 2, 1))
+
+    found = np.asarray(tiled_between(mean, tile=16, overlap=8, makes=2)(x)).reshape(-1)
+    assert {shape[2] for shape in seen} == {16}
+    assert (found[0], found[-1]) == (7.5, 23.5)
+    assert 0 < np.diff(found).max() < 4
+    assert tiled_between(mean, tile=32, overlap=8)(x).shape == (1, 1, 64, 1)
+    with pytest.raises(ValueError, match="x of 1x32 is not cut into cells of 3 pixels"):
+        tiled_between(mean, tile=16, overlap=8, reads=3)(x)

@@ -2,7 +2,18 @@
 
 from flaxgen.family.bottlenecks import Bottleneck, Gaussian
 from flaxgen.family.codebooks import Codebook, Finite, Gumbel, Signs
-from flaxgen.zoo.autoencoder.config import Config, Reconstruction
+from flaxgen.zoo.autoencoder.config import Adversary, Config, Reconstruction
 from flaxgen.zoo.autoencoder.family import FAMILY
 
-__all__ = ["FAMILY", "Bottleneck", "Codebook", "Config", "Finite", "Gaussian", "Gumbel", "Reconstruction", "Signs"]
+__all__ = [
+    "FAMILY",
+    "Adversary",
+    "Bottleneck",
+    "Codebook",
+    "Config",
+    "Finite",
+    "Gaussian",
+    "Gumbel",
+    "Reconstruction",
+    "Signs",
+]

@@ -15,7 +15,7 @@ from flaxgen.nets.dense_autoencoder import DenseAutoencoder
 from flaxgen.nets.tiny_autoencoder import TinyAutoencoder
 from flaxgen.nets.vqvae import VqVae
 from flaxgen.train.config import require
-from flaxgen.train.optim import Ema
+from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.train.run import GradientRun
 from flaxgen.weights.autoencoder_config import Latents
 
@@ -31,15 +31,52 @@ class Reconstruction:
     own variance makes it normalised [vdOord17]. `gaussian` and `logistic` are -log of the probability of each value,
     one of `levels` in [-1, 1], with a scale a channel that is learned [Rybkin21], or one for each pixel if the net has
     twice as many `out_channels` as the picture; `logit_laplace` is DALL-E's density, which needs these [Ramesh21].
+    With `learn_variance` a difference d, perceptual ones included, costs d / e^s + s, of which s is learned from 0 on
+    [Rombach22, their code].
     """
 
     loss: Literal["squared", "absolute", "gaussian", "logistic", "logit_laplace"] = "squared"
     variance: float = 1.0
     levels: int = 256
+    learn_variance: bool = False
 
     def __post_init__(self):
         require(self.variance > 0, f"variance={self.variance}: expected a number above 0")
+        require(
+            not self.learn_variance or self.loss in ("squared", "absolute"),
+            f"learn_variance={self.learn_variance} is for loss=squared and loss=absolute: a probability, as "
+            f"loss={self.loss} is one, has scales of its own",
+        )
         require(2 <= self.levels <= 256, f"levels={self.levels}: expected 2 to 256")
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """Whom an autoencoder plays against besides, "none" or "patches": a discriminator of patches, so that what is drawn
+    looks real from near [Esser21, sec. 3.1].
+
+    `width`, `depth` and `norm` are those of `nets.patchgan.PatchDiscriminator`. The game is the hinge's, of which the
+    discriminator minimises half, and begins after `start` steps for both. What the decoder is told by it weighs
+    `weight` times the ratio of two gradients at its last layer, that of the reconstruction over that of the game, which
+    counts at most `most` [Esser21, eq. 7]. Where losses are sums over a picture, as in latent diffusion's code, the
+    ratio is larger by its numbers: divide their bound of 1e4 by these.
+    """
+
+    net: Literal["none", "patches"] = "none"
+    width: int = 64
+    depth: int = 3
+    norm: Literal["batch", "layer", "none"] = "batch"
+    weight: float = 0.8
+    most: float = 1e4
+    start: int = 0
+    optimizer: Optimizer = Optimizer(learning_rate=4.5e-6, beta1=0.5, beta2=0.9, clip=0.0)
+
+    def __post_init__(self):
+        require(self.weight > 0, f"weight={self.weight}: expected a number above 0; net=none plays no game")
+        require(self.most > 0, f"most={self.most}: expected a number above 0")
+        require(self.start >= 0, f"start={self.start}: expected 0 or more steps")
+        require(self.width >= 1, f"width={self.width}: expected 1 or more")
+        require(self.depth >= 1, f"depth={self.depth}: expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +90,7 @@ class Config(GradientRun):
     latents: Latents = Latents()
     bottleneck: Gaussian | Codebook | Gumbel | Finite | Signs | Bottleneck = Codebook()
     reconstruction: Reconstruction = Reconstruction()
+    adversary: Adversary = Adversary()
     noise: float = 0.0
     batch: int = 64
     ema: Ema = Ema(decay=0.999)
@@ -78,6 +116,21 @@ class Config(GradientRun):
         require(
             width in (0, net.latent_dim),
             f"net.latent_dim={net.latent_dim}: a {kind} bottleneck of this kind needs {width}",
+        )
+        if self.adversary.net != "none":
+            self._check_adversary()
+
+    def _check_adversary(self) -> None:
+        size, multiple = self.net.image_size, 2**self.adversary.depth
+        require(
+            size % multiple == 0 and size >= 3 * multiple,
+            f"adversary.depth={self.adversary.depth} halves pictures to 3 pixels or more, and net.image_size={size} "
+            "cannot be: lower it",
+        )
+        require(
+            self.accumulate == 1,
+            f"accumulate={self.accumulate}: with an adversary a batch is taken whole, as the weight of the game is one "
+            "of all examples; set accumulate=1",
         )
 
 

@@ -15,10 +15,10 @@ from flaxgen.family.trained import Handler, Progress
 from flaxgen.metrics.picture import psnr
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
-from flaxgen.zoo.autoencoder import training
+from flaxgen.zoo.autoencoder import adversary, training
 from flaxgen.zoo.autoencoder.config import TYPE_NAMES, Config, batch_spec, latent_shape
 from flaxgen.zoo.autoencoder.mapping import Map, check_map, draw_map
-from flaxgen.zoo.autoencoder.model import Model, check_draws
+from flaxgen.zoo.autoencoder.model import Model, check_draws, lost
 from flaxgen.zoo.autoencoder.requests import (
     Anomaly,
     Decode,
@@ -27,6 +27,7 @@ from flaxgen.zoo.autoencoder.requests import (
     Reconstruct,
     SampleLatents,
     check_pictures,
+    check_reconstruct,
     pictures_of,
 )
 
@@ -55,10 +56,12 @@ def reconstruct(model: Model, request: Reconstruct, progress: Progress) -> Pictu
     if request.noise:
         keys = jax.random.split(jax.random.key(request.seed), len(images))
         seen = to_pixels(np.asarray(training.noisy(unit_range(jnp.asarray(images)), request.noise, keys)))
-    drawn = to_pixels(model.reconstruct(seen))
-    found = model.measure(images, request.bound) if not request.noise else {
-        "psnr": float(np.mean(psnr(drawn, images, 255))), "psnr_noisy": float(np.mean(psnr(seen, images, 255)))
-    }  # fmt: skip
+    back = model.reconstruct(seen, request.tile)
+    drawn = to_pixels(back)
+    if request.noise:
+        found = {name: float(np.mean(psnr(x, images, 255))) for name, x in (("psnr", drawn), ("psnr_noisy", seen))}
+    else:
+        found = lost(back, images) if request.whole else model.measure(images, request.bound)
     scores = tuple(np.asarray(psnr(drawn, images, 255)).tolist())
     note = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
     return Pictures(drawn, beside=seen, scores=scores, note=note)
@@ -156,7 +159,7 @@ def preview(model: Model, key: PRNGKey) -> np.ndarray:
 
 ASKED = {
     SampleLatents: Handler(sample, check_sample),
-    Reconstruct: Handler(reconstruct, check_pictures),
+    Reconstruct: Handler(reconstruct, check_reconstruct),
     Encode: Handler(encode, check_pictures),
     Decode: Handler(decode),
     InterpolateLatents: Handler(interpolate, check_pictures),
@@ -170,6 +173,7 @@ FAMILY = Family(
     init_params=training.init_params,
     batch_spec=batch_spec,
     make_loss=training.make_loss,
+    make_training=adversary.make_training,
     init_held=training.init_held,
     follow=training.follow,
     after_update=training.after_update,

@@ -22,15 +22,15 @@ from flaxgen.metrics import picture as metrics
 from flaxgen.train.config import require
 from flaxgen.types import Codec, Params, PRNGKey
 from flaxgen.zoo.autoencoder import training
+from flaxgen.zoo.autoencoder.codec import check_size, check_tile, latents_of, make_codec, pictures_of
 from flaxgen.zoo.autoencoder.config import DISCRETE, Config, image_shape, latent_shape
 
 Inputs = Mapping[str, Array]
 
 
-def _latents(config: Config, params: Params, inputs: Inputs) -> Array:
+def _latents(config: Config, params: Params, inputs: Inputs, tile: int = 0) -> Array:
     """What the decoder reads of pictures, without chance."""
-    h = training.encode(config, params, unit_range(inputs["image"]))
-    return config.bottleneck.quantise(params, h)
+    return latents_of(config, params, unit_range(inputs["image"]), tile)
 
 
 def _features(config: Config, params: Params, inputs: Inputs) -> Array:
@@ -46,8 +46,8 @@ def _codes(config: Config, params: Params, inputs: Inputs) -> Array:
     return config.bottleneck.to_codes(params, h)
 
 
-def _decode(config: Config, params: Params, inputs: Inputs) -> Array:
-    return training.picture_of(config, training.decode(config, params, inputs["latent"]))
+def _decode(config: Config, params: Params, inputs: Inputs, tile: int = 0) -> Array:
+    return pictures_of(config, params, inputs["latent"], tile)
 
 
 def _decode_codes(config: Config, params: Params, inputs: Inputs) -> Array:
@@ -84,10 +84,11 @@ PROGRAMS = {
 
 
 @functools.lru_cache(maxsize=32)
-def compiled(config: Config, name: str, plan: parallel.Plan):
+def compiled(config: Config, name: str, plan: parallel.Plan, tile: int = 0):
     """One of PROGRAMS, kept for the next call; what only training reads of the config changes nothing."""
     config = replace(config, seed=0, steps=1, data=Data(config.data.source))
-    return plan.compile_map(functools.partial(PROGRAMS[name], config), key=("autoencoder", name, config))
+    tiles = {"tile": tile} if tile else {}
+    return plan.compile_map(functools.partial(PROGRAMS[name], config, **tiles), key=("autoencoder", name, tile, config))
 
 
 class Model(Trained):
@@ -100,9 +101,16 @@ class Model(Trained):
         size, how = self.config.net.image_size, self.config.data.filter
         return np.stack([resize_short_side(center_crop(x, min(x.shape[:2])), size, how) for x in images])
 
-    def encode(self, images: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N h w D"]:
-        """What the decoder reads of pictures: latents, of a Gaussian their means, of codes their vectors."""
-        return self._run("latents", {"image": images})
+    def encode(self, images: UInt8[np.ndarray, "N H W C"], tile: int = 0) -> Float[np.ndarray, "N h w D"]:
+        """What the decoder reads of pictures: latents, of a Gaussian their means, of codes their vectors. Pictures that
+        are no squares of its size are taken one by one, with `tile` in tiles of so many pixels.
+
+        Raises:
+            ValueError: if the net does not take pictures of that size, or such tiles.
+        """
+        check_tile(self.config, tile)
+        check_size(self.config, *images.shape[1:3])
+        return self._run("latents", {"image": images}, tile=tile)
 
     def features(self, images: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N h w D"]:
         """What the encoder says of pictures, before the bottleneck: what can be changed a little at a time."""
@@ -121,9 +129,15 @@ class Model(Trained):
         self.check_codes()
         return self._run("codes", {"image": images})
 
-    def decode(self, latents: Float[np.ndarray, "N h w D"]) -> Float[np.ndarray, "N H W C"]:
-        """The pictures of latents, in [-1, 1]."""
-        return finished(self._run("decode", {"latent": latents}), pictures=True)
+    def decode(self, latents: Float[np.ndarray, "N h w D"], tile: int = 0) -> Float[np.ndarray, "N H W C"]:
+        """The pictures of latents, in [-1, 1]; of another map than those of its size one by one, with `tile` in tiles
+        of so many pixels.
+
+        Raises:
+            ValueError: if the net does not take such tiles.
+        """
+        check_tile(self.config, tile)
+        return finished(self._run("decode", {"latent": latents}, tile=tile), pictures=True)
 
     def decode_codes(self, codes: Int[np.ndarray, "N h w"]) -> Float[np.ndarray, "N H W C"]:
         """The pictures of codes, in [-1, 1].
@@ -137,9 +151,9 @@ class Model(Trained):
         require(not wrong.size, f"code {wrong[:1]}: expected codes from 0 to {known - 1}" if wrong.size else "")
         return finished(self._run("decode_codes", {"codes": codes.astype(np.int32)}), pictures=True)
 
-    def reconstruct(self, images: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N H W C"]:
-        """Pictures encoded and decoded, in [-1, 1]."""
-        return self.decode(self.encode(images))
+    def reconstruct(self, images: UInt8[np.ndarray, "N H W C"], tile: int = 0) -> Float[np.ndarray, "N H W C"]:
+        """Pictures encoded and decoded, in [-1, 1]; see `encode` for other sizes, and `tile`."""
+        return self.decode(self.encode(images, tile), tile)
 
     def generate(self, key: PRNGKey, num: int | range = 64, *, std: float = 1.0) -> Float[np.ndarray, "N H W C"]:
         """`num` pictures of latents drawn from N(0, std^2), in [-1, 1], or those of a range of numbers; picture i
@@ -154,13 +168,20 @@ class Model(Trained):
         drawn = self._run("sample", inputs, key, first=numbers.start)
         return finished(drawn, pictures=True)
 
-    def _run(self, name: str, inputs: Mapping[str, np.ndarray], key: PRNGKey | None = None, first: int = 0) -> Any:
-        num = len(next(iter(inputs.values())))
-        batch = batch_for(num, self.config.batch, self.plan.devices)
+    def _run(
+        self,
+        name: str,
+        inputs: Mapping[str, np.ndarray],
+        key: PRNGKey | None = None,
+        first: int = 0,
+        tile: int = 0,
+    ) -> Any:
+        num, shape = len(next(iter(inputs.values()))), inputs.get("image", inputs.get("latent", np.empty(0))).shape[1:3]
+        usual = not shape or shape in (image_shape(self.config)[:2], latent_shape(self.config)[:2])
+        batch = batch_for(num, self.config.batch if usual else 1, self.plan.devices)
         key = jax.random.key(0) if key is None else key
-        return draw_many(
-            compiled(self.config, name, self.plan), self.params, key, inputs, num=num, batch=batch, first=first
-        )
+        program = compiled(self.config, name, self.plan, tile)
+        return draw_many(program, self.params, key, inputs, num=num, batch=batch, first=first)
 
     def check_codes(self) -> None:
         """Raises ValueError if its latents are numbers."""
@@ -173,16 +194,7 @@ class Model(Trained):
         """What a set of pictures loses on the way: `psnr` in dB and `ssim`, means over pictures; `nmse`, the mean
         squared error over the set's variance; of codes `perplexity` and the share `used` over the set; of a Gaussian
         with a likelihood, `bits_per_dim`, a bound on the bits of each number by `bound` draws a picture [Burda16]."""
-        drawn = self.reconstruct(images)
-        x = np.asarray(images, np.float32) / 127.5 - 1
-        error = float(np.mean((drawn - x) ** 2))
-        found = {
-            "psnr": float(np.mean(metrics.psnr(drawn, x, 2.0))),
-            "mse": error,
-            "nmse": error / float(np.var(x)),
-        }
-        if min(x.shape[1:3]) > 2 * metrics.RADIUS:
-            found["ssim"] = float(np.mean(metrics.ssim(drawn, x, 2.0)))
+        found = lost(self.reconstruct(images), images)
         if num := self.config.bottleneck.num_codes:
             count = np.bincount(self.encode_codes(images).reshape(-1), minlength=num)
             found |= {"perplexity": float(codebook.perplexity(jnp.asarray(count, jnp.float32)))}
@@ -196,12 +208,9 @@ class Model(Trained):
 
     @property
     def codec(self) -> Codec:
-        """Its two ways as functions of parameters, for a model that works on its latents."""
-        config = self.config
-        return Codec(
-            lambda params, x: config.bottleneck.quantise(params, training.encode(config, params, x)),
-            lambda params, z: training.picture_of(config, training.decode(config, params, z)),
-        )
+        """Its two ways as functions of parameters, for a model that works on its latents, scaled as the config says;
+        `codec.make_codec` makes one that works in tiles."""
+        return make_codec(self.config)
 
     @property
     def encoder(self) -> Encoder:
@@ -220,6 +229,17 @@ class Model(Trained):
             "autoencoder", self.fingerprint, ("codes",) if has_codes else ("latent",), encode, see,
             needs={"image": "has no pictures: choose other data"},
         )  # fmt: skip
+
+
+def lost(drawn: Float[np.ndarray, "N H W C"], images: UInt8[np.ndarray, "N H W C"]) -> dict[str, float]:
+    """What is lost of pictures by what is drawn of them, in [-1, 1]: `psnr` in dB, `mse`, `nmse`, and of those that are
+    large enough `ssim`."""
+    x = np.asarray(images, np.float32) / 127.5 - 1
+    error = float(np.mean((drawn - x) ** 2))
+    found = {"psnr": float(np.mean(metrics.psnr(drawn, x, 2.0))), "mse": error, "nmse": error / float(np.var(x))}
+    if min(x.shape[1:3]) > 2 * metrics.RADIUS:
+        found["ssim"] = float(np.mean(metrics.ssim(drawn, x, 2.0)))
+    return found
 
 
 def check_draws(config: Config) -> None:

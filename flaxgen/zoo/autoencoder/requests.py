@@ -9,6 +9,8 @@ from flaxgen.data import Data
 from flaxgen.family.matching import real_examples
 from flaxgen.family.request import Clash, Request, option, pictures, positional
 from flaxgen.family.requests import Sample
+from flaxgen.train.config import require
+from flaxgen.zoo.autoencoder.codec import check_size, check_tile
 from flaxgen.zoo.autoencoder.config import Config
 
 OF_DATA = "; none: examples of its data"
@@ -45,12 +47,22 @@ class Reconstruct(OfPictures):
     verb: ClassVar[str] = "reconstruct"
     examples: ClassVar[tuple[str, ...]] = (
         "flaxgen reconstruct runs/vqvae a.png b.png --out out.png",
+        "flaxgen reconstruct models/kl large.png --whole --tile 512 --out out.png",
         "flaxgen reconstruct runs/vae --num 1000 --out out.npz",
     )
     out: ClassVar[str] = "reconstructed.png"
 
+    whole: bool = option(False, "take pictures as they are, and not their middle squares")
+    tile: int = option(0, "pixels a side of the tiles that large pictures are taken in; 0: none", least=0)
     noise: float = option(0.0, "standard deviation of noise to undo, in units of [-1, 1]", least=0)
     bound: int = option(1, "draws a picture for the bound on bits a number, of a VAE with a likelihood", least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.whole and not self.images:
+            raise ValueError("whole is for pictures that are named: examples have the size of its data")
+        if self.tile and not self.whole:
+            raise ValueError("tile is for pictures that are taken as they are: ask for whole too")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +111,20 @@ def check_pictures(config: Config, request: OfPictures) -> None:
         _examples(config, request, 1)
 
 
+def check_reconstruct(config: Config, request: Reconstruct) -> None:
+    """Raises ValueError unless there are such pictures, and where they are taken as they are the net takes them."""
+    check_pictures(config, request)
+    check_tile(config, request.tile)
+    if not request.whole:
+        return
+    for image in request.images:
+        height, width = image.pixels.shape[:2]
+        check_size(config, height, width, image.path or "a picture")
+    sizes = {image.pixels.shape[:2] for image in request.images}
+    said = ", ".join(sorted(f"{width}x{height}" for height, width in sizes))
+    require(len(sizes) == 1, f"the pictures are of different sizes, {said}: take those of one size at a time")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Anomaly(OfPictures):
     """Tell pictures that are unlike the data, by what is lost of them."""
@@ -124,5 +150,5 @@ def pictures_of(model: Any, request: OfPictures) -> np.ndarray:
     """The pictures that are meant, uint8 [N H W C] at the model's size."""
     if not request.images:
         return _examples(model.config, request, request.num)
-    channels = model.config.net.in_channels
-    return model.fit([image.with_channels(channels) for image in request.images])
+    images = [image.with_channels(model.config.net.in_channels) for image in request.images]
+    return np.stack(images) if getattr(request, "whole", False) else model.fit(images)

@@ -1,7 +1,7 @@
 """What an autoencoder minimises, and what its state holds."""
 
 import math
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,10 @@ from jaxtyping import Array, Float
 
 from flaxgen.data import unit_range
 from flaxgen.diffusion.vlb import discretized_log_likelihood
-from flaxgen.family.bottlenecks import Sizes
+from flaxgen.family.bottlenecks import Passed, Sizes
 from flaxgen.family.trained import Files
 from flaxgen.latents import likelihood
-from flaxgen.types import Held, Loss, Params, PRNGKey, Seen
+from flaxgen.types import Held, Keys, Loss, Metrics, Params, PRNGKey, Seen
 from flaxgen.zoo.autoencoder.config import DISCRETE, Config, image_shape, says_scales
 
 Image = Float[Array, "B H W C"]
@@ -29,6 +29,8 @@ def init_params(config: Config, key: PRNGKey) -> Params:
     params |= config.bottleneck.init(bottleneck_key, config.net.latent_dim)
     if config.reconstruction.loss in DISCRETE and not says_scales(config):
         params["log_scale"] = jnp.full(config.net.in_channels, math.log(FIRST_SCALE))
+    if config.reconstruction.learn_variance:
+        params["log_variance"] = jnp.zeros(())
     return params
 
 
@@ -63,10 +65,13 @@ def _net(params: Params) -> dict[str, Params]:
 
 def picture_of(config: Config, y: Float[Array, "B H W D"]) -> Image:
     """The picture in [-1, 1] that the decoder means."""
+    return jnp.clip(drawn(config, y), -1, 1)
+
+
+def drawn(config: Config, y: Float[Array, "B H W D"]) -> Image:
+    """The same before it is cut to [-1, 1], so that what is beyond has a gradient."""
     mean = y[..., : config.net.in_channels]
-    if config.reconstruction.loss == "logit_laplace":
-        return likelihood.from_unit(jax.nn.sigmoid(mean))
-    return jnp.clip(mean, -1, 1)
+    return likelihood.from_unit(jax.nn.sigmoid(mean)) if config.reconstruction.loss == "logit_laplace" else mean
 
 
 def distances(config: Config, params: Params, x: Image, y: Float[Array, "B H W D"]) -> Float[Array, " B"]:
@@ -87,24 +92,51 @@ def distances(config: Config, params: Params, x: Image, y: Float[Array, "B H W D
     return -log_prob.mean((1, 2, 3))
 
 
+class Through(NamedTuple):
+    """What a batch of pictures became: what the decoder says of them, and what the bottleneck costs and has seen."""
+
+    y: Float[Array, "B H W D"]
+    passed: Passed
+
+
+def through(config: Config, params: Params, x: Image, keys: Keys, held: Held) -> Through:
+    """Pictures in [-1, 1] through encoder, bottleneck and decoder, as in training."""
+    noise_keys, draw_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, use) for use in range(2))
+    sizes = Sizes(math.prod(image_shape(config)), config.batch_size)
+    h = encode(config, params, noisy(x, config.noise, noise_keys))
+    passed = config.bottleneck.train(params, h, draw_keys, held.statistics, sizes)
+    return Through(decode(config, params, passed.z), passed)
+
+
+def reconstruction(config: Config, params: Params, x: Image, y: Float[Array, "B H W D"]) -> tuple[Array, Metrics]:
+    """What it costs that these pictures are drawn like this, and its parts."""
+    distance = distances(config, params, x, y).mean()
+    metrics = {"reconstruction": distance, "mse": jnp.mean((picture_of(config, y) - x) ** 2)}
+    if not config.reconstruction.learn_variance:
+        return distance, metrics
+    s = params["log_variance"]
+    return distance / jnp.exp(s) + s, metrics | {"log_variance": s}
+
+
+def seen_of(config: Config, passed: Passed, cost: Array, metrics: Metrics) -> Seen:
+    """What is logged and followed of a step, of what the reconstruction costs and its parts."""
+    metrics = {"loss": cost + passed.cost, **metrics, **passed.metrics}
+    if config.reconstruction.loss in DISCRETE and "kl" in passed.metrics:
+        nats = metrics["reconstruction"] + passed.metrics["kl"] / math.prod(image_shape(config))
+        metrics["bits_per_dim"] = nats / math.log(2)
+    return Seen(metrics, jax.tree.map(lambda total: total / len(passed.z), passed.seen))
+
+
 def make_loss(config: Config, files: Files) -> Loss:
     """The distance of pictures from what is drawn of them, and what the bottleneck costs: with a likelihood and a
     Gaussian the negative evidence bound in nats a number [Kingma14, eq. 10]."""
-    sizes = Sizes(math.prod(image_shape(config)), config.batch_size)
 
     def loss(params, batch, keys, held=Held()):  # noqa: B008
-        noise_keys, draw_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, use) for use in range(2))
         x = unit_range(batch["image"])
-        h = encode(config, params, noisy(x, config.noise, noise_keys))
-        passed = config.bottleneck.train(params, h, draw_keys, held.statistics, sizes)
-        y = decode(config, params, passed.z)
-        distance = distances(config, params, x, y).mean()
-        metrics = {"loss": distance + passed.cost, "reconstruction": distance, **passed.metrics}
-        metrics["mse"] = jnp.mean((picture_of(config, y) - x) ** 2)
-        if config.reconstruction.loss in DISCRETE and "kl" in passed.metrics:
-            metrics["bits_per_dim"] = (distance + passed.metrics["kl"] / sizes.picture) / math.log(2)
-        seen = jax.tree.map(lambda total: total / len(x), passed.seen)
-        return metrics["loss"], Seen(metrics, seen)
+        y, passed = through(config, params, x, keys, held)
+        cost, metrics = reconstruction(config, params, x, y)
+        seen = seen_of(config, passed, cost, metrics)
+        return seen.metrics["loss"], seen
 
     return loss
 
