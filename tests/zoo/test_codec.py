@@ -12,11 +12,13 @@ from PIL import Image
 import flaxgen
 from flaxgen.cli import main
 from flaxgen.data import Data
+from flaxgen.family.codec import scaled, unscaled
 from flaxgen.nets.dense_autoencoder import DenseAutoencoder
 from flaxgen.nets.vqvae import VqVae
 from flaxgen.weights.autoencoder_config import Latents
 from flaxgen.zoo.autoencoder import FAMILY, Bottleneck, Config, Gaussian
-from flaxgen.zoo.autoencoder.codec import check_size, make_codec, scaled, unscaled
+from flaxgen.zoo.autoencoder.config import check_size
+from flaxgen.zoo.autoencoder.training import make_codec
 
 NET = VqVae(image_size=16, factor=2, channels=4, residual_channels=2, depth=1, latent_channels=2)
 CONFIG = Config(seed=0, steps=1, batch_size=1, data=Data("digits"), net=NET, bottleneck=Bottleneck())

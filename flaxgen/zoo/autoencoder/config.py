@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flaxgen.data import Data
 from flaxgen.family.bottlenecks import Bottleneck, Gaussian
 from flaxgen.family.codebooks import Codebook, Finite, Gumbel, Signs
+from flaxgen.family.codec import OVERLAP
 from flaxgen.nets.autoencoder import Autoencoder
 from flaxgen.nets.dalle_vae import DalleVae
 from flaxgen.nets.dense_autoencoder import DenseAutoencoder
@@ -157,3 +158,24 @@ def latent_shape(config: Config) -> tuple[int, int, int]:
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a batch as the loader gives it."""
     return {"image": jax.ShapeDtypeStruct((config.batch_size, *image_shape(config)), jnp.uint8)}
+
+
+def check_tile(config: Config, tile: int) -> None:
+    """Raises ValueError unless the net takes tiles of so many pixels, 0 for none."""
+    least = OVERLAP * config.net.factor
+    fits = tile == 0 or (tile >= least and tile % config.net.factor == 0)
+    require(fits, f"tile={tile}: expected 0 (none), or a multiple of {config.net.factor} pixels from {least} on")
+
+
+def check_size(config: Config, height: int, width: int, what: str = "a picture") -> None:
+    """Raises ValueError unless the net takes pictures of this size as they are, naming sizes near to it."""
+    factor, size = config.net.factor, config.net.image_size
+    if isinstance(config.net, DenseAutoencoder):
+        require((height, width) == (size, size), f"{what} of {width}x{height}: this net takes {size}x{size} alone")
+    near = [{max(side // factor, 1) * factor, -(-side // factor) * factor} for side in (width, height)]
+    smaller, larger = (f"{pick(near[0])}x{pick(near[1])}" for pick in (min, max))
+    others = smaller if smaller == larger else f"{smaller} or {larger}"
+    require(
+        height % factor == 0 and width % factor == 0,
+        f"{what} of {width}x{height}: the sides have to be multiples of {factor}, the nearest are {others}",
+    )

@@ -22,8 +22,8 @@ from flaxgen.metrics import picture as metrics
 from flaxgen.train.config import require
 from flaxgen.types import Codec, Params, PRNGKey
 from flaxgen.zoo.autoencoder import training
-from flaxgen.zoo.autoencoder.codec import check_size, check_tile, latents_of, make_codec, pictures_of
-from flaxgen.zoo.autoencoder.config import DISCRETE, Config, image_shape, latent_shape
+from flaxgen.zoo.autoencoder.config import DISCRETE, Config, check_size, check_tile, image_shape, latent_shape
+from flaxgen.zoo.autoencoder.training import latents_of, make_codec, pictures_of
 
 Inputs = Mapping[str, Array]
 

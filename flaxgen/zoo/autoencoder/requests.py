@@ -10,8 +10,7 @@ from flaxgen.family.matching import real_examples
 from flaxgen.family.request import Clash, Request, option, pictures, positional
 from flaxgen.family.requests import Sample
 from flaxgen.train.config import require
-from flaxgen.zoo.autoencoder.codec import check_size, check_tile
-from flaxgen.zoo.autoencoder.config import Config
+from flaxgen.zoo.autoencoder.config import Config, check_size, check_tile
 
 OF_DATA = "; none: examples of its data"
 

@@ -10,10 +10,11 @@ from jaxtyping import Array, Float
 from flaxgen.data import unit_range
 from flaxgen.diffusion.vlb import discretized_log_likelihood
 from flaxgen.family.bottlenecks import Passed, Sizes
+from flaxgen.family.codec import in_tiles, scaled, unscaled
 from flaxgen.family.trained import Files
 from flaxgen.latents import likelihood
-from flaxgen.types import Held, Keys, Loss, Metrics, Params, PRNGKey, Seen
-from flaxgen.zoo.autoencoder.config import DISCRETE, Config, image_shape, says_scales
+from flaxgen.types import Codec, Held, Keys, Loss, Metrics, Params, PRNGKey, Seen
+from flaxgen.zoo.autoencoder.config import DISCRETE, Config, check_tile, image_shape, says_scales
 
 Image = Float[Array, "B H W C"]
 FIRST_SCALE = 0.1
@@ -72,6 +73,35 @@ def drawn(config: Config, y: Float[Array, "B H W D"]) -> Image:
     """The same before it is cut to [-1, 1], so that what is beyond has a gradient."""
     mean = y[..., : config.net.in_channels]
     return likelihood.from_unit(jax.nn.sigmoid(mean)) if config.reconstruction.loss == "logit_laplace" else mean
+
+
+def latents_of(config: Config, params: Params, x: Image, tile: int = 0) -> Float[Array, "B h w D"]:
+    """What the decoder reads of pictures in [-1, 1], without chance; with `tile` in tiles of so many pixels."""
+    factor = config.net.factor
+    features = in_tiles(lambda x: encode(config, params, x), tile, factor, reads=factor)(x)
+    return config.bottleneck.quantise(params, features)
+
+
+def pictures_of(config: Config, params: Params, z: Float[Array, "B h w D"], tile: int = 0) -> Image:
+    """The pictures in [-1, 1] of latents; with `tile` in tiles of so many pixels."""
+    factor = config.net.factor
+    return picture_of(config, in_tiles(lambda z: decode(config, params, z), tile, factor, makes=factor)(z))
+
+
+def make_codec(config: Config, tile: int = 0) -> Codec:
+    """Both ways as functions of parameters, with the scale that the config says. With `tile` a picture is cut into
+    tiles of so many pixels a side, of which neighbours share a quarter, and is blended of them: what a net reads within
+    a sixteenth of a tile is as in the whole. Norms of groups and attention see their tile alone, so that the tone may
+    differ a little from tile to tile.
+
+    Raises:
+        ValueError: if the net does not take such tiles.
+    """
+    check_tile(config, tile)
+    return Codec(
+        lambda params, x: scaled(config.latents, latents_of(config, params, x, tile)),
+        lambda params, z: pictures_of(config, params, unscaled(config.latents, z), tile),
+    )
 
 
 def distances(config: Config, params: Params, x: Image, y: Float[Array, "B H W D"]) -> Float[Array, " B"]:
