@@ -1,0 +1,70 @@
+"""How well does a DALL-E 1 of scenes draw? The scene oracle reads what its codes keep, and what it drew.
+
+python -m benchmarks.dalle_scenes codes --model DIR    # an autoencoder: what is left of scenes after their codes
+python -m benchmarks.dalle_scenes draw --model DIR     # captions that hold, seen and unseen: best of 1, 8, 32 by CLIP
+
+All take --num N (512) and --seed N (0), and print JSON. `draw` takes a run of the transformer or a composed model;
+without a CLIP it draws one candidate.
+"""
+
+import argparse
+import json
+import time
+
+import numpy as np
+
+import flaxgen
+from benchmarks.unclip_scenes import arrangement, scenes
+from flaxgen.data import to_pixels
+from flaxgen.metrics.scene_oracle import holds
+from flaxgen.scenes.captions import parse
+
+CANDIDATES = (1, 8, 32)
+
+
+def codes(model, num: int, seed: int) -> dict:
+    """PSNR and use of codes over pictures that training never met, and of how many the caption still holds."""
+    size = model.config.net.image_size
+    result = {}
+    for split in ("seen", "novel"):
+        images, captions = scenes(split, num, size)
+        drawn = to_pixels(model.reconstruct(images))
+        kept, whole = (np.mean([holds(*pair) for pair in zip(x, captions, strict=True)]) for x in (drawn, images))
+        result[split] = {**model.measure(images), "holds": float(kept), "holds before": float(whole)}
+    return result
+
+
+def draw(model, num: int, seed: int) -> dict:
+    """Share of captions that hold, for each number of candidates, and the seconds that a picture takes."""
+    result = {}
+    for split in ("seen", "novel"):
+        captions = scenes(split, num, 16)[1]
+        for candidates in CANDIDATES if _has_clip(model) else CANDIDATES[:1]:
+            start = time.perf_counter()
+            drawn = model.draw(captions, num=1, seed=seed, candidates=candidates).images
+            seconds = (time.perf_counter() - start) / num
+            held = np.array([holds(image, caption) for image, caption in zip(drawn, captions, strict=True)])
+            single = np.array([len(parse(caption).things) == 1 for caption in captions])
+            figures = {"all": held.mean(), "one object": held[single].mean(), "two objects": held[~single].mean()}
+            result[f"{split}, best of {candidates}"] = {**figures, **arrangement(drawn, captions), "seconds": seconds}
+    return result
+
+
+def _has_clip(model) -> bool:
+    return "clip" in getattr(model, "parts", {}) or bool(getattr(getattr(model, "config", None), "clip", ""))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("codes", "draw"))
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--num", type=int, default=512)
+    parser.add_argument("--seed", type=int, default=0)
+    parsed = parser.parse_args()
+    model = flaxgen.load(parsed.model)
+    found = {"codes": codes, "draw": draw}[parsed.what](model, parsed.num, parsed.seed)
+    print(json.dumps(found, indent=2, default=float))
+
+
+if __name__ == "__main__":
+    main()
