@@ -12,7 +12,6 @@ from flaxgen.family.requests import Sample
 from flaxgen.train.config import require
 from flaxgen.zoo.autoencoder.codec import check_size, check_tile
 from flaxgen.zoo.autoencoder.config import Config
-from flaxgen.zoo.autoencoder.model import Model
 
 OF_DATA = "; none: examples of its data"
 
@@ -147,7 +146,7 @@ def _examples(config: Config, request: OfPictures, num: int) -> np.ndarray:
     return real_examples(data_of(config, request), "image", num)
 
 
-def pictures_of(model: Model, request: OfPictures) -> np.ndarray:
+def pictures_of(model: Any, request: OfPictures) -> np.ndarray:
     """The pictures that are meant, uint8 [N H W C] at the model's size."""
     if not request.images:
         return _examples(model.config, request, request.num)
