@@ -149,11 +149,12 @@ def train(
     return loop.run(experiment, config, workdir, plan, make_batches, extras)
 
 
-def export(source: str | Path, target: str | Path, *, layout: str = "flaxgen") -> None:
-    """Writes a model directory from a run, or a model in another project's layout.
+def export(source: str | Path, target: str | Path, *, layout: str = "flaxgen", dtype: str | None = None) -> None:
+    """Writes a model directory from a run, or a model in another project's layout. `dtype` is what weights of a model
+    directory are rounded to, such as "float16".
 
     Raises:
-        ValueError: if the target is not empty, or the layout has no place for the model.
+        ValueError: if the target is not empty, or the layout has no place for the model, or none for the dtype.
     """
     source, target = Path(source), Path(target)
     known = dict.fromkeys(["flaxgen", *(one.name for one in LAYOUTS)])
@@ -164,8 +165,9 @@ def export(source: str | Path, target: str | Path, *, layout: str = "flaxgen") -
         if isinstance(family, Composite):
             raise ValueError(f"{source} is of {family.name}, a model directory already: --layout writes another")
         model = family.load(source)
-        family.write_model(target, model.config, model.params, model.step, model.files)
+        family.write_model(target, model.config, model.params, model.step, model.files, dtype)
         return
+    require(dtype is None, f"dtype={dtype}: the layout {layout} has weights as they are")
     writers = [one for one in LAYOUTS if one.name == layout and one.write is not None]
     for one in writers:
         if one.family is family and one.write is not None:

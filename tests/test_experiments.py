@@ -16,7 +16,8 @@ from flaxgen.train.config import override
 ROOT = Path(__file__).parents[1] / "experiments"
 NAMES = sorted(str(path.relative_to(ROOT).with_suffix("")) for path in ROOT.rglob("*.py"))
 UNCLIP = ("clip", "prior", "ar_prior", "decoder", "upsampler_256", "upsampler_1024")
-LARGE = ("unclip/", "stylegan2_", "adm_imagenet64", "ddpm_cifar10", "edm_cifar10", "iddpm_cifar10")
+LARGE = ("unclip/", "stylegan2_", "adm_imagenet64", "ddpm_cifar10", "edm_cifar10", "iddpm_cifar10", "vqgan_imagenet256",
+         "kl_f8")  # fmt: skip
 """Their steps take seconds to trace; `ddpm_cifar10_small` is among them, the digits and scenes are not."""
 RUN_FIELDS = ("seed", "steps", "batch_size", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints")
 
@@ -76,6 +77,8 @@ def test_train_step(name):
         ("stylegan2_cifar10", 0.0),
         ("stylegan2_ffhq1024", 0.0),
         ("adm_imagenet64", 0.005),
+        ("vqgan_imagenet256", 0.0),
+        ("kl_f8", 0.0),
         ("unclip/clip", 0.0),
         ("unclip/decoder", 0.05),
         ("unclip/upsampler_256", 0.05),

@@ -42,6 +42,7 @@ def _add_export(parser):
     parser.add_argument(
         "--layout", default="flaxgen", help="whose: flaxgen, diffusers, transformers, nvlabs, taming, openai (flaxgen)"
     )
+    parser.add_argument("--half", action="store_true", help="round weights of a model directory to float16")
     parser.set_defaults(run=_export)
 
 
@@ -98,7 +99,7 @@ def _train(parsed) -> int:
 def _export(parsed) -> int:
     from flaxgen import verbs
 
-    verbs.export(parsed.source, parsed.directory, layout=parsed.layout)
+    verbs.export(parsed.source, parsed.directory, layout=parsed.layout, dtype="float16" if parsed.half else None)
     print(f"wrote {parsed.directory}")
     return 0
 

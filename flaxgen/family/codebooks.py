@@ -72,7 +72,7 @@ class Codebook(Bottleneck):
             share = min(1.0, self.codes / vectors_a_batch)
             seen = (seen, codebook.propose(still(flat), self.codes, share, keys))
         metrics = {"commitment": distance, **_usage(self._count(statistics), self._decay)}
-        return Passed(codebook.straight_through(still(q) if self.update == "average" else q, z), cost, metrics, seen)
+        return Passed(codebook.straight_through(still(q), z), cost, metrics, seen)
 
     def follow(self, statistics: PyTree, seen: PyTree) -> PyTree:
         if self.update == "gradient":

@@ -148,6 +148,26 @@ def test_statistics_are_those_of_the_batch():
     assert_close(after.discriminator.variables["buffers"], moved["buffers"])
 
 
+def test_codes_that_follow_gradients_have_none_from_the_reconstruction():
+    """[vdOord17, sec. 3.2]: it passes straight through them to the vectors that chose them."""
+    config = dataclasses.replace(CONFIG, bottleneck=Codebook(codes=8, update="gradient", restart=0.0))
+    params, x = jax.tree.map(jnp.array, fresh().params), unit_range(jnp.asarray(images()))
+    held = training.init_held(config, KEY, params)
+
+    @jax.jit
+    def gradients():
+        def parts(params):
+            keys = parallel.example_keys(jax.random.key(1), 16)
+            y, passed = training.through(config, params, x, keys, held)
+            return jnp.stack([jnp.square(y).mean(), passed.cost])
+
+        return jax.jacrev(parts)(params)
+
+    norms = jax.tree.map(lambda leaf: np.abs(leaf).reshape(2, -1).max(1), gradients())
+    assert norms["codebook"][0] == 0 < norms["codebook"][1]
+    assert norms["encoder"]["conv_out"]["kernel"].min() > 0
+
+
 def test_both_wait_until_the_game_begins():
     """Until then the discriminator stays as it is, to the last bit, and the autoencoder is one without adversary."""
     first, second, third = walk(LATE, 3)

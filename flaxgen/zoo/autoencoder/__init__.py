@@ -2,7 +2,7 @@
 
 from flaxgen.family.bottlenecks import Bottleneck, Gaussian
 from flaxgen.family.codebooks import Codebook, Finite, Gumbel, Signs
-from flaxgen.zoo.autoencoder.config import Adversary, Config, Reconstruction
+from flaxgen.zoo.autoencoder.config import Adversary, Config, Perceptual, Reconstruction
 from flaxgen.zoo.autoencoder.family import FAMILY
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Finite",
     "Gaussian",
     "Gumbel",
+    "Perceptual",
     "Reconstruction",
     "Signs",
 ]

@@ -103,7 +103,7 @@ def make_step(config: Config, tx: optax.GradientTransformation, axis_name: str |
             return (y, passed.cost), passed
 
         def cost(params, y):
-            return training.reconstruction(config, params, x, y)
+            return training.reconstruction(config, params, state.held.frozen, x, y)
 
         (y, extra), back, passed = jax.vjp(forward, state.params, has_aux=True)
         (value, parts), (own, toward) = jax.value_and_grad(cost, (0, 1), has_aux=True)(state.params, y)

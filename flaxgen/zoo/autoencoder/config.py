@@ -52,6 +52,28 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
+class Perceptual:
+    """The net that pictures are compared through, and what that distance weighs beside that of pixels.
+
+    `net` is "none", "lpips:FILE", the published distance of five depths of VGG16 [Zhang18], in the safetensors that
+    `flaxgen/weights/lpips.py` says how to make, or "clip:MODEL" or "classifier:MODEL", a run or model directory, of
+    which the features are compared.
+    """
+
+    net: str = "none"
+    weight: float = 1.0
+
+    def __post_init__(self):
+        kind, _, path = self.net.partition(":")
+        expected = "expected none, lpips:FILE, clip:MODEL or classifier:MODEL"
+        require(kind != "inception", f"net={self.net}: Inception reads 8-bit pictures, which have no gradient; "
+                f"{expected}")  # fmt: skip
+        known = self.net == "none" or (kind in ("lpips", "clip", "classifier") and bool(path))
+        require(known, f"net={self.net!r}: {expected}")
+        require(self.weight > 0, f"weight={self.weight}: expected a number above 0; net=none compares pixels alone")
+
+
+@dataclass(frozen=True)
 class Adversary:
     """Whom an autoencoder plays against besides, "none" or "patches": a discriminator of patches, so that what is drawn
     looks real from near [Esser21, sec. 3.1].
@@ -91,6 +113,7 @@ class Config(GradientRun):
     latents: Latents = Latents()
     bottleneck: Gaussian | Codebook | Gumbel | Finite | Signs | Bottleneck = Codebook()
     reconstruction: Reconstruction = Reconstruction()
+    perceptual: Perceptual = Perceptual()
     adversary: Adversary = Adversary()
     noise: float = 0.0
     batch: int = 64

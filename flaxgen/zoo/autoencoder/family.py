@@ -15,7 +15,7 @@ from flaxgen.family.trained import Handler, Progress
 from flaxgen.metrics.picture import psnr
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
-from flaxgen.zoo.autoencoder import adversary, training
+from flaxgen.zoo.autoencoder import adversary, perceptual, training
 from flaxgen.zoo.autoencoder.config import TYPE_NAMES, Config, batch_spec, latent_shape
 from flaxgen.zoo.autoencoder.mapping import Map, check_map, draw_map
 from flaxgen.zoo.autoencoder.model import Model, check_draws, lost
@@ -178,6 +178,7 @@ FAMILY = Family(
     follow=training.follow,
     after_update=training.after_update,
     preview=preview,
+    check=lambda config: perceptual.check_file(config.perceptual.net),
     free=frozenset({"batch"}),
     model=Model,
     requests=ASKED,

@@ -5,18 +5,24 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from flaxgen.data import unit_range
 from flaxgen.diffusion.vlb import discretized_log_likelihood
 from flaxgen.family.bottlenecks import Passed, Sizes
 from flaxgen.family.codec import in_tiles, scaled, unscaled
+from flaxgen.family.perceptual import frozen_weights, make_distance
 from flaxgen.family.trained import Files
 from flaxgen.latents import likelihood
 from flaxgen.types import Codec, Held, Keys, Loss, Metrics, Params, PRNGKey, Seen
 from flaxgen.zoo.autoencoder.config import DISCRETE, Config, check_tile, image_shape, says_scales
+from flaxgen.zoo.classifier import FAMILY as CLASSIFIER
+from flaxgen.zoo.clip import FAMILY as CLIP
 
 Image = Float[Array, "B H W C"]
+EXTRACTING = {"clip": CLIP, "classifier": CLASSIFIER}
+"""Families whose models pictures can be compared through."""
 FIRST_SCALE = 0.1
 """Of pixels' values around what is drawn, in units of [-1, 1], before any is learned."""
 LOG_SCALES = (-7.0, 7.0)
@@ -36,8 +42,10 @@ def init_params(config: Config, key: PRNGKey) -> Params:
 
 
 def init_held(config: Config, key: PRNGKey, params: Params) -> Held:
-    """What the bottleneck follows."""
-    return Held(config.bottleneck.init_statistics(params))
+    """What the bottleneck follows, and the net that pictures are compared through; where the key is none yet, as in
+    tracing for shapes, its file need not be there."""
+    frozen = frozen_weights(config.perceptual.net, EXTRACTING, shapes_only=isinstance(key, Tracer))
+    return Held(config.bottleneck.init_statistics(params), frozen)
 
 
 def follow(config: Config, statistics: Any, seen: Any) -> Any:
@@ -138,14 +146,21 @@ def through(config: Config, params: Params, x: Image, keys: Keys, held: Held) ->
     return Through(decode(config, params, passed.z), passed)
 
 
-def reconstruction(config: Config, params: Params, x: Image, y: Float[Array, "B H W D"]) -> tuple[Array, Metrics]:
-    """What it costs that these pictures are drawn like this, and its parts."""
-    distance = distances(config, params, x, y).mean()
+def reconstruction(
+    config: Config, params: Params, frozen: Params, x: Image, y: Float[Array, "B H W D"]
+) -> tuple[Array, Metrics]:
+    """What it costs that these pictures are drawn like this, and its parts; `frozen` are the weights of the net that
+    they are compared through."""
+    total = distance = distances(config, params, x, y).mean()
     metrics = {"reconstruction": distance, "mse": jnp.mean((picture_of(config, y) - x) ** 2)}
+    look = make_distance(config.perceptual.net, EXTRACTING)
+    if look is not None:
+        metrics["perceptual"] = look(frozen, x, drawn(config, y)).mean()
+        total = distance + config.perceptual.weight * metrics["perceptual"]
     if not config.reconstruction.learn_variance:
-        return distance, metrics
+        return total, metrics
     s = params["log_variance"]
-    return distance / jnp.exp(s) + s, metrics | {"log_variance": s}
+    return total / jnp.exp(s) + s, metrics | {"log_variance": s}
 
 
 def seen_of(config: Config, passed: Passed, cost: Array, metrics: Metrics) -> Seen:
@@ -164,7 +179,7 @@ def make_loss(config: Config, files: Files) -> Loss:
     def loss(params, batch, keys, held=Held()):  # noqa: B008
         x = unit_range(batch["image"])
         y, passed = through(config, params, x, keys, held)
-        cost, metrics = reconstruction(config, params, x, y)
+        cost, metrics = reconstruction(config, params, held.frozen, x, y)
         seen = seen_of(config, passed, cost, metrics)
         return seen.metrics["loss"], seen
 
