@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxgen.data import to_pixels, unit_range
+from flaxgen.family import perceptual
 from flaxgen.family.family import Family
 from flaxgen.family.matching import real_examples
 from flaxgen.family.pictures import Pictures
@@ -15,7 +16,7 @@ from flaxgen.family.trained import Handler, Progress
 from flaxgen.metrics.picture import psnr
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
-from flaxgen.zoo.autoencoder import adversary, perceptual, training
+from flaxgen.zoo.autoencoder import adversary, training
 from flaxgen.zoo.autoencoder.config import TYPE_NAMES, Config, batch_spec, latent_shape
 from flaxgen.zoo.autoencoder.mapping import Map, check_map, draw_map
 from flaxgen.zoo.autoencoder.model import Model, check_draws, lost
