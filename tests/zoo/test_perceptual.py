@@ -109,8 +109,8 @@ def test_features_are_compared_and_have_a_gradient(nets, kind):
         return jax.value_and_grad(lambda y: distance(frozen, x, y).sum())(y)
 
     value, gradient = both(y)
-    features = perceptual._extractor(net).apply(frozen, {"image": x})["features"]
-    other = perceptual._extractor(net).apply(frozen, {"image": y})["features"]
+    features = EXTRACTING[kind].load(nets / kind).extractor.apply(frozen, {"image": x})["features"]
+    other = EXTRACTING[kind].load(nets / kind).extractor.apply(frozen, {"image": y})["features"]
     meant = (np.square(features - other).sum(-1) / np.square(features).sum(-1)).sum()
     assert float(value) == pytest.approx(float(meant), rel=1e-3)
     assert float(distance(frozen, x, x).max()) == 0
