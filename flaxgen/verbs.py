@@ -222,7 +222,7 @@ def compose(target: str | Path, sources: Mapping[str, Path], *, dtype: str | Non
     """
     known = [family for family in families() if isinstance(family, Composite)]
     fitting = max(known, key=lambda composite: len(set(sources) & set(composite.parts)))
-    fitting.compose(Path(target), sources, dtype)
+    fitting.compose(Path(target), {name: find(path) for name, path in sources.items()}, dtype)
 
 
 def describe(path: str | Path, mesh: MeshShape | None = None) -> str:

@@ -121,7 +121,8 @@ def load_companion(family: Family, path: str) -> Any:
         ValueError: if there is none.
     """
     name = family.name
-    require(bool(path), f"{name} is not set: train a {name} first and name its run with --set {name}=DIR")
+    article = "an" if name[0] in "aeiou" else "a"
+    require(bool(path), f"{name} is not set: train {article} {name} first and name its run with --set {name}=DIR")
     return family.load(path)
 
 

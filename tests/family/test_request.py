@@ -135,3 +135,35 @@ def test_a_mask_that_is_an_array_may_be_transparent():
     assert read_input(pixels, 1).pixels.min() == 255
     pixels[0, :, 3] = 0
     np.testing.assert_array_equal(read_input(pixels, 1).pixels[..., 0], [[255] * 3, [0] * 3])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gather(Request):
+    """Look at pictures."""
+
+    verb: ClassVar[str] = "gather"
+
+    images: tuple[object, ...] = request.pictures("any number")
+    beside: object = request.picture_option("one more")
+
+
+def test_any_number_of_pictures_and_one_that_may_be_left_out(tmp_path):
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    for i, file in enumerate(files):
+        Image.fromarray(IMAGE + i).save(file)
+    asked = make(Gather, {"images": files, "beside": files[0]})
+    assert [one.path for one in asked.images] == list(map(str, files))
+    again = request.from_json(Gather, json.loads(json.dumps(request.to_json(asked))))
+    assert [one.digest for one in again.images] == [one.digest for one in asked.images]
+    assert again.beside.digest == asked.images[0].digest
+    assert make(Gather, {"images": np.stack([IMAGE] * 3)}).images[2].pixels.shape == (4, 4, 3)
+    assert len(make(Gather, {"images": files[0]}).images) == 1
+    nothing = request.from_json(Gather, request.to_json(make(Gather, {})))
+    assert (nothing.images, nothing.beside) == ((), None)
+    files[1].unlink()
+    with pytest.raises(OSError, match=r"b\.png"):
+        request.from_json(Gather, request.to_json(asked))
+    fields = request.schema(Gather)["properties"]
+    assert fields["images"] == {"type": "array", "items": {"type": "string", "format": "picture"},
+                                "description": "any number", "default": []}  # fmt: skip
+    assert fields["beside"]["format"] == "picture"
