@@ -60,13 +60,13 @@ def _add_import(parser):
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="a folder, a file or a Hub id of another project: diffusers' UNet2DModel and unCLIP, transformers' "
-        "CLIP, NVlabs' StyleGAN2",
+        help="a folder, a file or a Hub id of another project: diffusers' UNet2DModel, unCLIP and autoencoders, "
+        "transformers' CLIP, NVlabs' StyleGAN2, CompVis' VQGAN, OpenAI's dVAE",
     )
     parser.add_argument("directory", type=Path, metavar="MODEL_DIR", help="where to write; must not exist yet")
     parser.add_argument("--revision", help="branch, tag or commit of the Hub id")
     parser.add_argument("--variant", metavar="NAME", help="of the weights, such as fp16 for model.fp16.safetensors")
-    add_set(parser, "generator.clamp=0 (of NVlabs' nets, what no tensor says)")
+    add_set(parser, "generator.clamp=0, or size=256 (what no tensor says)")
     parser.set_defaults(run=_import)
 
 

@@ -116,7 +116,7 @@ def _plotted(plot: Callable[[Any], None]) -> Picture:
         plot(axes)
         axes.legend(loc="upper right")
 
-    return plotted([panel], side=5)
+    return plotted([panel], side=5.0)
 
 
 def plotted(panels: Sequence[Callable[[Any], None]], side: float) -> Picture:
