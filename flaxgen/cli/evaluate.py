@@ -59,6 +59,9 @@ def add_commands(commands) -> None:
     parser.add_argument("--out", type=Path, default=Path("eval.json"), help="the figures as flat JSON (eval.json)")
     parser.add_argument("--reference", type=Path, metavar="NPZ", help="where statistics of the real pictures are kept")
     parser.add_argument("--allow-shared", action="store_true", help="measure though the two sets share pictures")
+    parser.add_argument(
+        "--reconstruct", action="store_true", help="of an autoencoder: what becomes of the real pictures (rFID)"
+    )
     _add_overrides(parser)
     add_devices(parser)
     add_processes(parser)
@@ -103,7 +106,7 @@ def _check(parsed) -> None:
         raise ValueError(f"{parsed.model} draws the pictures to measure: give --data SOURCE, not --real or --fake")
     if parsed.model is None and parsed.data is not None:
         raise ValueError(f"--data {parsed.data} is what a model is compared with: give a model, or --real and --fake")
-    for name in ("steps", "sampler", "guidance", "set") if parsed.model is None else ():
+    for name in ("steps", "sampler", "guidance", "set", "reconstruct") if parsed.model is None else ():
         if getattr(parsed, name):
             raise ValueError(f"--{name} is for a model that draws, and there is none")
     if parsed.out.suffix != ".json" or parsed.out.is_dir():
@@ -168,13 +171,19 @@ def _of_model(parsed, asked, plan):
     """What a model draws, and the real pictures, where a metric needs them."""
     from flaxgen import verbs
     from flaxgen.family.evaluation import METRICS
-    from flaxgen.measure.picture_sets import of_captions, of_data, of_samples
+    from flaxgen.measure.picture_sets import of_captions, of_data, of_reconstructions, of_samples
 
     model: Any = verbs.load(parsed.model, plan)
     names = ("steps", "sampler", "guidance", "set")
     given = {name: value for name in names if (value := getattr(parsed, name))}
     data = _data(parsed.data or OWN, model.data, parsed.set_data)
-    if "sample" in model.verbs and draws_pictures(model):
+    request = None
+    if parsed.reconstruct:
+        if "reconstruct" not in model.verbs or given:
+            raise ValueError(f"--reconstruct is for autoencoders, without settings of drawing: {parsed.model} is "
+                             f"{with_article(f'{model.kind} model')}")  # fmt: skip
+        fake = of_reconstructions(model, data, parsed.seed)
+    elif "sample" in model.verbs and draws_pictures(model):
         request = read_request(
             model.verbs["sample"], {**given, "seed": parsed.seed}, with_article(f"{model.kind} model")
         )
@@ -188,7 +197,9 @@ def _of_model(parsed, asked, plan):
         raise ValueError(f"{parsed.model} draws no pictures by itself: expected a model that has `sample` or `draw`")
     compares = any(METRICS[name].compares for name in asked.metrics)
     real = of_data(data, parsed.seed) if compares else None
-    used = {name: value for name, value in model.settings(request).items() if name in SETTINGS}
+    settings = {} if request is None else model.settings(request)
+    used = {name: value for name, value in settings.items() if name in SETTINGS}
+    used |= {"reconstructed": True} if parsed.reconstruct else {}
     return real, fake, {"model": str(parsed.model), "data": parsed.data or OWN, "step": model.step, **used}
 
 

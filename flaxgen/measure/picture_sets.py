@@ -96,6 +96,23 @@ def of_samples(model: Any, request: Sample) -> Pictures:
     return of_draw(draw, _about(model, request, "first", "num"))
 
 
+def of_reconstructions(model: Any, data: Data, seed: int) -> Pictures:
+    """What becomes of the pictures of `data` in an autoencoder, in the order of those that `of_data` gives.
+
+    Raises:
+        ValueError: if the data cannot be read.
+    """
+    data = dataclasses.replace(data, random_crop=False, flip=False)
+    source = open_source(data)
+
+    def draw(numbers: range) -> Batch:
+        images = np.stack([source[element_at(len(source), seed, number)]["image"] for number in numbers])
+        return {"image": model.reconstruct(images)}
+
+    about = {"model": model.fingerprint, "reconstructed": content_hash(data, source), "seed": seed}
+    return of_draw(draw, about)._replace(count=len(source))
+
+
 def of_captions(model: Any, data: Data, request: Draw, group: int) -> Pictures:
     """What a model draws of the captions of `data`, in the order that the seed gives: those of the pictures that
     `of_data` gives with this seed. Captions are drawn `group` at a time, each with a seed of its own.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -207,6 +208,20 @@ def test_figures_of_a_set(runs):
     vae = flaxgen.load(runs / "vae")
     one, many = (vae.measure(images, bound)["bits_per_dim"] for bound in (1, 16))
     assert 1 < many < one < 8
+
+
+def test_reconstructions_are_compared_with_what_they_were(runs, tmp_path, capsys):
+    out = tmp_path / "eval.json"
+    asked = ["eval", str(runs / "vq"), "--reconstruct", "--metrics", "fid", "--num", "40", "--out", str(out)]
+    assert main(asked) == 0
+    model, images = flaxgen.load(runs / "vq"), real_examples(DATA, "image", 40)
+    flat = [x.reshape(40, -1).astype(np.float64) for x in (model.reconstruct(images), images / 127.5 - 1)]
+    trace = np.trace(np.cov(flat[0].T)) + np.trace(np.cov(flat[1].T))
+    found = json.loads(out.read_text())
+    assert 0 < found["fid"] < trace + ((flat[0].mean(0) - flat[1].mean(0)) ** 2).sum()
+    assert found["reconstructed"] is True
+    assert main([*asked, "--guidance", "2"]) == 2
+    assert "--reconstruct is for autoencoders, without settings of drawing" in capsys.readouterr().err
 
 
 def test_a_walk_a_map_and_odd_pictures(runs, tmp_path):
