@@ -2,6 +2,9 @@
 
 flaxgen train experiments/vqvae_digits.py --workdir runs/vqvae
 flaxgen reconstruct runs/vqvae --num 797 --out codes.npz
+
+Two cores of a CPU, a minute and a half beside other work: 24.9 dB, perplexity 54, all codes used; with
+bottleneck.restart=0 24.5 dB, perplexity 40 and three quarters of them.
 """
 
 from flaxgen.data import Data
