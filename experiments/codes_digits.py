@@ -4,8 +4,8 @@ flaxgen train experiments/vqvae_digits.py --workdir runs/vqvae
 flaxgen train experiments/codes_digits.py --workdir runs/codes --set autoencoder=runs/vqvae
 flaxgen sample runs/codes --num 64 --beside-data --out digits.png
 
-Two cores of a CPU, three minutes beside other work: precision 0.85 and recall 0.67 of 1,000 samples, with guidance 1.5
-0.89 and 0.53 (flaxgen eval runs/codes --metrics prec_recall --data own:test --num 1000).
+Two cores of a CPU, three minutes beside other work: precision 0.85 and recall 0.67 of 1,000 samples, with guidance
+1.5 0.89 and 0.53 (flaxgen eval runs/codes --metrics prec_recall --data own:test --num 1000).
 """
 
 from flaxgen.data import Data

@@ -4,8 +4,8 @@ flaxgen train experiments/vqvae_digits.py --workdir runs/vqvae
 flaxgen train experiments/maskgit_digits.py --workdir runs/maskgit --set autoencoder=runs/vqvae
 flaxgen sample runs/maskgit --num 64 --beside-data --out digits.png
 
-Two cores of a CPU, three minutes beside other work: precision 0.74 and recall 0.46 of 1,000 samples in 8 rounds, 0.66 and
-0.51 in 4 (flaxgen eval runs/maskgit --metrics prec_recall --data own:test --num 1000 --steps 4).
+Two cores of a CPU, three minutes beside other work: precision 0.74 and recall 0.46 of 1,000 samples in 8 rounds, 0.66
+and 0.51 in 4 (flaxgen eval runs/maskgit --metrics prec_recall --data own:test --num 1000 --steps 4).
 """
 
 from flaxgen.data import Data

@@ -3,8 +3,8 @@
 flaxgen train experiments/vae_digits.py --workdir runs/vae
 flaxgen reconstruct runs/vae --num 797 --bound 64 --out vae.npz
 
-Two cores of a CPU, under a minute: 1.94 bits a pixel with 64 draws a picture, 2.04 with one; its samples have precision 0.81
-and recall 0.42 (docs/codes.md has the commands).
+Two cores of a CPU, under a minute: 1.94 bits a pixel with 64 draws a picture, 2.04 with one; its samples have
+precision 0.81 and recall 0.42 (docs/codes.md has the commands).
 """
 
 from flaxgen.data import Data
