@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flaxgen.data import to_pixels
+from flaxgen.data import Data, to_pixels
 from flaxgen.family.matching import SHOWN_POINTS, real_examples
 from flaxgen.family.pictures import Pictures
-from flaxgen.family.request import Clash, Request, option, picture, positional
+from flaxgen.family.request import Clash, Request, option, picture, pictures, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,3 +167,37 @@ class Upscale(Request):
 
     image: Any = picture("the small picture")
     num: int = option(1, "how many", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfPictures(Request):
+    """What is asked of pictures, or of examples of the data."""
+
+    model_first: ClassVar[bool] = True
+
+    images: tuple[Any, ...] = pictures("pictures, of which the middle square is taken; none: examples of its data")
+    num: int = option(16, "how many examples, where no pictures are named", least=1)
+    split: str = option("test", "the split of these examples")
+    data: str | None = option(None, "where they are", default_text="where they were in training", flag="data DIR")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.images and self.data is not None:
+            raise Clash("{data} is where examples are, and pictures are named: give one of them", data=self.data)
+
+
+def check_pictures(config: Any, request: OfPictures) -> None:
+    """Raises ValueError unless there are examples where no pictures are named."""
+    if not request.images:
+        real_examples(data_of(config, request), "image", 1)
+
+
+def data_of(config: Any, request: OfPictures) -> Data:
+    """Where the examples are."""
+    data = replace(config.data, split=request.split)
+    return data if request.data is None else replace(data, path=request.data)
+
+
+def examples_of(config: Any, request: OfPictures, field: str = "image") -> np.ndarray:
+    """A field of the examples that are meant, where no pictures are named."""
+    return real_examples(data_of(config, request), field, request.num)

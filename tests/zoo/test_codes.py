@@ -12,6 +12,7 @@ import flaxgen
 from flaxgen import parallel, verbs
 from flaxgen.cli import main
 from flaxgen.data import Data
+from flaxgen.family.matching import real_examples
 from flaxgen.nets.code_transformer import CodeTransformer, MaskedCodeTransformer
 from flaxgen.nets.dense_autoencoder import DenseAutoencoder
 from flaxgen.nets.pixelcnn import PixelCNN
@@ -168,3 +169,31 @@ def test_parts_that_do_not_fit(changes, said):
         dataclasses.replace(config_of(TRANSFORMER, "runs/vq"), **changes)
     with pytest.raises(ValueError, match=r"top_p=0.0: expected a share in \(0, 1\]"):
         Drawing(top_p=0.0)
+
+
+def test_the_likelihood_of_pictures_is_that_of_their_codes(prior, run, tmp_path, capsys):
+    """Nats by the net and its softmax, here; of pixels in bits a number."""
+    model, vq = flaxgen.load(prior), flaxgen.load(run)
+    scores = model.likelihood(num=5).scores
+    test = dataclasses.replace(DATA, split="test")
+    images, labels = (real_examples(test, field, 5) for field in ("image", "label"))
+    codes = vq.encode_codes(images)
+    logits = model.config.net.apply({"params": model.params}, jnp.asarray(codes), jnp.asarray(labels))
+    chosen = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), codes[..., None], -1)
+    np.testing.assert_allclose(scores, -chosen.mean((1, 2, 3)) / np.log(2), rtol=1e-4)
+    config = config_of(NETS["plus"])
+    plus = FAMILY.trained(config, FAMILY.init_params(config, jax.random.key(0)))
+    found = plus.likelihood(images=[images[0]])
+    assert found.note.endswith("bits a number of the pictures")
+    assert len(found.scores) == 1
+    picture = tmp_path / "a.png"
+    Image.fromarray(images[0, ..., 0]).save(picture)
+    for arguments, said in (
+        (["likelihood", str(prior), str(picture)], "this model knows 10 classes: say that of the pictures with label"),
+        (["likelihood", str(prior), "--class", "3"], "label is for pictures"),
+    ):
+        assert main([*arguments, "--out", str(tmp_path / "x.png")]) == 2
+        assert said in capsys.readouterr().err
+    masked = FAMILY.trained(config_of(NETS["masked"], run), {})
+    with pytest.raises(ValueError, match="a masked net fills in codes in any order"):
+        masked.likelihood_of(codes)

@@ -11,7 +11,7 @@ from flaxgen.family import perceptual
 from flaxgen.family.family import Family
 from flaxgen.family.matching import real_examples
 from flaxgen.family.pictures import Pictures
-from flaxgen.family.requests import check_beside, sampled
+from flaxgen.family.requests import check_beside, check_pictures, sampled
 from flaxgen.family.trained import Handler, Progress
 from flaxgen.metrics.picture import psnr
 from flaxgen.train.config import require
@@ -27,7 +27,6 @@ from flaxgen.zoo.autoencoder.requests import (
     InterpolateLatents,
     Reconstruct,
     SampleLatents,
-    check_pictures,
     check_reconstruct,
     pictures_of,
 )

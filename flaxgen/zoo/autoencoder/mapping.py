@@ -10,12 +10,13 @@ from flaxgen.data import open_source, to_pixels
 from flaxgen.data.loader import element_at
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import option
+from flaxgen.family.requests import OfPictures, data_of
 from flaxgen.family.sheets import grid, plotted
 from flaxgen.family.trained import Progress
 from flaxgen.tokens.quantise import fit_pca
 from flaxgen.train.config import require
 from flaxgen.zoo.autoencoder.config import Config
-from flaxgen.zoo.autoencoder.requests import OfPictures, data_of, pictures_of
+from flaxgen.zoo.autoencoder.requests import pictures_of
 
 METHODS = ("pca", "tsne", "umap")
 SIDE = 10.0

@@ -1,18 +1,14 @@
 """What an autoencoder can be asked, as values."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from flaxgen.data import Data
-from flaxgen.family.matching import real_examples
-from flaxgen.family.request import Clash, Request, option, pictures, positional
-from flaxgen.family.requests import Sample
+from flaxgen.family.request import Request, option, positional
+from flaxgen.family.requests import OfPictures, Sample, check_pictures, examples_of
 from flaxgen.train.config import require
 from flaxgen.zoo.autoencoder.config import Config, check_size, check_tile
-
-OF_DATA = "; none: examples of its data"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,23 +16,6 @@ class SampleLatents(Sample):
     """Draw samples."""
 
     std: float = option(1.0, "of the latents that are drawn; below 1 all come nearer to the mean", above=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfPictures(Request):
-    """What is asked of pictures, or of examples of the data."""
-
-    model_first: ClassVar[bool] = True
-
-    images: tuple[Any, ...] = pictures("pictures, of which the middle square is taken" + OF_DATA)
-    num: int = option(16, "how many examples, where no pictures are named", least=1)
-    split: str = option("test", "the split of these examples")
-    data: str | None = option(None, "where they are", default_text="where they were in training", flag="data DIR")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.images and self.data is not None:
-            raise Clash("{data} is where examples are, and pictures are named: give one of them", data=self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +83,6 @@ class InterpolateLatents(OfPictures):
             raise ValueError("a walk needs two pictures or more, and one is named")
 
 
-def check_pictures(config: Config, request: OfPictures) -> None:
-    """Raises ValueError unless there are examples where no pictures are named."""
-    if not request.images:
-        _examples(config, request, 1)
-
-
 def check_reconstruct(config: Config, request: Reconstruct) -> None:
     """Raises ValueError unless there are such pictures, and where they are taken as they are the net takes them."""
     check_pictures(config, request)
@@ -135,19 +108,9 @@ class Anomaly(OfPictures):
     against: int = option(1000, "how many examples of its training data to compare with", least=1)
 
 
-def data_of(config: Config, request: OfPictures) -> Data:
-    """Where the examples are."""
-    data = replace(config.data, split=request.split)
-    return data if request.data is None else replace(data, path=request.data)
-
-
-def _examples(config: Config, request: OfPictures, num: int) -> np.ndarray:
-    return real_examples(data_of(config, request), "image", num)
-
-
 def pictures_of(model: Any, request: OfPictures) -> np.ndarray:
     """The pictures that are meant, uint8 [N H W C] at the model's size."""
     if not request.images:
-        return _examples(model.config, request, request.num)
+        return examples_of(model.config, request)
     images = [image.with_channels(model.config.net.in_channels) for image in request.images]
     return np.stack(images) if getattr(request, "whole", False) else model.fit(images)

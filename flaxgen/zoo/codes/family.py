@@ -1,5 +1,6 @@
 """What a prior over codes can be asked, and the declaration of the family."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -14,13 +15,22 @@ from flaxgen.family.family import Family
 from flaxgen.family.matching import open_matching
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import Clash, option, picture_option
-from flaxgen.family.requests import Sample, check_beside, label_option, sampled, set_option
+from flaxgen.family.requests import (
+    OfPictures,
+    Sample,
+    check_beside,
+    check_pictures,
+    examples_of,
+    label_option,
+    sampled,
+    set_option,
+)
 from flaxgen.family.trained import Files, Handler, Progress
 from flaxgen.train.config import override, require
 from flaxgen.types import Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.codes.config import Config, Drawing, batch_spec, num_labels, of_pixels, to_levels
-from flaxgen.zoo.codes.model import Model, check_drawing, init_params, make_loss
+from flaxgen.zoo.codes.model import Model, check_drawing, check_likelihood, init_params, make_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +78,7 @@ def draw_samples(model: Model, request: SampleCodes, progress: Progress) -> Pict
     progress("drawing codes")
     known, rows = None, request.rows or model.config.net.height // 2
     if request.complete is not None:
-        known = (codes_of(model, request.complete), rows)
+        known = (codes_of(model, fitted(model, [request.complete]))[0], rows)
     key = jax.random.key(request.seed)
     codes = model.draw_codes(
         key, request.numbers, label=request.label, drawing=_drawing(model.config, request), known=known
@@ -77,17 +87,69 @@ def draw_samples(model: Model, request: SampleCodes, progress: Progress) -> Pict
     return replace(sampled(model, request, model.to_pictures(codes)), extra={"codes": codes})
 
 
-def codes_of(model: Model, picture: Any) -> np.ndarray:
-    """The codes, or levels of pixels, of a picture's middle square."""
+@dataclass(frozen=True, kw_only=True)
+class Likelihood(OfPictures):
+    """How likely pictures are."""
+
+    verb: ClassVar[str] = "likelihood"
+    examples: ClassVar[tuple[str, ...]] = ("flaxgen likelihood runs/pixelcnn --num 797 --out likely.png",)
+    out: ClassVar[str] = "likelihood.png"
+
+    label: int | None = option(
+        None,
+        "the class of pictures that are named",
+        least=0,
+        default_text="examples have their own",
+        flag="class LABEL",
+    )
+
+
+def check_asked(config: Config, request: Likelihood) -> None:
+    """Raises ValueError unless such a model can do that."""
+    check_likelihood(config)
+    check_pictures(config, request)
+    classes = num_labels(config)
+    if request.images and classes:
+        require(request.label is not None, f"this model knows {classes} classes: say that of the pictures with label")
+    require(request.label is None or bool(request.images and classes), "label is for pictures, of a model that knows "
+            "classes")  # fmt: skip
+    require(request.label is None or request.label < classes, f"label={request.label}: expected 0 to {classes - 1}")
+
+
+def likelihood(model: Model, request: Likelihood, progress: Progress) -> Pictures:
+    """The pictures, each with its bits as the score."""
+    progress("reading")
+    config, label = model.config, None
+    if request.images:
+        images = fitted(model, request.images)
+        label = None if request.label is None else np.full(len(images), request.label)
+    else:
+        images = examples_of(config, request)
+        label = examples_of(config, request, "label") if num_labels(config) else None
+    progress("reading its codes")
+    codes = codes_of(model, images)
+    bits = model.likelihood_of(codes, label) / np.log(2)
+    what = "a number of the pictures" if of_pixels(config) else "a code"
+    return Pictures(images, scores=tuple(bits.tolist()), note=f"{bits.mean():.4f} bits {what}")
+
+
+def fitted(model: Model, pictures: Sequence[Any]) -> np.ndarray:
+    """The middle squares of pictures, uint8 [N H W C], as the model or its autoencoder reads them."""
+    net = model.config.net
     if not of_pixels(model.config):
         autoencoder = model.autoencoder
-        pixels = picture.with_channels(autoencoder.config.net.in_channels)
-        return autoencoder.encode_codes(autoencoder.fit([pixels]))[0]
-    net = model.config.net
-    require(net.height == net.width, f"this model is of {net.height} x {net.width} pixels, and squares are completed")
-    pixels = picture.with_channels(net.pixel_channels)
-    square = resize_short_side(center_crop(pixels, min(pixels.shape[:2])), net.height, model.config.data.filter)
-    return np.asarray(to_levels(square, net.codes))
+        return autoencoder.fit([one.with_channels(autoencoder.config.net.in_channels) for one in pictures])
+    require(net.height == net.width, f"this model is of {net.height} x {net.width} pixels, and squares are taken")
+    seen = [one.with_channels(net.pixel_channels) for one in pictures]
+    squares = [center_crop(pixels, min(pixels.shape[:2])) for pixels in seen]
+    return np.stack([resize_short_side(square, net.height, model.config.data.filter) for square in squares])
+
+
+def codes_of(model: Model, images: np.ndarray) -> np.ndarray:
+    """The codes, or levels of pixels, of pictures."""
+    if of_pixels(model.config):
+        return np.asarray(to_levels(images, model.config.net.codes))
+    return model.autoencoder.encode_codes(images)
 
 
 def preview(model: Model, key) -> np.ndarray:
@@ -144,6 +206,7 @@ FAMILY = Family(
             check_sample,
             lambda request: 2,
             lambda model, request: _drawing(model.config, request).used(),
-        )
+        ),
+        Likelihood: Handler(likelihood, check_asked, lambda request: 2),
     },
 )

@@ -70,14 +70,21 @@ def _read_label(config: Config, batch: Mapping[str, Array], key: PRNGKey) -> Arr
     return jnp.where(hidden, config.net.num_classes - 1, batch["label"])
 
 
-def _next_loss(config: Config, logits: Array, codes: Array) -> tuple[Array, dict[str, Array]]:
+def nats(config: Config, logits: Float[Array, "B h w *K"], codes: Int[Array, "B h w *C"]) -> Float[Array, " B"]:
+    """-log P of codes, or of pixels' levels, of what a net gives of them: the mean of each example."""
     if is_mixture(config):
         mixture = logistic.read_mixture(logits, codes.shape[-1])
-        value = -jnp.mean(logistic.log_prob(mixture, codes, config.net.codes)) / codes.shape[-1]
-        return value, {"loss": value, "bits_per_dim": value / math.log(2)}
-    value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, codes))
-    metrics = {"loss": value, "accuracy": jnp.mean(jnp.argmax(logits, -1) == codes)}
-    return value, metrics | ({"bits_per_dim": value / math.log(2)} if of_pixels(config) else {})
+        return -logistic.log_prob(mixture, codes, config.net.codes).mean((1, 2)) / codes.shape[-1]
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, codes)
+    return each.reshape(len(codes), -1).mean(1)
+
+
+def _next_loss(config: Config, logits: Array, codes: Array) -> tuple[Array, dict[str, Array]]:
+    value = nats(config, logits, codes).mean()
+    metrics = {"loss": value} | ({"bits_per_dim": value / math.log(2)} if of_pixels(config) else {})
+    if not is_mixture(config):
+        metrics["accuracy"] = jnp.mean(jnp.argmax(logits, -1) == codes)
+    return value, metrics
 
 
 def _masked_loss(config: Config, apply, codes: Array, key: PRNGKey) -> tuple[Array, dict[str, Array]]:
@@ -152,10 +159,35 @@ def compiled_draw(config: Config, kind: Drawing, is_completed: bool, plan: paral
     return announced(plan.compile_map(make_draw(config, kind), key=key), said)
 
 
+@functools.lru_cache(maxsize=4)
+def compiled_nats(config: Config, plan: parallel.Plan):
+    """The evaluator of `Model.likelihood_of`."""
+
+    def evaluate(params, inputs):
+        logits = config.net.apply({"params": params}, inputs["codes"], inputs.get("label"))
+        return nats(config, cast(Array, logits), inputs["codes"])
+
+    return plan.compile_map(evaluate, key=("nats", config.net))
+
+
 class Model(Trained):
     """A trained prior over codes, or model of pixels."""
 
     config: Config
+
+    def likelihood_of(
+        self, codes: Int[np.ndarray, "N h w *C"], label: Int[np.ndarray, " N"] | None = None
+    ) -> Float[np.ndarray, " N"]:
+        """-log P of each example in nats a code, or a number of its pixels, given its label where the net reads them.
+
+        Raises:
+            ValueError: for a masked net, which says no probability of all codes together.
+        """
+        check_likelihood(self.config)
+        inputs = {"codes": codes.astype(np.int32)} | ({} if label is None else {"label": label.astype(np.int32)})
+        batch = batch_for(len(codes), self.config.drawing.batch, self.plan.devices)
+        compiled, key = compiled_nats(self.config, self.plan), jax.random.key(0)
+        return draw_many(compiled, self.params, key, inputs, num=len(codes), batch=batch)
 
     @functools.cached_property
     def autoencoder(self) -> Any:
@@ -224,4 +256,12 @@ def check_drawing(config: Config, drawing: Drawing) -> None:
     require(
         not is_mixture(config) or (drawing.top_k == 0 and drawing.top_p == 1 and drawing.guidance == 1),
         "top_k, top_p and guidance choose among codes, and this net gives a mixture of logistics: leave them out",
+    )
+
+
+def check_likelihood(config: Config) -> None:
+    """Raises ValueError unless the net gives each code a probability given those before it."""
+    require(
+        not isinstance(config.net, MaskedCodeTransformer),
+        "a masked net fills in codes in any order, and says no probability of all of them: take a CodeTransformer",
     )
