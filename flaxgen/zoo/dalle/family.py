@@ -1,4 +1,5 @@
-"""What a DALL-E 1 can be asked, of which parts it is made, and the declaration of its transformer [Ramesh21]."""
+"""What a DALL-E 1 or dalle-mini can be asked, of which parts it is made, and the declaration of its transformer
+[Ramesh21; Dayma21]."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -24,6 +25,7 @@ from flaxgen.types import PRNGKey, Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.dalle.config import MISSING, Config, batch_spec
+from flaxgen.zoo.dalle.kinds import kind_of, sides_of
 from flaxgen.zoo.dalle.model import Model, check_drawing, init_params, make_loss
 
 PREVIEWED = 8
@@ -71,7 +73,7 @@ def check_request(config: Config, request: DrawDalle, has_clip: bool) -> None:
         f"candidates={request.candidates} are told apart by a CLIP, and there is none: compose a model with a "
         "part clip, or set clip=DIR when training",
     )
-    coded.check_rows(request.rows, config.net.rows)
+    coded.check_rows(request.rows, sides_of(config.net)[0])
 
 
 def draw(parts: Drawn, request: DrawDalle, progress: Progress) -> Pictures:
@@ -82,11 +84,14 @@ def draw(parts: Drawn, request: DrawDalle, progress: Progress) -> Pictures:
     known = None
     if request.complete is not None:
         pixels = request.complete.with_channels(parts.autoencoder.config.net.in_channels)
-        rows = request.rows or parts.transformer.config.net.rows // 2
+        rows = request.rows or sides_of(parts.transformer.config.net)[0] // 2
         known = parts.autoencoder.encode_codes(parts.autoencoder.fit([pixels]))[0, :rows]
     progress("drawing codes")
     chosen = coded.asked(parts.transformer.config.drawing, request)
-    codes = parts.transformer.draw_codes(captions, jax.random.key(request.seed), drawing=chosen, known=known)
+    num_codes = parts.autoencoder.config.bottleneck.num_codes
+    codes = parts.transformer.draw_codes(
+        captions, jax.random.key(request.seed), drawing=chosen, known=known, num_codes=num_codes
+    )
     progress("decoding")
     images = to_pixels(parts.autoencoder.decode_codes(codes))
     if parts.clip is None:
@@ -102,7 +107,7 @@ def draw(parts: Drawn, request: DrawDalle, progress: Progress) -> Pictures:
 
 
 def _autoencoder(config: Config) -> Any:
-    return coded.load_autoencoder(AUTOENCODER, config, (config.net.rows, config.net.columns))
+    return coded.load_autoencoder(AUTOENCODER, config, sides_of(config.net), kind_of(config.net).spare)
 
 
 def _of_run(model: Model) -> Drawn:
@@ -169,7 +174,7 @@ FAMILY = Family(
 
 
 class Whole(Assembled):
-    """A DALL-E 1 with all its parts."""
+    """A DALL-E 1, or a dalle-mini, with all its parts."""
 
     @property
     def transformer(self) -> Model:
@@ -199,7 +204,7 @@ def _check_parts(parts: Parts) -> None:
         transformer: Any = parts["transformer"]
         coded.name_autoencoder(transformer.files, parts["autoencoder"])
         net = transformer.config.net
-        coded.check_fits(net, (net.rows, net.columns), parts["autoencoder"])
+        coded.check_fits(net, sides_of(net), parts["autoencoder"], kind_of(net).spare)
 
 
 WHOLE = Composite(
