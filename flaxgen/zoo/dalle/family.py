@@ -7,7 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from flaxgen.data import Data, to_pixels
+from flaxgen.data import Data, Transform, to_pixels
+from flaxgen.data.bpe_dropout import make_bpe_dropout
 from flaxgen.data.tokenize import Tokenized
 from flaxgen.family import coded
 from flaxgen.family.captions import TOKENIZER, WORDS, make_tokenizer, prepare_tokenizer
@@ -135,9 +136,18 @@ def open_source(family: Family, config: Config, files: Files) -> Source:
         ValueError: if the data cannot be read, have no captions, or do not fit the net.
     """
     captioned = Tokenized(open_matching(config.data, {"text": ()}, 0), make_tokenizer(files, MISSING))
-    text = (captioned, lambda example: {"ids": example["ids"], "mask": example["mask"]})
+    text = (captioned, lambda example: {name: example[name] for name in ("text", "ids", "mask")})
     cached = coded.open_codes(_autoencoder(config), config.data, config.cache)
     return Joined((cached, lambda example: {"codes": example["codes"]}), text)
+
+
+def augment(config: Config, files: Files) -> Transform | None:
+    """BPE dropout [Provilkov20], where the config asks for it; what else changes pictures, `check_plain` refuses.
+
+    Raises:
+        ValueError: if the tokenizer is of another kind than BPE dropout is for.
+    """
+    return make_bpe_dropout(make_tokenizer(files, MISSING), config.bpe_dropout) if config.bpe_dropout else None
 
 
 def preview(model: Model, key: PRNGKey) -> np.ndarray:
@@ -155,6 +165,7 @@ FAMILY = Family(
     make_loss=make_loss,
     check=lambda config: check_drawing(config, config.drawing),
     open_source=open_source,
+    augment=augment,
     prepare=prepare,
     files=(TOKENIZER, WORDS, coded.NAMED),
     companions={coded.AUTOENCODER: AUTOENCODER, "clip": CLIP},
@@ -207,11 +218,22 @@ def _check_parts(parts: Parts) -> None:
         coded.check_fits(net, sides_of(net), parts["autoencoder"], kind_of(net).spare)
 
 
+def _note(parts: Parts) -> str:
+    """What could not be compared: an imported transformer does not know whose codes it was trained on."""
+    if "transformer" not in parts or "autoencoder" not in parts or coded.NAMED in parts["transformer"].files:
+        return ""
+    return (
+        "the transformer does not say which autoencoder's codes it was trained on: this one's map is the same and its "
+        "codes are not too many, and nothing more was compared"
+    )
+
+
 WHOLE = Composite(
     name="dalle1",
     parts={"autoencoder": Part(AUTOENCODER), "transformer": Part(FAMILY), "clip": Part(CLIP)},
     model=Whole,
     check=_check_parts,
+    note=_note,
     requests={
         DrawDalle: Handler(
             _draw_whole,
