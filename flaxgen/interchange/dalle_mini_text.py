@@ -1,7 +1,7 @@
 """How dalle-mini spells captions before it makes tokens of them, as the normaliser of a tokenizer.json.
 
 Theirs is a function of Python beside the tokenizer; as rules in the file, captions become the same tokens wherever it
-is read. Three of its steps need files or packages of their own and are left out: hashtags are not split into words,
+is read. Steps that need files or packages of their own are left out: hashtags are not split into words, emojis and
 letters of other scripts are not written in Latin ones, and garbled encodings are not mended. Where three single
 characters stand in a row, as in u.s.a, theirs turns the second dot (or hyphen) into a comma, and this one does not.
 """
@@ -20,12 +20,13 @@ ENDINGS = r"(?:[stdm]|ll|re|ve)\b"
 """What an apostrophe stays before."""
 RULES = (
     (r"\A\s*\[\d+\]|\[\d+\]\s*\z", ""),  # Wikipedia's references
-    (r"<[^<]+?>", ""),
+    (r"<[^<]+?>", " "),
     (r"http\S+", ""),
     (r"(?<=\d),(?=\d{3})", ""),
     (r"(?<=\w)-(?=\w)", " "),
     (r"(?=[%&$*])", " "),
     (r"(?<=[%&$*])", " "),
+    (r"#(?=\w)", ""),
     (r"[_#\\]", " "),
     (rf'["`]|\'(?!{ENDINGS})', ' " '),
     # Dots stay in numbers and abbreviations, slashes in dates.
