@@ -74,5 +74,5 @@ def write_toy(root: Path) -> Toy:
     model = verbs.load(toy.autoencoder)
     write_model(toy.other, VQ, {**model.params, "codebook": -model.params["codebook"]}, 1)
     for name, folder in toy.transformers.items():
-        write_random(folder, config_of(name, toy), strength=2.0)  # so that what it draws depends on the caption
+        write_random(folder, config_of(name, toy), strength=3.0)  # so that what it draws depends on the caption
     return toy
