@@ -31,7 +31,7 @@ VQ = autoencoder.Config(
 )
 NETS = {
     "dalle": Dalle(
-        text_tokens=TOKENS, context=CONTEXT, rows=SIDE, columns=SIDE, codes=CODES, width=8, depth=2, heads=2,
+        text_tokens=TOKENS, context=CONTEXT, rows=SIDE, columns=SIDE, codes=CODES, width=8, depth=1, heads=2,
         conv_size=3,
     ),
     "dalle-mini": DalleMini(

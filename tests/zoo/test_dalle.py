@@ -108,6 +108,7 @@ def a_batch(model):
     return {"codes": codes, "ids": tokens.ids, "mask": tokens.mask}
 
 
+@pytest.mark.slow
 def test_a_step_on_a_mesh_is_a_step_on_one_device(toy, models):
     model, found = models["dalle-mini"], []
     config = dataclasses.replace(model.config, caption_dropout=0.5)
@@ -184,10 +185,10 @@ def test_a_model_directory_and_a_composed_model_draw_the_same(toy, wholes, tmp_p
     drawn = []
     for path in (toy.transformers["dalle-mini"], wholes["dalle-mini"]):
         out = tmp_path / f"{path.parent.name}.npz"
-        assert main(["draw", *CAPTIONS, "--model", str(path), "--num", "2", "--out", str(out)]) == 0
+        assert main(["draw", *CAPTIONS, "--model", str(path), "--num", "1", "--out", str(out)]) == 0
         with np.load(out) as stored:
             drawn.append(stored["samples"])
-    assert drawn[0].shape == (4, 16, 16, 3)
+    assert drawn[0].shape == (2, 16, 16, 3)
     np.testing.assert_array_equal(*drawn)
 
 
