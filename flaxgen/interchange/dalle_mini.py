@@ -4,6 +4,7 @@ of taming's layout."""
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from flaxgen.data import Data
 from flaxgen.data.tokenize import Tokenizer
@@ -60,7 +61,7 @@ def export_dalle_bart(model: Model, directory: Path) -> None:
     Raises:
         ValueError: if dalle-mini has no such net.
     """
-    net = model.config.net
+    net: Any = model.config.net
     require(isinstance(net, DalleMini), f"a {type(net).__name__} has no counterpart in dalle-mini: not exported")
     new_directory(directory)
     export_dalle_mini(net, model.params, directory)

@@ -43,8 +43,9 @@ def make_loss(config: Config, files: Files) -> Loss:
         example = Example(batch["ids"], batch["mask"], batch["codes"], jnp.zeros((), bool))
         if empty is not None:
             is_hidden = jax.random.bernoulli(key, config.caption_dropout)
-            hidden = (jnp.where(is_hidden, *pair) for pair in ((empty.ids, example.text), (empty.mask, example.mask)))
-            example = Example(*hidden, example.codes, is_hidden)
+            text = jnp.where(is_hidden, empty.ids, example.text)
+            mask = jnp.where(is_hidden, empty.mask, example.mask)
+            example = Example(text, mask, example.codes, is_hidden)
         logits = kind.call(functools.partial(config.net.apply, {"params": params}), example)
         return kind.cost(config.net, logits, example, config.text_weight)
 
