@@ -83,6 +83,9 @@ def test_a_run_learns_from_captions_and_codes(name, toy, tmp_path, monkeypatch):
     np.testing.assert_array_equal(dropped["codes"], plain["codes"])
     assert (dropped["ids"] != plain["ids"]).any(1).all()
     assert FAMILY.augment(dalle_toy.config_of(name), {}) is None
+    assert compose(tmp_path / "model", toy, transformer=tmp_path / "run") == 0
+    drawn = [flaxgen.load(tmp_path / place).draw(["a red circle"], num=2).images for place in ("run", "model")]
+    np.testing.assert_array_equal(*drawn)
 
 
 @by_net
