@@ -9,7 +9,7 @@ from typing import Any
 
 import flaxgen
 from flaxgen import parallel
-from flaxgen.data import Order, batches, identity, random_transform
+from flaxgen.data import Order, batches, identity
 from flaxgen.family import directory, files
 from flaxgen.family.composite import Composite
 from flaxgen.family.describe import MeshShape
@@ -111,6 +111,7 @@ def train(
     parallel.check_batch(config.batch_size, plan, getattr(config, "accumulate", 1))
     prepared = directory.prepare(family, config, workdir)
     experiment = family.build(config, prepared)
+    transform = family.augment(config, prepared)
     if config.start and not files.steps_saved(workdir):
         experiment = directory.begin_with(family, config, experiment)
     trackers = ()
@@ -126,7 +127,7 @@ def train(
             order,
             start_step=step,
             fields=experiment.batch_fields,
-            transform=random_transform(data),
+            transform=transform,
             threads=data.threads,
             prefetch=data.prefetch,
         )

@@ -4,6 +4,7 @@ newest of everything, with the tests that are marked smoke elsewhere."""
 import importlib
 import pkgutil
 
+import dalle_toy
 import gan_toy
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,9 @@ from flaxgen.data import Data
 from flaxgen.family.family import Family
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.nets.mlp import MLP
+from flaxgen.nets.pixelcnn import PixelCNN
 from flaxgen.nets.unet import UNet
-from flaxgen.zoo import FAMILIES, classifier, diffusion
+from flaxgen.zoo import FAMILIES, classifier, codes, diffusion
 
 pytestmark = pytest.mark.smoke
 
@@ -40,6 +42,12 @@ CONFIGS = {
     ),
     **{f"{name} game": config for name, config in gan_toy.CONFIGS.items() if name != "dcgan"},
     **{name: config for name, config in unclip_toy.CONFIGS.items() if name != "upsampler_2"},
+    "autoencoder": dalle_toy.VQ,
+    "pixels": codes.Config(
+        seed=0, steps=1, batch_size=4, data=DIGITS,
+        net=PixelCNN(height=8, width=8, codes=17, pixel_channels=1, channels=4, depth=1, out_channels=8),
+    ),
+    **{f"transformer of {name}": dalle_toy.config_of(name, caption_dropout=0.0) for name in dalle_toy.NETS},
 }  # fmt: skip
 
 

@@ -40,7 +40,9 @@ def _add_export(parser):
     parser.add_argument("source", type=Path, metavar="RUN_OR_MODEL", help=RUN_OR_MODEL)
     parser.add_argument("directory", type=Path, metavar="MODEL_DIR", help="where to write; must not exist yet")
     parser.add_argument(
-        "--layout", default="flaxgen", help="whose: flaxgen, diffusers, transformers, nvlabs, taming, openai (flaxgen)"
+        "--layout",
+        default="flaxgen",
+        help="whose: flaxgen, diffusers, transformers, nvlabs, taming, openai, dalle-mini (flaxgen)",
     )
     parser.add_argument("--half", action="store_true", help="round weights of a model directory to float16")
     parser.set_defaults(run=_export)

@@ -23,6 +23,8 @@ ENDS = ((START, END), ("<|startoftext|>", "<|endoftext|>"), ("<s>", "</s>"))
 BYTES = 256
 MAX_FILE = 64 * 2**20
 MAX_CONTEXT = 2**20
+SHOWN = 40
+"""Characters of what is cut off a caption that a warning shows."""
 """What transformers writes for "no limit" is above it."""
 
 
@@ -38,7 +40,7 @@ class Tokenizer:
     """`tokenizer(captions) -> Tokens`; a value, whose whole content is the text of its tokenizer.json.
 
     The text states the context (its truncation) and the padding. Longer captions are cut, keeping the end token; the
-    first time, a line on stderr says so. Names of special tokens in a caption are text like any other.
+    first time, a line on stderr says so and what was cut. Names of special tokens in a caption are text like any other.
 
     Raises:
         ValueError: if the text is no tokenizer.json, states no context, or frames captions by no start and end.
@@ -56,12 +58,18 @@ class Tokenizer:
     def __call__(self, captions: Sequence[str]) -> Tokens:
         """The captions' tokens; any Unicode has some, and an empty caption is start and end."""
         encodings = self._codec.encode_batch([valid_unicode(caption) for caption in captions])
-        if any(encoding.overflowing for encoding in encodings) and not self._told:
+        if not self._told and (cut := next((encoding for encoding in encodings if encoding.overflowing), None)):
             self._told.append(True)
-            print(f"warning: captions longer than {self.context} tokens are cut to that", file=sys.stderr, flush=True)
+            said = f"captions longer than {self.context} tokens are cut to that, the first of them before"
+            print(f"warning: {said} {self._left_out(cut)!r}", file=sys.stderr, flush=True)
         shape = (len(encodings), self.context)
         ids = np.array([encoding.ids for encoding in encodings], np.int32).reshape(shape)
         return Tokens(ids, np.array([encoding.attention_mask for encoding in encodings], bool).reshape(shape))
+
+    def _left_out(self, encoding: tokenizers.Encoding) -> str:
+        """The beginning of what was cut off a caption."""
+        ids = [i for part in encoding.overflowing[:SHOWN] for i in part.ids]
+        return self.decode(np.array(ids, np.int32))[:SHOWN]
 
     def decode(self, ids: Int32[np.ndarray, " L"]) -> str:
         """The normalised caption that a row of ids stands for, without start, end and padding."""

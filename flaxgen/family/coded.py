@@ -73,11 +73,13 @@ def asked(drawing: D, request: Any, names: tuple[str, ...] = ASKED) -> D:
     return replace(drawing, **{name: value for name in names if (value := getattr(request, name)) is not None})
 
 
-def check_fits(net: Any, sides: tuple[int, int], autoencoder: Any) -> None:
-    """Raises ValueError unless a net for maps of codes with these `sides` is for the codes of the autoencoder."""
+def check_fits(net: Any, sides: tuple[int, int], autoencoder: Any, spare: bool = False) -> None:
+    """Raises ValueError unless a net for maps of codes with these `sides` is for the codes of the autoencoder; with
+    `spare` it may know more."""
     autoencoder.check_codes()
     codes = autoencoder.config.bottleneck.num_codes
-    require(net.codes == codes, f"net.codes={net.codes}, the autoencoder has {codes}: set net.codes={codes}")
+    fits = net.codes == codes or (spare and net.codes > codes)
+    require(fits, f"net.codes={net.codes}, the autoencoder has {codes}: set net.codes={codes}")
     side = autoencoder.config.net.image_size // autoencoder.config.net.factor
     require(
         sides == (side, side),
@@ -85,14 +87,14 @@ def check_fits(net: Any, sides: tuple[int, int], autoencoder: Any) -> None:
     )
 
 
-def load_autoencoder(family: Family, config: Any, sides: tuple[int, int]) -> Any:
-    """The autoencoder, of this family, whose codes the net of a config reads.
+def load_autoencoder(family: Family, config: Any, sides: tuple[int, int], spare: bool = False) -> Any:
+    """The autoencoder, of this family, whose codes the net of a config reads; see `check_fits`.
 
     Raises:
         ValueError: if it is not there, has no codes, or others than the net reads.
     """
     found = load_companion(family, config.autoencoder)
-    check_fits(config.net, sides, found)
+    check_fits(config.net, sides, found, spare)
     return found
 
 

@@ -41,8 +41,8 @@ Parts = Mapping[str, Trained]
 class Composite:
     """A family whose models are made of models of other families, by name; none of the `parts` has to be there.
 
-    `check(parts)` refuses parts that do not belong together, naming the part; `model(parts, composite)` is what answers
-    the `requests`.
+    `check(parts)` refuses parts that do not belong together, naming the part; `note(parts)` is a line to say of parts
+    that are composed, "" for none; `model(parts, composite)` is what answers the `requests`.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Composite:
     model: type["Assembled"]
     requests: Mapping[type[Request], Handler]
     check: Callable[[Parts], None] = lambda parts: None
+    note: Callable[[Parts], str] = lambda parts: ""
     instead: str = ""
 
     def reads(self, directory: Path) -> bool:
@@ -122,6 +123,8 @@ class Composite:
         here = parallel.make_plan("jit")
         parts = {name: self.load_part(name, Path(path), here) for name, path in sources.items()}
         self._check(parts, "the parts do not belong together")
+        if said := self.note(parts):
+            print(said, file=sys.stderr)
         self.write(directory, parts, dtype)
 
     def write(self, directory: Path, parts: Parts, dtype: str | None = None) -> None:

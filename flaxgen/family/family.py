@@ -51,9 +51,10 @@ class Family:
     `follow(config, statistics, seen)` moves the statistics once a step, and `after_update(config, params, held)` brings
     parameters to where they may be, or where the statistics put them.
 
-    `prepare(config, found)` makes the small `files` that a new run needs, or takes those of an older one. `classes` is
-    how many classes of the data the net knows, 0 for none; `check` refuses a config whose parts do not fit together;
-    `free` are fields that may change between two commands of a run; `preview(model, key)`
+    `prepare(config, found)` makes the small `files` that a new run needs, or takes those of an older one.
+    `augment(config, files)` is what the loader does to every example it reads, by default what the data say.
+    `classes` is how many classes of the data the net knows, 0 for none; `check` refuses a config whose parts do not fit
+    together; `free` are fields that may change between two commands of a run; `preview(model, key)`
     draws one picture of a run, by default its first samples.
     `companions` are the families of models that its own work with, by the field of the config that says where they lie.
     `extract(model)` are its features of pictures. `parameters(config)` are those that `info` counts, where they are not
@@ -79,6 +80,9 @@ class Family:
     companions: Mapping[str, "Family"] = dataclasses.field(default_factory=dict)
     prepare: Callable[[Any, Files], Files] = lambda config, found: found
     open_source: Callable[["Family", Any, Files], Source] = _open_source
+    augment: Callable[[Any, Files], flaxgen_data.Transform | None] = lambda config, files: (
+        flaxgen_data.random_transform(config.data)
+    )
     classes: Callable[[Any], int] = lambda config: 0
     check: Callable[[Any], None] = lambda config: None
     free: frozenset[str] = frozenset()

@@ -1,6 +1,6 @@
 """Models of other projects, read and written: one layout a file."""
 
-from flaxgen.interchange import autoencoders, diffusers, karlo, nvlabs, transformers
+from flaxgen.interchange import autoencoders, dalle_mini, diffusers, karlo, nvlabs, transformers
 from flaxgen.interchange.layout import Layout
 
 __all__ = ["LAYOUTS", "Layout"]
@@ -10,6 +10,7 @@ LAYOUTS = (
     karlo.PIPELINE,
     karlo.PRIOR,
     transformers.LAYOUT,
+    dalle_mini.LAYOUT,
     autoencoders.FLAVA,
     autoencoders.OPENAI,
     autoencoders.DIFFUSERS,

@@ -100,7 +100,8 @@ def test_long_captions_are_cut_with_one_warning(capsys):
     np.testing.assert_array_equal(cut[0], ids[0])
     assert cut[0, -1] == tokenizer.end_id
     tokenizer([exact + "red"])
-    assert capsys.readouterr().err.splitlines() == ["warning: captions longer than 16 tokens are cut to that"]
+    said = "warning: captions longer than 16 tokens are cut to that, the first of them before"
+    assert capsys.readouterr().err.splitlines() == [f"{said} {('red ' * 10)!r}"]
 
 
 def test_a_tokenizer_is_its_file(tmp_path):

@@ -1,4 +1,5 @@
-"""What a DALL-E 1 can be asked, of which parts it is made, and the declaration of its transformer [Ramesh21]."""
+"""What a DALL-E 1 or dalle-mini can be asked, of which parts it is made, and the declaration of its transformer
+[Ramesh21; Dayma21]."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -6,7 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from flaxgen.data import Data, to_pixels
+from flaxgen.data import Data, Transform, to_pixels
+from flaxgen.data.bpe_dropout import make_bpe_dropout
 from flaxgen.data.tokenize import Tokenized
 from flaxgen.family import coded
 from flaxgen.family.captions import TOKENIZER, WORDS, make_tokenizer, prepare_tokenizer
@@ -24,6 +26,7 @@ from flaxgen.types import PRNGKey, Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.dalle.config import MISSING, Config, batch_spec
+from flaxgen.zoo.dalle.kinds import kind_of, sides_of
 from flaxgen.zoo.dalle.model import Model, check_drawing, init_params, make_loss
 
 PREVIEWED = 8
@@ -71,7 +74,7 @@ def check_request(config: Config, request: DrawDalle, has_clip: bool) -> None:
         f"candidates={request.candidates} are told apart by a CLIP, and there is none: compose a model with a "
         "part clip, or set clip=DIR when training",
     )
-    coded.check_rows(request.rows, config.net.rows)
+    coded.check_rows(request.rows, sides_of(config.net)[0])
 
 
 def draw(parts: Drawn, request: DrawDalle, progress: Progress) -> Pictures:
@@ -82,11 +85,14 @@ def draw(parts: Drawn, request: DrawDalle, progress: Progress) -> Pictures:
     known = None
     if request.complete is not None:
         pixels = request.complete.with_channels(parts.autoencoder.config.net.in_channels)
-        rows = request.rows or parts.transformer.config.net.rows // 2
+        rows = request.rows or sides_of(parts.transformer.config.net)[0] // 2
         known = parts.autoencoder.encode_codes(parts.autoencoder.fit([pixels]))[0, :rows]
     progress("drawing codes")
     chosen = coded.asked(parts.transformer.config.drawing, request)
-    codes = parts.transformer.draw_codes(captions, jax.random.key(request.seed), drawing=chosen, known=known)
+    num_codes = parts.autoencoder.config.bottleneck.num_codes
+    codes = parts.transformer.draw_codes(
+        captions, jax.random.key(request.seed), drawing=chosen, known=known, num_codes=num_codes
+    )
     progress("decoding")
     images = to_pixels(parts.autoencoder.decode_codes(codes))
     if parts.clip is None:
@@ -102,7 +108,7 @@ def draw(parts: Drawn, request: DrawDalle, progress: Progress) -> Pictures:
 
 
 def _autoencoder(config: Config) -> Any:
-    return coded.load_autoencoder(AUTOENCODER, config, (config.net.rows, config.net.columns))
+    return coded.load_autoencoder(AUTOENCODER, config, sides_of(config.net), kind_of(config.net).spare)
 
 
 def _of_run(model: Model) -> Drawn:
@@ -130,9 +136,18 @@ def open_source(family: Family, config: Config, files: Files) -> Source:
         ValueError: if the data cannot be read, have no captions, or do not fit the net.
     """
     captioned = Tokenized(open_matching(config.data, {"text": ()}, 0), make_tokenizer(files, MISSING))
-    text = (captioned, lambda example: {"ids": example["ids"], "mask": example["mask"]})
+    text = (captioned, lambda example: {name: example[name] for name in ("text", "ids", "mask")})
     cached = coded.open_codes(_autoencoder(config), config.data, config.cache)
     return Joined((cached, lambda example: {"codes": example["codes"]}), text)
+
+
+def augment(config: Config, files: Files) -> Transform | None:
+    """BPE dropout [Provilkov20], where the config asks for it; what else changes pictures, `check_plain` refuses.
+
+    Raises:
+        ValueError: if the tokenizer is of another kind than BPE dropout is for.
+    """
+    return make_bpe_dropout(make_tokenizer(files, MISSING), config.bpe_dropout) if config.bpe_dropout else None
 
 
 def preview(model: Model, key: PRNGKey) -> np.ndarray:
@@ -150,6 +165,7 @@ FAMILY = Family(
     make_loss=make_loss,
     check=lambda config: check_drawing(config, config.drawing),
     open_source=open_source,
+    augment=augment,
     prepare=prepare,
     files=(TOKENIZER, WORDS, coded.NAMED),
     companions={coded.AUTOENCODER: AUTOENCODER, "clip": CLIP},
@@ -169,7 +185,7 @@ FAMILY = Family(
 
 
 class Whole(Assembled):
-    """A DALL-E 1 with all its parts."""
+    """A DALL-E 1, or a dalle-mini, with all its parts."""
 
     @property
     def transformer(self) -> Model:
@@ -199,7 +215,17 @@ def _check_parts(parts: Parts) -> None:
         transformer: Any = parts["transformer"]
         coded.name_autoencoder(transformer.files, parts["autoencoder"])
         net = transformer.config.net
-        coded.check_fits(net, (net.rows, net.columns), parts["autoencoder"])
+        coded.check_fits(net, sides_of(net), parts["autoencoder"], kind_of(net).spare)
+
+
+def _note(parts: Parts) -> str:
+    """What could not be compared: an imported transformer does not know whose codes it was trained on."""
+    if "transformer" not in parts or "autoencoder" not in parts or coded.NAMED in parts["transformer"].files:
+        return ""
+    return (
+        "the transformer does not say which autoencoder's codes it was trained on: this one's map is the same and its "
+        "codes are not too many, and nothing more was compared"
+    )
 
 
 WHOLE = Composite(
@@ -207,6 +233,7 @@ WHOLE = Composite(
     parts={"autoencoder": Part(AUTOENCODER), "transformer": Part(FAMILY), "clip": Part(CLIP)},
     model=Whole,
     check=_check_parts,
+    note=_note,
     requests={
         DrawDalle: Handler(
             _draw_whole,

@@ -1,4 +1,5 @@
-"""What DALL-E's transformer minimises, and drawing codes of captions with a trained one [Ramesh21]."""
+"""What a transformer over captions and codes minimises, and drawing codes of captions with a trained one [Ramesh21;
+Dayma21]."""
 
 import functools
 from collections.abc import Sequence
@@ -17,49 +18,45 @@ from flaxgen.family.coded import CodeDrawing, check_hidden
 from flaxgen.family.drawing import announced, batch_for, draw_many, title
 from flaxgen.family.request import Request
 from flaxgen.family.trained import Files, Trained
-from flaxgen.nets.dalle import own_padding
 from flaxgen.tokens import guidance
-from flaxgen.tokens.losses import joint_loss, nats_per_token
 from flaxgen.tokens.sampling import Step, make_choice, sample_codes
 from flaxgen.types import Loss, Params, PRNGKey
 from flaxgen.zoo.dalle.config import MISSING, Config, batch_spec
+from flaxgen.zoo.dalle.kinds import Example, kind_of, sides_of
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:
     """Fresh parameters."""
     spec = batch_spec(config)
     text, mask, codes = (jnp.zeros((1, *spec[name].shape[1:]), spec[name].dtype) for name in ("ids", "mask", "codes"))
-    return config.net.init(key, text, mask, codes)["params"]
+    run = functools.partial(config.net.init, key)
+    return kind_of(config.net).call(run, Example(text, mask, codes))["params"]
 
 
 def make_loss(config: Config, files: Files) -> Loss:
-    """Text and codes, each in nats a token of its kind [Ramesh21, sec. 2.2]; now and then the caption is empty, and
-    its text is then not counted."""
-    empty = None
+    """What the kind of net minimises; now and then the caption is empty."""
+    empty, kind = None, kind_of(config.net)
     if config.caption_dropout and files:
         empty = make_tokenizer(files, MISSING)([""])
 
     def loss(params, batch, key):
-        ids, mask, is_hidden = batch["ids"], batch["mask"], jnp.zeros((), bool)
+        example = Example(batch["ids"], batch["mask"], batch["codes"], jnp.zeros((), bool))
         if empty is not None:
             is_hidden = jax.random.bernoulli(key, config.caption_dropout)
-            ids, mask = (jnp.where(is_hidden, *pair) for pair in ((empty.ids, ids), (empty.mask, mask)))
-        text_logits, code_logits = cast(tuple, config.net.apply({"params": params}, ids, mask, batch["codes"]))
-        targets = own_padding(ids, mask, config.net.text_tokens)[:, 1:]
-        text = jnp.where(is_hidden, 0.0, nats_per_token(text_logits, targets))
-        codes = nats_per_token(code_logits, batch["codes"])
-        value = joint_loss(text, codes, config.text_weight)
-        right = jnp.mean(jnp.argmax(code_logits, -1) == batch["codes"])
-        return value, {"loss": value, "text_nats": text, "code_nats": codes, "accuracy": right}
+            text = jnp.where(is_hidden, empty.ids, example.text)
+            mask = jnp.where(is_hidden, empty.mask, example.mask)
+            example = Example(text, mask, example.codes, is_hidden)
+        logits = kind.call(functools.partial(config.net.apply, {"params": params}), example)
+        return kind.cost(config.net, logits, example, config.text_weight)
 
     return losses.per_example(loss)
 
 
-def make_draw(config: Config, kind: CodeDrawing):
-    """`draw(arguments, inputs)`: the codes [B h w] of captions, each with a key of its own; of `known` codes [B N] the
-    first ones. `arguments` are the parameters, the empty caption, and the settings that may change without compiling
-    again."""
-    net, guided = config.net, kind.guidance != 1
+def make_draw(config: Config, drawing: CodeDrawing, num_codes: int):
+    """`draw(arguments, inputs)`: the codes [B h w] of captions, each with a key of its own, among the first `num_codes`
+    that the net knows; of `known` codes [B N] the first ones. `arguments` are the parameters, the empty caption, and
+    the settings that may change without compiling again."""
+    net, guided, (rows, columns) = config.net, drawing.guidance != 1, sides_of(config.net)
 
     def draw(arguments, inputs):
         text, mask = inputs["ids"], inputs["mask"]
@@ -70,31 +67,36 @@ def make_draw(config: Config, kind: CodeDrawing):
                 jnp.concatenate((given, jnp.broadcast_to(arguments[name], given.shape)))
                 for name, given in (("empty_ids", text), ("empty_mask", mask))
             )
-        apply = functools.partial(net.apply, {"params": arguments["params"]})
+        run = functools.partial(net.apply, {"params": arguments["params"]})
         seen = known if known is None or not guided else jnp.concatenate((known, known))
         begun = 0 if known is None else known.shape[1]
-        start = cast(tuple, apply(text, mask, seen, method="start"))
+        start = kind_of(net).start(run, text, mask, seen)
 
         def step_on(code, place, caches):
-            return cast(tuple, apply(code, begun + place, caches, method="step"))
+            return cast(tuple, run(code, begun + place, caches, method="step"))
 
         step: Step = step_on
         if guided:
             start = guidance.guided_start(start, arguments["guidance"])
             step = guidance.guided_step(step_on, arguments["guidance"])
-        choose = make_choice(arguments["temperature"], top_k=kind.top_k, top_p=arguments["top_p"])
-        drawn = sample_codes(start, step, net.rows * net.columns - begun, inputs["key"], choose)
+        choose = make_choice(arguments["temperature"], top_k=drawing.top_k, top_p=arguments["top_p"])
+
+        def choose_known(logits, key):
+            return choose(logits[:num_codes], key)
+
+        drawn = sample_codes(start, step, rows * columns - begun, inputs["key"], choose_known)
         whole = drawn if known is None else jnp.concatenate((known, drawn), axis=1)
-        return whole.reshape(num, net.rows, net.columns)
+        return whole.reshape(num, rows, columns)
 
     return draw
 
 
 @functools.lru_cache(maxsize=16)
-def compiled_draw(config: Config, kind: CodeDrawing, known: int, plan: parallel.Plan):
+def compiled_draw(config: Config, drawing: CodeDrawing, num_codes: int, known: int, plan: parallel.Plan):
     """One drawing program, kept for the next call."""
-    said = title(plan, kind.batch, (config.net.rows, config.net.columns), "codes of captions")
-    return announced(plan.compile_map(make_draw(config, kind), key=("dalle", config.net, kind, known)), said)
+    said = title(plan, drawing.batch, sides_of(config.net), "codes of captions")
+    key = ("dalle", config.net, drawing, num_codes, known)
+    return announced(plan.compile_map(make_draw(config, drawing, num_codes), key=key), said)
 
 
 class Model(Trained):
@@ -118,9 +120,10 @@ class Model(Trained):
         *,
         drawing: CodeDrawing | None = None,
         known: Int[np.ndarray, "n w"] | None = None,
+        num_codes: int | None = None,
     ) -> Int[np.ndarray, "N h w"]:
         """The codes of a picture for each caption; those of caption i depend on the key, on it and on i alone. `known`
-        are the upper rows, which are kept.
+        are the upper rows, which are kept. With `num_codes`, of the codes that the net knows only so many are drawn.
 
         Raises:
             ValueError: if a value is out of range or not for this model.
@@ -133,7 +136,8 @@ class Model(Trained):
         if known is not None:
             inputs["known"] = np.repeat(known.reshape(1, -1).astype(np.int32), num, 0)
         batch = batch_for(num, chosen.batch, self.plan.devices)
-        draw = compiled_draw(self.config, replace(chosen.kind(), batch=batch), begun, self.plan)
+        compiled = replace(chosen.kind(), batch=batch)
+        draw = compiled_draw(self.config, compiled, num_codes or self.config.net.codes, begun, self.plan)
         settings = {name: np.float32(getattr(chosen, name)) for name in ("temperature", "top_p", "guidance")}
         arguments = {"params": self.params, "empty_ids": empty.ids, "empty_mask": empty.mask, **settings}
         return draw_many(draw, arguments, key, inputs, num=num, batch=batch)
