@@ -59,6 +59,8 @@ def test_the_files_come_back_byte_for_byte(there, tmp_path):
 
 def test_it_draws_with_its_vqgan(there, tmp_path, capsys):
     """It names no autoencoder: the number of codes and the map are compared, and a line says so."""
+    assert main(["draw", "a", "--model", str(there / "mini_model"), "--out", str(tmp_path / "out.png")]) == 2
+    assert "this is a transformer alone: draw with the model that `flaxgen compose" in capsys.readouterr().err
     parts = [f"transformer={there / 'mini_model'}", f"autoencoder={there / 'vqgan_model'}"]
     assert main(["compose", str(tmp_path / "model"), *parts]) == 0
     assert "does not say which autoencoder's codes it was trained on" in capsys.readouterr().err

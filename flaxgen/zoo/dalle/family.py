@@ -77,6 +77,16 @@ def check_request(config: Config, request: DrawDalle, has_clip: bool) -> None:
     coded.check_rows(request.rows, sides_of(config.net)[0])
 
 
+def _check_alone(config: Config, request: DrawDalle) -> None:
+    """Raises ValueError unless a transformer by itself, with what its config names, can do that."""
+    require(
+        bool(config.autoencoder),
+        "this is a transformer alone: draw with the model that `flaxgen compose DIR transformer=... autoencoder=...` "
+        "makes of it and the autoencoder whose codes it draws",
+    )
+    check_request(config, request, bool(config.clip))
+
+
 def draw(parts: Drawn, request: DrawDalle, progress: Progress) -> Pictures:
     """`num` pictures of each caption, those of the first caption first; of candidates those that CLIP finds nearest
     [Ramesh21, sec. 2.6]."""
@@ -176,7 +186,7 @@ FAMILY = Family(
     requests={
         DrawDalle: Handler(
             lambda model, request, progress: draw(_of_run(model), request, progress),
-            lambda config, request: check_request(config, request, bool(config.clip)),
+            _check_alone,
             lambda request: 3,
             lambda model, request: coded.asked(model.config.drawing, request).used(),
         )
