@@ -7,7 +7,9 @@ weights. dalle-mini's widths are halved, and so are its blocks. BART has a plain
 width is half as large again, so that both have as many parameters but for biases and tables. `drawn` takes codes from
 the whole distribution, `likeliest` the largest logit; ours is one program for both. A figure is the median over rounds
 that take kinds, batches and sides in turn; the first round, which compiles, is not counted. Beside seconds by the wall
-there are those of the processor, which other programs on the machine disturb less.
+there are those of the processor, which other programs on the machine disturb less. torch's threads sleep while they
+wait for each other: by default they spin, and where another program has their core, a step then takes many times as
+long.
 """
 
 import argparse
@@ -19,6 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
 
 import jax
 import jax.numpy as jnp

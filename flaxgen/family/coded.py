@@ -39,8 +39,10 @@ class CodeDrawing:
         require(self.batch >= 1, f"batch={self.batch}: expected 1 or more")
 
     def kind(self: D) -> D:
-        """What has to be compiled: these settings without those that may change freely."""
-        return replace(self, temperature=1.0, top_p=1.0, guidance=1.0 if self.guidance == 1 else 2.0)
+        """What has to be compiled: these settings without those that may change freely. What is 1 stays, as it costs
+        nothing then."""
+        top_p, guidance = 1.0 if self.top_p == 1 else 0.5, 1.0 if self.guidance == 1 else 2.0
+        return replace(self, temperature=1.0, top_p=top_p, guidance=guidance)
 
     def used(self) -> dict[str, Any]:
         """What is written into a picture."""

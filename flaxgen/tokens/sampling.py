@@ -68,17 +68,20 @@ def keep_top_p(logits: Float[Array, " N"], p: Scalar) -> Float[Array, " N"]:
 def make_choice(temperature: Scalar = 1.0, *, top_k: int = 0, top_p: Scalar = 1.0) -> Choose:
     """Draws from softmax(logits / temperature) within the top k and then the nucleus; temperature 0 takes the largest.
 
-    `temperature` and `top_p` may be traced, `top_k` may not: it is part of what is compiled.
+    `temperature` and `top_p` may be traced, `top_k` may not: it is part of what is compiled. A `top_p` of 1 that is not
+    traced spares the sorting of all logits.
 
     Raises:
         ValueError: if top_k is negative.
     """
+    is_whole = isinstance(top_p, int | float) and top_p >= 1
 
     def choose(logits, key):
         best = jnp.argmax(logits)
         # With the largest at 0, no temperature can overflow.
         cooled = (logits - logits[best]) / jnp.where(temperature > 0, temperature, 1.0)
-        drawn = jax.random.categorical(key, keep_top_p(keep_top_k(cooled, top_k), top_p))
+        kept = keep_top_k(cooled, top_k)
+        drawn = jax.random.categorical(key, kept if is_whole else keep_top_p(kept, top_p))
         return jnp.where(temperature > 0, drawn, best)
 
     keep_top_k(jnp.zeros(1), top_k)

@@ -163,3 +163,13 @@ def test_what_is_wrong_is_named():
         make_choice(top_k=-1)
     with pytest.raises(ValueError, match="0 codes were asked for"):
         chain(keys(1), length=0)
+
+
+def test_a_whole_nucleus_is_not_sorted_for_and_draws_the_same():
+    """Where it is known to be whole: as a traced number it may be any, and the logits are sorted."""
+    logits, draws = jnp.asarray([0.3, -1.0, 2.0, 0.0]), lambda: jax.random.split(jax.random.key(0), 50)
+    known = jax.vmap(lambda key: make_choice(0.8)(logits, key))
+    traced = lambda keys, p: jax.vmap(lambda key: make_choice(0.8, top_p=p)(logits, key))(keys)  # noqa: E731
+    np.testing.assert_array_equal(known(draws()), traced(draws(), jnp.float32(1)))
+    assert "sort" not in str(jax.make_jaxpr(known)(draws()))
+    assert "sort" in str(jax.make_jaxpr(traced)(draws(), 1.0))

@@ -135,6 +135,10 @@ def test_cached_codes_are_the_likeliest_of_the_whole_pass(name, models):
     likeliest = code_logits(model, tokens, plain).argmax(-1)
     np.testing.assert_array_equal(plain, likeliest.reshape(plain.shape))
 
+    narrow = dataclasses.replace(COLD, temperature=1.0, top_p=1e-6)
+    nucleus = model.draw_codes(CAPTIONS, jax.random.key(1), drawing=narrow, num_codes=CODES)
+    np.testing.assert_array_equal(nucleus, plain)
+
     draw = jax.jit(make_draw(model.config, dataclasses.replace(COLD, guidance=2.0), CODES))
     empty = model.tokenizer([""])
     given = {"params": model.params, "empty_ids": empty.ids, "empty_mask": empty.mask, "temperature": 0.0, "top_p": 1.0}

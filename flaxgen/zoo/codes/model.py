@@ -118,7 +118,8 @@ def make_draw(config: Config, kind: Drawing):
         if is_mixture(config):
             choose = logistic.make_pixel_choice(shape[-1], net.codes, arguments["temperature"])
             return sample_without_cache(predict, (shape[0] * shape[1], shape[-1]), keys, choose, known)
-        choose = make_choice(arguments["temperature"], top_k=kind.top_k, top_p=arguments["top_p"])
+        top_p = 1.0 if kind.top_p == 1 else arguments["top_p"]
+        choose = make_choice(arguments["temperature"], top_k=kind.top_k, top_p=top_p)
         scale = arguments["guidance"]
         if isinstance(net, CodeTransformer):
             start = cast(tuple, apply(label, len(keys), method="start"))

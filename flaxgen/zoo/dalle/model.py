@@ -79,7 +79,8 @@ def make_draw(config: Config, drawing: CodeDrawing, num_codes: int):
         if guided:
             start = guidance.guided_start(start, arguments["guidance"])
             step = guidance.guided_step(step_on, arguments["guidance"])
-        choose = make_choice(arguments["temperature"], top_k=drawing.top_k, top_p=arguments["top_p"])
+        top_p = 1.0 if drawing.top_p == 1 else arguments["top_p"]
+        choose = make_choice(arguments["temperature"], top_k=drawing.top_k, top_p=top_p)
 
         def choose_known(logits, key):
             return choose(logits[:num_codes], key)
