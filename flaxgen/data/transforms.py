@@ -86,3 +86,8 @@ def make_augment(crop_size: int, flip: bool) -> Transform | None:
         return {**example, "image": image}
 
     return augment
+
+
+def middle_square(image: UInt8[np.ndarray, "H W C"], size: int, filter: str) -> UInt8[np.ndarray, "size size C"]:
+    """The middle square of a picture, `size` pixels a side."""
+    return resize_short_side(center_crop(image, min(image.shape[:2])), size, filter)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from flaxgen.data import Data
 from flaxgen.family.companions import Cached, check_companion, companion_file, load_companion, open_cache
 from flaxgen.family.family import Family
-from flaxgen.family.request import option
+from flaxgen.family.request import Clash, Request, option, picture_option
 from flaxgen.family.trained import Files
 from flaxgen.train.config import require
 
@@ -49,28 +49,26 @@ class CodeDrawing:
         return {name: value for name, value in vars(self).items() if name != "batch"}
 
 
-def guidance_option() -> Any:
-    """Classifier-free guidance of codes."""
-    return option(None, "classifier-free guidance scale; 1 is none", least=0, default_text=OWN)
+@dataclass(frozen=True, kw_only=True)
+class FromCodes(Request):
+    """What every request whose pictures are drawn as codes may say."""
+
+    guidance: float | None = option(None, "classifier-free guidance scale; 1 is none", least=0, default_text=OWN)
+    temperature: float | None = option(None, "of codes; 0 takes the likeliest", least=0, default_text=OWN)
+    top_k: int | None = option(None, "choose among so many codes; 0 is all", least=0, default_text=OWN)
+    top_p: float | None = option(
+        None, "choose among the likeliest codes of this probability together", above=0, most=1, default_text=OWN
+    )
+    complete: Any = picture_option("a picture whose upper rows are kept")
+    rows: int | None = option(None, "how many rows of codes, or of pixels, are kept", least=1, default_text="half")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rows is not None and self.complete is None:
+            raise Clash("{rows} are of a picture to complete: give {complete} too", rows=self.rows, complete=None)
 
 
-def temperature_option() -> Any:
-    """The temperature of a choice among codes."""
-    return option(None, "of codes; 0 takes the likeliest", least=0, default_text=OWN)
-
-
-def top_k_option() -> Any:
-    """How many codes are chosen among."""
-    return option(None, "choose among so many codes; 0 is all", least=0, default_text=OWN)
-
-
-def top_p_option() -> Any:
-    """The probability of the codes that are chosen among."""
-    text = "choose among the likeliest codes of this probability together"
-    return option(None, text, above=0, most=1, default_text=OWN)
-
-
-def asked(drawing: D, request: Any, names: tuple[str, ...] = ASKED) -> D:
+def asked(drawing: D, request: FromCodes, names: tuple[str, ...] = ASKED) -> D:
     """The settings, with those that a request gives."""
     return replace(drawing, **{name: value for name in names if (value := getattr(request, name)) is not None})
 

@@ -3,11 +3,11 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int32, PyTree
+from jaxtyping import Float, Int, Int32, PyTree
 
 from flaxgen import parallel
 from flaxgen.train.config import require
@@ -70,6 +70,36 @@ def finished(drawn: np.ndarray, pictures: bool) -> np.ndarray:
     if not np.isfinite(drawn).all():
         raise FloatingPointError("the samples are not finite: the model is broken, or is not what its config says")
     return np.clip(drawn, -1, 1) if pictures else drawn
+
+
+def nearest(nearness: Float[np.ndarray, " N"], candidates: int) -> Int[np.ndarray, " M"]:
+    """Of every `candidates` pictures, one group after the other, the one that is nearest to what was wanted [Ramesh21,
+    sec. 2.6]."""
+    groups = nearness.reshape(-1, candidates)
+    return np.arange(len(groups)) * candidates + groups.argmax(1)
+
+
+class Steps(NamedTuple):
+    """Frames on the way from one stop to the next: `weight` of the way from number `left` to number `right`."""
+
+    left: Int[np.ndarray, " N"]
+    right: Int[np.ndarray, " N"]
+    weight: Float[np.ndarray, " N"]
+
+
+def walk_steps(stops: int, frames: int, loop: bool) -> Steps:
+    """`frames` on the way from the first stop through all others, at as many from each to the next. A `loop` goes back
+    to the first and ends one frame before it; else the last frame is the last stop.
+
+    Raises:
+        ValueError: if there are too few frames or stops.
+    """
+    require(stops >= 2, f"a way through {stops} picture(s): expected 2 or more")
+    legs = stops if loop else stops - 1
+    require(frames > legs, f"frames={frames} through {stops} pictures: expected {legs + 1} or more")
+    place = np.arange(frames) * (legs / (frames if loop else frames - 1))
+    left = np.minimum(np.floor(place + 1e-9).astype(int), legs - 1)  # a whole number may have lost its last bit
+    return Steps(left, (left + 1) % stops, np.clip(place - left, 0, 1).astype(np.float32))
 
 
 def title(plan: parallel.Plan, batch: int, shape: tuple[int, ...], what: str = "") -> str:

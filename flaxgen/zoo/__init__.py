@@ -12,8 +12,8 @@ FAMILIES = (
     gan.FAMILY,
     autoencoder.FAMILY,
     codes.FAMILY,
-    dalle.FAMILY,
     unclip.FAMILY,
+    dalle.FAMILY,
     dalle.WHOLE,
 )
 """All of them; a directory belongs to the first that `reads` it."""

@@ -229,6 +229,12 @@ class Model(Trained):
         image, text = self.encode_image(images), np.asarray(self.encode_text(captions).embedding)
         return _unit(image) @ _unit(text).T
 
+    def cosines(
+        self, images: UInt8[np.ndarray, "N H W 3"], embeddings: Float[np.ndarray, "#N D"]
+    ) -> Float[np.ndarray, " N"]:
+        """That of each picture and its embedding, or the one that is given."""
+        return (_unit(self.encode_image(images)) * _unit(embeddings)).sum(-1)
+
     def classify(self, images: UInt8[np.ndarray, "N H W 3"], captions: Sequence[str]) -> Int[np.ndarray, " N"]:
         """Zero-shot: which of the captions, one a class, fits each picture best [Radford21, sec. 3.1]."""
         return self.similarity(images, captions).argmax(1)

@@ -183,6 +183,15 @@ def test_pictures_to_codes_and_back(runs, tmp_path, capsys):
         assert said in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_map_of_another_size_is_refused_where_the_net_has_one(runs, tmp_path, capsys):
+    np.save(tmp_path / "latent.npy", np.zeros((1, 2, 2, 3), np.float32))
+    arguments = ["decode", str(runs / "vae"), str(tmp_path / "latent.npy"), "--out", str(tmp_path / "x.png")]
+    assert main(arguments) == 2
+    assert "a picture of 16x16: this net takes 8x8 alone" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="frames=3 through 4 pictures: expected 4 or more"):
+        flaxgen.load(runs / "vae").interpolate(num=4, frames=3, once=True)
+
+
 def test_a_vae_draws_and_others_say_what_to_do(runs, tmp_path, capsys):
     model = flaxgen.load(runs / "vae")
     a, b = (model.generate(jax.random.key(0), num) for num in (6, range(4, 6)))

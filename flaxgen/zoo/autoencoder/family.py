@@ -8,6 +8,7 @@ import numpy as np
 
 from flaxgen.data import to_pixels, unit_range
 from flaxgen.family import perceptual
+from flaxgen.family.drawing import walk_steps
 from flaxgen.family.family import Family
 from flaxgen.family.matching import real_examples
 from flaxgen.family.pictures import Pictures
@@ -17,7 +18,7 @@ from flaxgen.metrics.picture import psnr
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
 from flaxgen.zoo.autoencoder import adversary, training
-from flaxgen.zoo.autoencoder.config import TYPE_NAMES, Config, batch_spec, latent_shape
+from flaxgen.zoo.autoencoder.config import TYPE_NAMES, Config, batch_spec, check_size, latent_shape
 from flaxgen.zoo.autoencoder.mapping import Map, check_map, draw_map
 from flaxgen.zoo.autoencoder.model import Model, check_draws, lost
 from flaxgen.zoo.autoencoder.requests import (
@@ -114,18 +115,17 @@ def read_latents(model: Model, path: Path) -> np.ndarray:
     is_kind = np.issubdtype(values.dtype, np.integer if kind == "codes" else np.floating)
     require(bool(fits) and is_kind, f"{path} holds {values.dtype} {values.shape}: expected {kind} of shape "
             f"[N {' '.join(map(str, shape))}]")  # fmt: skip
+    factor = model.config.net.factor
+    check_size(model.config, values.shape[1] * factor, values.shape[2] * factor, f"{path}: a picture")
     return values
 
 
 def interpolate(model: Model, request: InterpolateLatents, progress: Progress) -> Pictures:
     """The frames of a walk along straight lines between what the encoder says of pictures."""
     progress("encoding and decoding")
-    ends = model.features(pictures_of(model, request)).astype(np.float64)
-    stops = ends if request.once else np.concatenate((ends, ends[:1]))
-    places = np.linspace(0, len(stops) - 1, request.frames, endpoint=request.once)
-    low = np.minimum(places.astype(int), len(stops) - 2)
-    share = (places - low)[:, None, None, None]
-    features = ((1 - share) * stops[low] + share * stops[low + 1]).astype(np.float32)
+    ends = model.features(pictures_of(model, request))
+    left, right, weight = walk_steps(len(ends), request.frames, not request.once)
+    features = ends[left] + weight[:, None, None, None] * (ends[right] - ends[left])
     return Pictures(to_pixels(model.decode_features(features)), layout="film", fps=request.fps)
 
 

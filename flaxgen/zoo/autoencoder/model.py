@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from flaxgen import parallel
 from flaxgen.data import Data, unit_range
-from flaxgen.data.transforms import center_crop, resize_short_side
+from flaxgen.data.transforms import middle_square
 from flaxgen.family.companions import Encoder
 from flaxgen.family.drawing import batch_for, draw_many, finished, numbered
 from flaxgen.family.trained import Trained
@@ -99,7 +99,7 @@ class Model(Trained):
     def fit(self, images: Sequence[UInt8[np.ndarray, "_ _ _"]]) -> UInt8[np.ndarray, "N H W C"]:
         """The middle squares of pictures, at the size of those that it was trained on."""
         size, how = self.config.net.image_size, self.config.data.filter
-        return np.stack([resize_short_side(center_crop(x, min(x.shape[:2])), size, how) for x in images])
+        return np.stack([middle_square(x, size, how) for x in images])
 
     def encode(self, images: UInt8[np.ndarray, "N H W C"], tile: int = 0) -> Float[np.ndarray, "N h w D"]:
         """What the decoder reads of pictures: latents, of a Gaussian their means, of codes their vectors. Pictures that
@@ -209,7 +209,7 @@ class Model(Trained):
     @property
     def codec(self) -> Codec:
         """Its two ways as functions of parameters, for a model that works on its latents, scaled as the config says;
-        `codec.make_codec` makes one that works in tiles."""
+        `training.make_codec` makes one that works in tiles."""
         return make_codec(self.config)
 
     @property

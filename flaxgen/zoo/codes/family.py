@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from flaxgen.data import to_pixels
-from flaxgen.data.transforms import center_crop, resize_short_side
+from flaxgen.data.transforms import middle_square
 from flaxgen.family import coded
 from flaxgen.family.companions import Joined
 from flaxgen.family.family import Family
 from flaxgen.family.matching import open_matching
 from flaxgen.family.pictures import Pictures
-from flaxgen.family.request import Clash, option, picture_option
+from flaxgen.family.request import option
 from flaxgen.family.requests import (
     OfPictures,
     Sample,
@@ -34,7 +34,7 @@ from flaxgen.zoo.codes.model import Model, check_drawing, check_likelihood, init
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleCodes(Sample):
+class SampleCodes(coded.FromCodes, Sample):
     """Draw samples."""
 
     examples: ClassVar[tuple[str, ...]] = (
@@ -45,17 +45,6 @@ class SampleCodes(Sample):
     label: int | None = label_option()
     set: tuple[str, ...] = set_option()
     steps: int | None = option(None, "rounds of a masked net", least=1, default_text="the model's own")
-    guidance: float | None = coded.guidance_option()
-    temperature: float | None = coded.temperature_option()
-    top_k: int | None = coded.top_k_option()
-    top_p: float | None = coded.top_p_option()
-    complete: Any = picture_option("a picture whose upper rows are kept")
-    rows: int | None = option(None, "how many rows of codes, or of pixels, are kept", least=1, default_text="half")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.rows is not None and self.complete is None:
-            raise Clash("{rows} are of a picture to complete: give {complete} too", rows=self.rows, complete=None)
 
 
 def _drawing(config: Config, request: SampleCodes) -> Drawing:
@@ -141,8 +130,7 @@ def fitted(model: Model, pictures: Sequence[Any]) -> np.ndarray:
         return autoencoder.fit([one.with_channels(autoencoder.config.net.in_channels) for one in pictures])
     require(net.height == net.width, f"this model is of {net.height} x {net.width} pixels, and squares are taken")
     seen = [one.with_channels(net.pixel_channels) for one in pictures]
-    squares = [center_crop(pixels, min(pixels.shape[:2])) for pixels in seen]
-    return np.stack([resize_short_side(square, net.height, model.config.data.filter) for square in squares])
+    return np.stack([middle_square(pixels, net.height, model.config.data.filter) for pixels in seen])
 
 
 def codes_of(model: Model, images: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from flaxgen.family.drawing import announced, batch_for, choose_labels, draw_man
 from flaxgen.family.trained import Files, Trained
 from flaxgen.nets.code_transformer import CodeTransformer, MaskedCodeTransformer
 from flaxgen.tokens import guidance, logistic, masked
-from flaxgen.tokens.sampling import Known, make_choice, sample_codes, sample_without_cache
+from flaxgen.tokens.sampling import Known, known_rows, make_choice, sample_codes, sample_without_cache
 from flaxgen.train.config import require
 from flaxgen.types import Loss, Params, PRNGKey
 from flaxgen.zoo.codes.config import (
@@ -244,11 +244,9 @@ class Model(Trained):
 
 
 def _known_inputs(config: Config, codes: np.ndarray, rows: int, num: int) -> dict[str, np.ndarray]:
-    height, width, *channels = grid_shape(config)
-    coded.check_rows(rows, height)
-    flat = codes.reshape(1, height * width, *channels).astype(np.int32)
-    mask = (np.arange(height * width) < rows * width)[None]
-    return {"known": np.repeat(flat, num, 0), "is_known": np.repeat(mask, num, 0)}
+    coded.check_rows(rows, config.net.height)
+    known = known_rows(jnp.asarray(codes, jnp.int32)[None], rows)
+    return {"known": np.repeat(np.asarray(known.codes), num, 0), "is_known": np.repeat(np.asarray(known.mask), num, 0)}
 
 
 def check_drawing(config: Config, drawing: Drawing) -> None:

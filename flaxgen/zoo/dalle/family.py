@@ -14,10 +14,11 @@ from flaxgen.family import coded
 from flaxgen.family.captions import TOKENIZER, WORDS, make_tokenizer, prepare_tokenizer
 from flaxgen.family.companions import Joined, load_companion
 from flaxgen.family.composite import Assembled, Composite, Part, Parts
+from flaxgen.family.drawing import nearest
 from flaxgen.family.family import Family
 from flaxgen.family.matching import open_matching
 from flaxgen.family.pictures import Pictures
-from flaxgen.family.request import Clash, Request, option, picture_option
+from flaxgen.family.request import Request, option
 from flaxgen.family.requests import Draw
 from flaxgen.family.trained import Files, Handler, Progress
 from flaxgen.nets.dalle import Dalle
@@ -33,7 +34,7 @@ PREVIEWED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawDalle(Draw):
+class DrawDalle(coded.FromCodes, Draw):
     """Draw what captions say."""
 
     examples: ClassVar[tuple[str, ...]] = (
@@ -41,21 +42,10 @@ class DrawDalle(Draw):
         'flaxgen draw "a red circle" --model models/dalle --complete image.png --rows 4 --out completed.png',
     )
 
-    guidance: float | None = coded.guidance_option()
-    temperature: float | None = coded.temperature_option()
-    top_k: int | None = coded.top_k_option()
-    top_p: float | None = coded.top_p_option()
     candidates: int = option(
         1, "draw N of each picture and keep the one that CLIP finds nearest to the caption", least=1,
         flag="candidates N",
     )  # fmt: skip
-    complete: Any = picture_option("a picture whose upper rows are kept")
-    rows: int | None = option(None, "how many rows of codes are kept", least=1, default_text="half")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.rows is not None and self.complete is None:
-            raise Clash("{rows} are of a picture to complete: give {complete} too", rows=self.rows, complete=None)
 
 
 class Drawn(NamedTuple):
@@ -109,10 +99,8 @@ def draw(parts: Drawn, request: DrawDalle, progress: Progress) -> Pictures:
         return Pictures(images, "rows", request.captions)
     progress("choosing")
     text = np.repeat(parts.clip.text_fields(request.captions)["text_embedding"], many, 0)
-    image = parts.clip.encode_image(images)
-    cosines = (image * text).sum(-1) / np.linalg.norm(image, axis=-1) / np.linalg.norm(text, axis=-1)
-    groups = cosines.reshape(-1, request.candidates)
-    best = np.arange(0, len(images), request.candidates) + groups.argmax(1)
+    cosines = parts.clip.cosines(images, text)
+    best = nearest(cosines, request.candidates)
     scores = tuple(round(float(cosine), 4) for cosine in cosines[best])
     return Pictures(images[best], "rows", request.captions, scores=scores)
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from flaxgen import parallel
 from flaxgen.diffusion.interpolate import slerp
 from flaxgen.family import sheets
-from flaxgen.family.drawing import announced, batch_for, draw_many, finished, title
+from flaxgen.family.drawing import announced, batch_for, draw_many, finished, title, walk_steps
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
 from flaxgen.zoo.gan.config import Config, check_sampling, draws_pictures, example_shape, has_styles
@@ -143,16 +143,10 @@ def interpolate(latents: Latents, frames: int, *, loop: bool) -> Latents:
     Raises:
         ValueError: if there are too few frames or latents, or z of different classes, between which nothing lies.
     """
-    count = len(latents.codes)
-    require(count >= 2, f"a way through {count} picture(s): expected 2 or more")
-    legs = count if loop else count - 1
-    require(frames > legs, f"frames={frames} through {count} pictures: expected {legs + 1} or more")
     labels = latents.label
+    left, right, weight = walk_steps(len(latents.codes), frames, loop)
     require(labels is None or len(set(labels.tolist())) == 1, "there is no way between classes in z: choose one label")
-    place = np.arange(frames) * (legs / (frames if loop else frames - 1))
-    left = np.minimum(np.floor(place + 1e-9).astype(int), legs - 1)  # a whole number may have lost its last bit
-    a, b = take(latents, left), take(latents, (left + 1) % count)
-    weight = np.clip(place - left, 0, 1).astype(np.float32)
+    a, b = take(latents, left), take(latents, right)
     if latents.has_styles:
         codes = a.codes + weight[:, None, None] * (b.codes - a.codes)
     else:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, UInt8
 
 from flaxgen import parallel
 from flaxgen.data import unit_range
-from flaxgen.data.transforms import center_crop, resize_short_side
+from flaxgen.data.transforms import middle_square
 from flaxgen.family.extractor import Extractor
 from flaxgen.train.config import require
 from flaxgen.types import Params, PRNGKey, Scalar
@@ -118,7 +118,7 @@ def fit_picture(model: Model, image: UInt8[np.ndarray, "H W C"]) -> UInt8[np.nda
     height, width, channels = example_shape(model.config)
     require(height == width, f"this generator draws {height} x {width} pixels, and squares are projected")
     require(image.shape[2] == channels, f"a picture of {image.shape[2]} channels, this generator draws {channels}")
-    return resize_short_side(center_crop(image, min(image.shape[:2])), height, model.config.data.filter)
+    return middle_square(image, height, model.config.data.filter)
 
 
 def project(

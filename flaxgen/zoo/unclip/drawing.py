@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from flaxgen.data import Data, to_pixels
-from flaxgen.data.transforms import center_crop, resize_short_side
+from flaxgen.data.transforms import middle_square
 from flaxgen.diffusion.degrade import downsample
 from flaxgen.diffusion.times import check_steps
 from flaxgen.family.composite import Assembled
+from flaxgen.family.drawing import nearest
 from flaxgen.family.request import Request
 from flaxgen.family.sampling import Sampling
 from flaxgen.family.trained import Progress
@@ -173,10 +174,7 @@ class Drawing(NamedTuple):
         2.6]."""
         if candidates == 1:
             return small
-        embedded = self.part("clip").encode_image(to_pixels(small))
-        nearness = (embedded * wanted).sum(-1) / np.linalg.norm(embedded, axis=-1)
-        first = np.arange(0, len(small), candidates)
-        return small[first + nearness.reshape(-1, candidates).argmax(1)]
+        return small[nearest(self.part("clip").cosines(to_pixels(small), wanted), candidates)]
 
     # Large pictures
 
@@ -197,8 +195,7 @@ class Drawing(NamedTuple):
 
     def fit(self, image: UInt8[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "S S C"]:
         """The middle square at the size of what is drawn."""
-        square, size = center_crop(image, min(image.shape[:2])), self.model.image_size
-        return resize_short_side(square, size, self.part("decoder").config.data.filter)
+        return middle_square(image, self.model.image_size, self.part("decoder").config.data.filter)
 
 
 def begin(model: Model, seed: int, progress: Progress) -> Drawing:

@@ -127,9 +127,7 @@ def _scores(drawing: Drawing, images: np.ndarray, text: np.ndarray) -> tuple[flo
     """The cosine of each picture's embedding and its caption's; none where the CLIP sees no pictures."""
     if drawing.part("clip").config.net.vision is None:
         return ()
-    image = drawing.part("clip").encode_image(images)
-    cosines = (image * text).sum(-1) / np.linalg.norm(image, axis=-1) / np.linalg.norm(text, axis=-1)
-    return tuple(round(float(cosine), 4) for cosine in cosines)
+    return tuple(round(float(cosine), 4) for cosine in drawing.part("clip").cosines(images, text))
 
 
 def vary(model: Model, request: VaryUnclip, progress: Progress) -> Pictures:
