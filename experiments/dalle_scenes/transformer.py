@@ -16,13 +16,13 @@ from flaxgen.zoo.dalle import Config
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=10_000,
-        batch_size=64,
+        steps=12_000,
+        batch_size=32,
         data=Data(source="scenes", image_size=32, size=2**16),
-        net=Dalle(text_tokens=384, context=24, rows=8, columns=8, codes=256, width=192, depth=6, heads=6, conv_size=5),
+        net=Dalle(text_tokens=384, context=24, rows=8, columns=8, codes=256, width=160, depth=6, heads=5, conv_size=5),
         vocabulary=Vocabulary(size=384, split="train"),
         ema=Ema(decay=0.999),
         optimizer=Optimizer(
-            name="adamw", learning_rate=1e-3, beta2=0.96, weight_decay=4.5e-2, warmup=200, decay="cosine"
+            name="adamw", learning_rate=1.5e-3, beta2=0.96, weight_decay=4.5e-2, warmup=200, decay="cosine"
         ),
     )

@@ -4,7 +4,7 @@ large."""
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from flaxgen.diffusion.tiles import tiled_between
@@ -17,23 +17,21 @@ OVERLAP = 4
 
 def scaled(latents: Latents, z: Map) -> Map:
     """Latents as a model works on them: (z - shift) * scale, or a channel by its mean and deviation."""
-    mean, scale = _affine(latents, z.shape[-1])
-    return (z - mean) * scale
+    mean, scale = affine(latents, z.shape[-1])
+    return (z - mean[None, None, None]) * scale[None, None, None]
 
 
 def unscaled(latents: Latents, z: Map) -> Map:
     """The inverse of `scaled`."""
-    mean, scale = _affine(latents, z.shape[-1])
-    return z / scale + mean
+    mean, scale = affine(latents, z.shape[-1])
+    return z / scale[None, None, None] + mean[None, None, None]
 
 
-def _affine(latents: Latents, channels: int) -> tuple[Float[Array, "1 1 1 D"], Float[Array, "1 1 1 D"]]:
+def affine(latents: Latents, channels: int) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
+    """What each channel is centred at and then multiplied by."""
     mean = (latents.shift_factor or 0.0,) * channels if latents.latents_mean is None else latents.latents_mean
     std = (1.0,) * channels if latents.latents_std is None else latents.latents_std
-    return (
-        jnp.asarray(mean, jnp.float32)[None, None, None],
-        latents.scaling_factor / jnp.asarray(std, jnp.float32)[None, None, None],
-    )
+    return np.asarray(mean, np.float32), np.float32(latents.scaling_factor) / np.asarray(std, np.float32)
 
 
 def in_tiles(function: Callable[[Any], Any], tile: int, factor: int, **sizes: int) -> Callable[[Any], Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flaxgen.diffusion import guidance, times
-from flaxgen.diffusion.samplers import SAMPLERS, Churn, ancestral, ddim, euler, heun, sample
+from flaxgen.diffusion.samplers import SAMPLERS, Churn, Grid, ancestral, ddim, euler, heun, sample
 from flaxgen.family.process import choose
 from flaxgen.train.config import require
 from flaxgen.types import Bind, Condition, Denoiser, Params, PRNGKey, Sampler, Scalar, Schedule
@@ -33,7 +33,8 @@ class Sampling:
     `guidance` is the classifier-free scale (1: none); `rescale` in [0, 1] and `interval` in t shape it. `eta` is
     DDIM's, and so is `noise`: that which goes with the clipped x0 ("clipped"), or what the net predicts ("predicted").
     `variance` is the sampler ddpm's; `churn` (S_churn of [Karras22]), its range of sigma / alpha and `churn_scale`
-    (S_noise) are Euler's and Heun's. At most `batch` are drawn at once."""
+    (S_noise) are Euler's and Heun's. Noise to `begin` with has the standard deviation that the schedule says, or, as in
+    diffusers where a table keeps a little signal, that of "unit" noise. At most `batch` are drawn at once."""
 
     sampler: str = "ddim"
     steps: int = 50
@@ -54,6 +55,7 @@ class Sampling:
     offset: int = 0
     final: Literal["zero", "first"] = "zero"
     noise: Literal["clipped", "predicted"] = "clipped"
+    begin: Literal["schedule", "unit"] = "schedule"
 
     def __post_init__(self):
         choose("sampler", self.sampler, SAMPLERS)
@@ -171,14 +173,18 @@ def walk(
     *,
     x_T: Float[Array, "1 ..."] | None = None,
     edit: Callable[[Sampler], Sampler] = lambda sampler: sampler,
+    grid: Grid | None = None,
 ) -> Float[Array, "1 ..."]:
-    """One example from noise, which is `x_T` where it is given; `edit` makes another sampler of the one named."""
-    grid = make_grid(subject, kind)
+    """One example from noise, which is `x_T` where it is given; `edit` makes another sampler of the one named. The
+    times are `grid` where they are given, or those that `kind` says."""
+    times = make_grid(subject, kind) if grid is None else grid
     noise_key, sample_key = jax.random.split(key)
     if x_T is None:
-        x_T = subject.schedule(float(grid[0])).sigma * jax.random.normal(noise_key, (1, *subject.shape))
+        first = float(times[0]) if isinstance(times, np.ndarray) else times.times[0]
+        std = 1.0 if kind.begin == "unit" else subject.schedule(first).sigma
+        x_T = std * jax.random.normal(noise_key, (1, *subject.shape))
     sampler = edit(make_sampler(kind, subject.schedule, eta))
-    return sample(sampler, threshold(kind)(denoise), x_T, grid, sample_key)
+    return sample(sampler, threshold(kind)(denoise), x_T, times, sample_key)
 
 
 def guided(subject: Subject, kind: Sampling, strengths: Strengths, condition: Condition) -> Denoiser:

@@ -1,6 +1,6 @@
 """Models of other projects, read and written: one layout a file."""
 
-from flaxgen.interchange import autoencoders, dalle_mini, diffusers, karlo, nvlabs, transformers
+from flaxgen.interchange import autoencoders, dalle_mini, diffusers, karlo, nvlabs, stable_diffusion, transformers
 from flaxgen.interchange.layout import Layout
 
 __all__ = ["LAYOUTS", "Layout"]
@@ -9,6 +9,7 @@ LAYOUTS = (
     nvlabs.LAYOUT,
     karlo.PIPELINE,
     karlo.PRIOR,
+    stable_diffusion.LAYOUT,
     transformers.LAYOUT,
     dalle_mini.LAYOUT,
     autoencoders.FLAVA,

@@ -1,6 +1,19 @@
 """The families of models."""
 
-from flaxgen.zoo import autoencoder, classifier, clip, codes, dalle, decoder, diffusion, gan, prior, unclip, upsampler
+from flaxgen.zoo import (
+    autoencoder,
+    classifier,
+    clip,
+    codes,
+    dalle,
+    decoder,
+    diffusion,
+    gan,
+    latent,
+    prior,
+    unclip,
+    upsampler,
+)
 
 FAMILIES = (
     diffusion.FAMILY,
@@ -15,5 +28,7 @@ FAMILIES = (
     unclip.FAMILY,
     dalle.FAMILY,
     dalle.WHOLE,
+    latent.FAMILY,
+    latent.WHOLE,
 )
 """All of them; a directory belongs to the first that `reads` it."""

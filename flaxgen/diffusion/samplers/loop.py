@@ -1,25 +1,56 @@
 """The only sampling loop."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from flaxgen.types import Denoiser, PRNGKey, Sampler
 
 Times = Float[Array, " N"] | Float[np.ndarray, " N"]
 
 
+class Grid(NamedTuple):
+    """Times that may change, in number too, without compiling again: the first `steps` + 1 of `times` are walked."""
+
+    times: Times
+    steps: Int[Array, ""] | np.int32
+
+
+def make_grid(times: Float[np.ndarray, " N"], room: int = 0) -> Grid:
+    """The grid of these times, with room for so many steps, or for the power of two that they need: only another room
+    compiles again.
+
+    Raises:
+        ValueError: if there are fewer than two times, or more than there is room for.
+    """
+    steps = len(times) - 1
+    room = room or max(LEAST_ROOM, 1 << (steps - 1).bit_length())
+    if not 1 <= steps <= room:
+        raise ValueError(f"times={times}: expected 1 to {room} steps")
+    return Grid(np.pad(np.asarray(times, np.float32), (0, room - steps)), np.int32(steps))
+
+
+LEAST_ROOM = 64
+"""What usual numbers of steps share."""
+
+
 def sample(
-    sampler: Sampler, denoise: Denoiser, x_T: Float[Array, "B ..."], times: Times, key: PRNGKey
+    sampler: Sampler, denoise: Denoiser, x_T: Float[Array, "B ..."], times: Times | Grid, key: PRNGKey
 ) -> Float[Array, "B ..."]:
-    """Runs along `times` (N + 1 of them for N steps) and returns x at the last.
+    """Runs along `times` (N + 1 of them for N steps) and returns x at the last; a `Grid` has no reverse-mode gradient.
 
     x_T is x at times[0]: where there is no signal left, sigma(times[0]) times unit noise.
     """
+    if isinstance(times, Grid):
+
+        def body(i, state):
+            return sampler.step(denoise, state, times.times[i], times.times[i + 1], jax.random.fold_in(key, i))
+
+        return jax.lax.fori_loop(0, times.steps, body, sampler.init(x_T)).x
     return _run(sampler, denoise, x_T, times, key, lambda state: state.x, max(len(times) - 1, 1))[-1]
 
 

@@ -1,0 +1,184 @@
+"""Stable Diffusion in diffusers' folders, of versions 1, 2 and XL, for drawing, refining and inpainting [Rombach22;
+Podell23]: read and written a part at a time."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
+from flaxgen.family.sampling import Sampling
+from flaxgen.interchange.autoencoders import config_for, parts_of
+from flaxgen.interchange.clip_files import write_clip_tokenizer
+from flaxgen.interchange.karlo.layout import INDEX, SCHEDULER, whole_directory, write_json
+from flaxgen.interchange.layout import Layout, refuse_overrides
+from flaxgen.interchange.schedulers import process_of, sampling_of, scheduler_config
+from flaxgen.interchange.transformers import import_transformers
+from flaxgen.nets.autoencoder import Autoencoder
+from flaxgen.train.config import require
+from flaxgen.weights import store
+from flaxgen.weights.autoencoder import export_autoencoder, import_autoencoder
+from flaxgen.weights.clip import export_clip
+from flaxgen.weights.unet_condition import export_unet_condition, import_unet_condition
+from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
+from flaxgen.zoo.clip import FAMILY as CLIP
+from flaxgen.zoo.latent import FAMILY, WHOLE, Config, Text
+from flaxgen.zoo.latent.drawing import SCALES
+
+NAMES = ("StableDiffusion{}Pipeline", "StableDiffusion{}Img2ImgPipeline", "StableDiffusion{}InpaintPipeline")
+PIPELINES = tuple(name.format(kind) for kind in ("", "XL") for name in NAMES)
+ENCODERS = {"clip": "text_encoder", "clip_2": "text_encoder_2"}
+"""The folders of text encoders, by the part that each becomes."""
+UNREAD = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts that draw nothing."""
+STEPS, GUIDANCE, GUIDANCE_XL = 50, 7.5, 5.0
+"""What the pipelines draw with where nothing is said."""
+SIGMA_SAMPLERS = ("euler", "euler_ancestral", "heun")
+"""Those that begin with the noise of their first time, unless their grid is leading."""
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether the folder is one of PIPELINES."""
+    return (folder / INDEX).is_file() and store.read_json(folder / INDEX).get("_class_name") in PIPELINES
+
+
+def import_pipeline(folder: Path, directory: Path) -> None:
+    """Writes the model directory of a pipeline's parts.
+
+    Raises:
+        ValueError: naming what is not known or does not belong together, or if the directory is not empty.
+        FileNotFoundError: if a part's files are not there.
+    """
+    index = store.read_json(folder / INDEX)
+    known = {"unet", "vae", "scheduler", *ENCODERS.values(), *(f"tokenizer{end}" for end in ("", "_2")), *UNREAD}
+    listed = {name for name, part in index.items() if isinstance(part, list) and part != [None, None]}
+    require(listed <= known, f"{folder / INDEX}: {', '.join(sorted(listed - known))} has no counterpart here")
+    if left := [name for name in UNREAD if name in listed]:
+        print(f"{folder}: {', '.join(left)} draws nothing and is not taken", file=sys.stderr)
+    config = _config(folder, index, listed)
+    with whole_directory(directory):
+        names = []
+        for name, family, described, params, files in _parts(folder, listed, config):
+            family.write_model(directory / name, described, params, 0, files)
+            names.append(name)
+        WHOLE.write_index(directory, tuple(names))
+
+
+def _parts(folder: Path, listed: set[str], config: Config) -> Iterator[tuple]:
+    """Name, family, config, parameters and files of each part, one in memory at a time."""
+    net, params, latents = import_autoencoder(folder / "vae")
+    yield "autoencoder", AUTOENCODER, config_for(net, params, latents), params, {}
+    for name, place in ENCODERS.items():
+        if place in listed:
+            described, params, files = import_transformers(folder / place)
+            require(bool(files), f"{folder} has no {place.replace('text_encoder', 'tokenizer')}/: it cannot be drawn with")
+            described = replace(described, normalise=False)
+            yield name, CLIP, described, params, files
+    net, params = import_unet_condition(folder / "unet")
+    net = net.clone(image_size=net.image_size or config.net.image_size)
+    yield "denoiser", FAMILY, replace(config, net=net), params, {}
+
+
+def _config(folder: Path, index: Mapping[str, Any], listed: set[str]) -> Config:
+    """What is known of the whole before any weights are read."""
+    from flaxgen.weights.unet_condition_config import unet_from_condition_config
+
+    net = unet_from_condition_config(store.read_json(folder / "unet" / "config.json"))
+    is_xl = "text_encoder_2" in listed
+    scheduler = store.read_json(folder / "scheduler" / SCHEDULER)
+    tower = store.read_json(folder / (ENCODERS["clip_2"] if is_xl else ENCODERS["clip"]) / "config.json")
+    zero_empty = bool(index.get("force_zeros_for_empty_prompt", True))
+    text = Text(skip=1, normed=False, zero_empty=zero_empty) if is_xl else Text()
+    return Config(
+        seed=0,
+        steps=1,
+        batch_size=1,
+        data=Data(source="folder"),
+        net=net,
+        context=tower.get("max_position_embeddings", 77),
+        text=text,
+        sizes=(5 if index.get("requires_aesthetics_score") else 6) if net.vector_dim else 0,
+        process=process_of(scheduler),
+        objective=Objective(condition_dropout=0.1),
+        sampling=_sampling(scheduler, GUIDANCE_XL if is_xl else GUIDANCE),
+    )
+
+
+def _sampling(scheduler: Mapping[str, Any], guidance: float) -> Sampling:
+    """How the pipeline draws with its scheduler."""
+    sampling = sampling_of(scheduler, False)
+    follows = sampling.sampler in SIGMA_SAMPLERS and not sampling.grid.startswith("leading")
+    return replace(
+        sampling, steps=STEPS, guidance=guidance, begin="schedule" if follows else "unit", batch=Config.sampling.batch
+    )
+
+
+def export_pipeline(model: Any, directory: Path) -> None:
+    """Writes a folder that diffusers' pipeline of the same parts reads; steps and guidance have no place in it.
+
+    Raises:
+        ValueError: naming what diffusers has no counterpart of, or if the directory is not empty.
+    """
+    parts = model.whole
+    config, net = parts.config, parts.autoencoder.config.net
+    require(SCALES not in parts.denoiser.files, "diffusers' pipelines scale all latents by one number, and this net was "
+            "trained with one for each channel: not exported")  # fmt: skip
+    require(isinstance(net, Autoencoder), f"a {type(net).__name__} is not the autoencoder of such a pipeline")
+    require(bool(parts.clips), "diffusers' pipelines have a text encoder, and this model has none: not exported")
+    known = [name for name in ENCODERS if name in model.parts]
+    index: dict[str, Any] = {"_class_name": _pipeline_name(config, known)}
+    scheduler = scheduler_config(config.process, config.sampling, False)
+    with whole_directory(directory):
+        export_unet_condition(config.net, parts.denoiser.params, directory / "unet")
+        latents = parts.autoencoder.config.latents
+        export_autoencoder(net, parts_of(parts.autoencoder), latents, directory / "vae")
+        for name in known:
+            index |= _write_encoder(model.parts[name], directory, ENCODERS[name])
+        write_json(directory / "scheduler" / SCHEDULER, scheduler)
+        index |= {"scheduler": ["diffusers", scheduler["_class_name"]], "vae": ["diffusers", "AutoencoderKL"]}
+        index |= {"unet": ["diffusers", "UNet2DConditionModel"]}
+        if "clip_2" in known:
+            index |= {"force_zeros_for_empty_prompt": config.text.zero_empty}
+            index |= {"requires_aesthetics_score": True} if config.sizes == 5 else {}
+        else:
+            nothing = dict.fromkeys(("safety_checker", "feature_extractor"), [None, None])
+            index |= {**nothing, "requires_safety_checker": False}
+        write_json(directory / INDEX, index)
+
+
+def _pipeline_name(config: Config, encoders: Sequence[str]) -> str:
+    is_xl = "clip_2" in encoders
+    expected = Text(skip=1, normed=False, zero_empty=config.text.zero_empty) if is_xl else Text()
+    require(config.text == expected, f"{config.text}: pipelines of such encoders read {expected}, not exported")
+    refines = is_xl and "clip" not in encoders
+    fills_in = config.net.in_channels > config.net.out_channels
+    return NAMES[2 if fills_in else 1 if refines else 0].format("XL" if is_xl else "")
+
+
+def _write_encoder(clip: Any, directory: Path, place: str) -> dict[str, list[str]]:
+    """A text encoder and its tokenizer, and what the index says of them."""
+    net, tokenizer = clip.config.net, clip.tokenizer
+    require(net.vision is None, f"{place} has a vision tower, which such a pipeline has no place for: not exported")
+    export_clip(net, clip.params, directory / place, tokenizer.end_id)
+    beside = place.replace("text_encoder", "tokenizer")
+    kind = write_clip_tokenizer(tokenizer, directory / beside)
+    name = "CLIPTextModelWithProjection" if net.projected else "CLIPTextModel"
+    return {place: ["transformers", name], beside: ["transformers", kind]}
+
+
+def _read(folder: Path, target: Path, overrides: Sequence[str]) -> None:
+    refuse_overrides(folder, overrides)
+    import_pipeline(folder, target)
+
+
+LAYOUT = Layout(
+    "diffusers",
+    f"{INDEX} of one of {', '.join(PIPELINES)}",
+    WHOLE,
+    is_pipeline,
+    _read,
+    export_pipeline,
+    files=("*.json", *(f"{name}/*" for name in ("unet", "vae", "scheduler", "t*"))),
+)

@@ -1,0 +1,6 @@
+"""Diffusion over the latents of an autoencoder: LDM and Stable Diffusion [Rombach22]."""
+
+from flaxgen.zoo.latent.config import Config, Text
+from flaxgen.zoo.latent.family import FAMILY, WHOLE
+
+__all__ = ["FAMILY", "WHOLE", "Config", "Text"]

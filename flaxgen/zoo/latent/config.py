@@ -1,0 +1,149 @@
+"""What a run of a diffusion model over an autoencoder's latents is, as plain values [Rombach22]."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from flaxgen.data import Data
+from flaxgen.family.coded import check_plain
+from flaxgen.family.denoising import Objective, check_objective, check_time_embedding
+from flaxgen.family.process import Process, choose
+from flaxgen.family.sampling import Sampling
+from flaxgen.nets.unet import UNet
+from flaxgen.train.config import require
+from flaxgen.train.run import GradientRun
+
+WAVES = 256
+"""How many channels each number of a picture's sizes becomes [Podell23, sec. 2.2]."""
+SCALED_LINEAR = Process(schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+"""The noise of Stable Diffusion's versions 1, 2 and XL."""
+FIRST = {"offset": 1, "final": "first"}
+SOLVERS: dict[str, dict] = {
+    "pndm": {"sampler": "plms", "grid": "leading", **FIRST},
+    "ddim": {"sampler": "ddim", "grid": "leading", **FIRST},
+    "euler": {"sampler": "euler", "grid": "leading", "offset": 1, "final": "zero"},
+    "euler_a": {"sampler": "euler_ancestral", "grid": "leading", "offset": 1, "final": "zero"},
+    "heun": {"sampler": "heun", "grid": "leading", "offset": 1, "final": "zero"},
+    "dpmpp_2m": {"sampler": "dpmpp_2m", "grid": "leading_open", "offset": 1, "final": "zero"},
+    "dpmpp_2m_karras": {"sampler": "dpmpp_2m", "grid": "karras", "offset": 0, "final": "zero"},
+    "dpmpp_2m_sde": {"sampler": "dpmpp_2m_sde", "grid": "leading_open", "offset": 1, "final": "zero"},
+    "dpmpp_2m_sde_karras": {"sampler": "dpmpp_2m_sde", "grid": "karras", "offset": 0, "final": "zero"},
+    "unipc": {"sampler": "unipc", "grid": "leading_open", "offset": 1, "final": "zero"},
+}
+"""Samplers by the names that users of Stable Diffusion know, each with the times that it walks there."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Which states of the text encoders a net reads: those `skip` blocks before the last one's, through the final norm
+    where `normed`. Unless `masked` it reads padding like words. With `zero_empty` what says nothing is zeros, and not
+    what is said of the empty caption."""
+
+    skip: int = 0
+    normed: bool = True
+    masked: bool = False
+    zero_empty: bool = False
+
+    def __post_init__(self):
+        require(self.skip >= 0, f"skip={self.skip}: expected 0 (the last block's states) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(GradientRun):
+    """A run on the latents of `data` by the autoencoder in that directory, with captions' states by the text encoders
+    in the directories `clip` and `clip_2` ("": none), of `context` tokens, kept in `cache` ("": there). What the net
+    reads follows from its fields: `token_dim` are the states' width (of two encoders, together), `vector_dim` the width
+    of the last encoder's embedding and WAVES for each of `sizes` numbers about the picture's size, `num_classes`
+    labels. A net with 2 x 4 + 1 input channels, of 4 latent ones, is for inpainting: it also reads a mask and what lies
+    outside it. Captions or labels are hidden from the share `objective.condition_dropout` of the examples."""
+
+    data: Data
+    net: UNet
+    autoencoder: str = ""
+    clip: str = ""
+    clip_2: str = ""
+    cache: str = ""
+    context: int = 77
+    text: Text = Text()
+    sizes: Literal[0, 5, 6] = 0
+    process: Process = SCALED_LINEAR
+    objective: Objective = Objective(condition_dropout=0.1)
+    sampling: Sampling = Sampling(steps=50, guidance=7.5, threshold="none", batch=8)
+
+    def __post_init__(self):
+        super().__post_init__()
+        net = self.net
+        check_plain(self.data)
+        check_objective(self.objective, self.process, net.learned_variance)
+        check_time_embedding(net.time_embedding, self.process)
+        require(
+            net.in_channels in (net.out_channels, 2 * net.out_channels + 1),
+            f"net.in_channels={net.in_channels}: expected {net.out_channels} as net.out_channels, or "
+            f"{2 * net.out_channels + 1} for inpainting",
+        )
+        require(
+            not self.sizes or net.vector_dim > self.sizes * WAVES,
+            f"net.vector_dim={net.vector_dim} holds an embedding and {WAVES} channels for each of sizes={self.sizes}",
+        )
+        said = net.token_dim or net.vector_dim or net.num_classes > 1
+        require(
+            not self.objective.condition_dropout or bool(said),
+            f"objective.condition_dropout={self.objective.condition_dropout} hides a condition, and this net has none: "
+            "set net.token_dim, net.num_classes (one more than the classes), or the dropout to 0",
+        )
+
+
+def reads_text(config: Config) -> bool:
+    """Whether the net reads captions."""
+    return bool(config.net.token_dim or config.net.vector_dim)
+
+
+def fills_in(config: Config) -> bool:
+    """Whether the net was made for inpainting, and reads a mask and what lies outside it."""
+    return config.net.in_channels > config.net.out_channels
+
+
+def num_labels(config: Config) -> int:
+    """How many labels stand for a class."""
+    return config.net.num_classes - bool(config.net.num_classes and config.objective.condition_dropout)
+
+
+def latent_shape(config: Config) -> tuple[int, int, int]:
+    """[h w D] of what is drawn."""
+    return (config.net.image_size, config.net.image_size, config.net.out_channels)
+
+
+def condition_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of one example's condition: states of `context` tokens in half precision, as they are kept."""
+    net, spec = config.net, {}
+    if net.token_dim:
+        spec["tokens"] = jax.ShapeDtypeStruct((config.context, net.token_dim), jnp.float16)
+        if config.text.masked:
+            spec["token_mask"] = jax.ShapeDtypeStruct((config.context,), jnp.bool_)
+    if net.vector_dim:
+        spec["vector"] = jax.ShapeDtypeStruct((net.vector_dim,), jnp.float32)
+    if net.num_classes:
+        spec["label"] = jax.ShapeDtypeStruct((), jnp.int32)
+    return spec
+
+
+def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a batch as the loader gives it: latents, their condition, and where the net fills in, masks
+    and what of the picture they leave."""
+    height, width, channels = latent_shape(config)
+    kinds = {"latent": jax.ShapeDtypeStruct((height, width, channels), jnp.float32), **condition_spec(config)}
+    size = config.batch_size
+    return {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in kinds.items()}
+
+
+def with_solver(sampling: Sampling, name: str) -> Sampling:
+    """The settings with another sampler, of SOLVERS, and the times that go with it.
+
+    Raises:
+        ValueError: listing the samplers.
+    """
+    chosen = choose("sampler", name, SOLVERS)
+    same = sampling.grid == "trailing" and chosen["grid"] != "karras"
+    return replace(sampling, **({"sampler": chosen["sampler"]} if same else chosen))

@@ -1,0 +1,224 @@
+"""From captions or pictures to pictures: text encoders, the net over latents, and the autoencoder [Rombach22]."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from flaxgen import bounded_json
+from flaxgen.data import to_pixels
+from flaxgen.data.transforms import middle_square
+from flaxgen.family import regions
+from flaxgen.family.codec import affine
+from flaxgen.family.drawing import choose_labels
+from flaxgen.family.pictures import Pictures
+from flaxgen.family.requests import sampled
+from flaxgen.family.trained import Files, Progress
+from flaxgen.train.config import require
+from flaxgen.types import Params, PRNGKey
+from flaxgen.weights.autoencoder_config import Latents
+from flaxgen.zoo.latent import requests
+from flaxgen.zoo.latent.config import Config, fills_in, num_labels, reads_text
+from flaxgen.zoo.latent.model import Asked, Latent, Model, Start
+from flaxgen.zoo.latent.requests import Captioned, DrawLatent, InpaintLatent, Sampled, SampleLatent, VaryLatent
+from flaxgen.zoo.latent.text import condition_of, read_captions, usual_sizes
+
+SCALES = "latents.json"
+"""The small file with the mean and deviation of latents that a net was trained on."""
+FREE = 127
+"""Levels of a mask above this one are to be drawn anew."""
+GREY = 128
+"""The level nearest to 0 in [-1, 1]."""
+
+
+class Parts(NamedTuple):
+    """What draws: the net over latents, whose they are, and the text encoders; `params` stand in for the net's own."""
+
+    denoiser: Model
+    autoencoder: Any
+    clips: tuple[Any, ...] = ()
+    params: Params | None = None
+
+    @property
+    def config(self) -> Config:
+        """That of the net."""
+        return self.denoiser.config
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent is wide."""
+        return self.autoencoder.config.net.factor
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side of what the net was made for."""
+        return self.config.net.image_size * self.factor
+
+    def scales(self) -> tuple[np.ndarray, np.ndarray]:
+        """What latents are centred at and multiplied by."""
+        latents = scales_of(self.denoiser.files) or self.autoencoder.config.latents
+        return affine(latents, self.config.net.out_channels)
+
+    def encode(self, images: UInt8[np.ndarray, "N H W C"]) -> Latent:
+        """Pictures as the net works on them."""
+        mean, scale = self.scales()
+        return (self.autoencoder.encode(images) - mean) * scale
+
+    def decode(self, latents: Latent, tile: int = 0) -> UInt8[np.ndarray, "N H W C"]:
+        """The pictures of latents."""
+        mean, scale = self.scales()
+        return to_pixels(self.autoencoder.decode(latents / scale + mean, tile))
+
+    def shape(self, height: int | None, width: int | None) -> tuple[int, int, int]:
+        """[h w D] of the latents of a picture of that size, by default the model's.
+
+        Raises:
+            ValueError: if autoencoder and net do not divide the sides.
+        """
+        height, width = height or self.image_size, width or self.image_size
+        multiple = self.factor * self.config.net.patch * 2 ** (len(self.config.net.multipliers) - 1)
+        require(
+            height % multiple == 0 and width % multiple == 0,
+            f"a picture of {width}x{height}: expected multiples of {multiple}, the nearest are "
+            f"{max(round(width / multiple), 1) * multiple}x{max(round(height / multiple), 1) * multiple}",
+        )
+        return (height // self.factor, width // self.factor, self.config.net.out_channels)
+
+
+def scales_of(files: Files) -> Latents | None:
+    """The mean and deviation that a trained net keeps of latents, None where it keeps none.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    if SCALES not in files:
+        return None
+    try:
+        stored = bounded_json.loads(files[SCALES])
+        return Latents(latents_mean=tuple(map(float, stored["mean"])), latents_std=tuple(map(float, stored["std"])))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{SCALES} is damaged: expected the mean and std of each channel") from error
+
+
+def conditions(parts: Parts, request: Captioned, captions: Sequence[str], shape: tuple[int, int, int]) -> Asked:
+    """What the net reads of captions, and of what pictures shall not show."""
+    config, (height, width) = parts.config, (side * parts.factor for side in shape[:2])
+    text, sizes = replace(config.text, skip=config.text.skip + request.clip_skip), usual_sizes(config, height, width)
+    negative = request.negative or ""
+    states = read_captions(parts.clips, text, [*captions, negative])
+    fields = condition_of(config, states, sizes)
+    wanted, null = ({name: value[rows] for name, value in fields.items()} for rows in (slice(-1), slice(-1, None)))
+    if request.negative is None and config.text.zero_empty:
+        zeros = states._replace(tokens=0 * states.tokens, embedding=0 * states.embedding)
+        null = {name: value[-1:] for name, value in condition_of(config, zeros, sizes).items()}
+    return Asked(wanted, {name: np.repeat(value, len(captions), 0) for name, value in null.items()})
+
+
+def _draw(
+    parts: Parts,
+    request: Sampled,
+    asked: Asked,
+    numbers: range,
+    progress: Progress,
+    start: Start,
+    shape: tuple[int, int, int] | None = None,
+) -> UInt8[np.ndarray, "N H W C"]:
+    """Pictures of each row of what is asked."""
+    progress("drawing latents")
+    sampling, key = requests.sampling_for(parts.config, request), jax.random.key(request.seed)
+    latents = parts.denoiser.draw_latents(
+        asked, key, numbers, start=start, sampling=sampling, shape=shape, params=parts.params
+    )
+    progress("decoding")
+    return parts.decode(latents, request.tile)
+
+
+def draw(parts: Parts, request: DrawLatent, progress: Progress) -> Pictures:
+    """`num` pictures of each caption, those of the first caption first."""
+    shape = parts.shape(request.height, request.width)
+    progress("text")
+    captions = [caption for caption in request.captions for _ in range(request.num)]
+    asked = conditions(parts, request, captions, shape)
+    start = Start(known=_beside(parts, shape, len(captions)))
+    images = _draw(parts, request, asked, range(len(captions)), progress, start, shape)
+    return Pictures(images, "rows", request.captions)
+
+
+def sample(parts: Parts, request: SampleLatent, progress: Progress) -> Pictures:
+    """Pictures of a class, of all in turn, or of nothing in particular."""
+    asked = labels(parts.config, request.label, request.numbers)
+    start = Start(known=_beside(parts, parts.shape(None, None), request.num))
+    images = _draw(parts, request, asked, request.numbers, progress, start)
+    return sampled(parts.denoiser, request, images.astype(np.float32) / 127.5 - 1)
+
+
+def labels(config: Config, label: int | None, numbers: range) -> Asked:
+    """The labels of these numbers, and what says nothing."""
+    condition = choose_labels(num_labels(config), label, numbers)
+    null = {name: np.full_like(value, config.net.num_classes - 1) for name, value in condition.items()}
+    return Asked(condition, null)
+
+
+def vary(parts: Parts, request: VaryLatent, progress: Progress) -> Pictures:
+    """The picture's middle square with noise for the last share `strength` of the steps, drawn from there [Meng22]."""
+    progress("text")
+    picture = fit(parts, request.image)[None]
+    latent = np.repeat(parts.encode(picture), request.num, 0)
+    asked = conditions(parts, request, [request.caption] * request.num, latent.shape[1:])
+    known = {"latent": latent, **_beside(parts, latent.shape[1:], request.num)}
+    start = Start("vary", known, request.strength)
+    return Pictures(_draw(parts, request, asked, range(request.num), progress, start))
+
+
+def fit(parts: Parts, image: Any) -> UInt8[np.ndarray, "S S C"]:
+    """The middle square of a picture at the model's size."""
+    pixels = image.with_channels(parts.autoencoder.config.net.in_channels)
+    return middle_square(pixels, parts.image_size, "lanczos")
+
+
+def inpaint(parts: Parts, request: InpaintLatent, progress: Progress) -> Pictures:
+    """The picture with what the mask marks drawn anew; every other pixel stays. What is drawn is a square window around
+    the marked part, which the caption describes, or with `whole` the picture's middle square."""
+    progress("text")
+    image = request.image.with_channels(parts.autoencoder.config.net.in_channels)
+    free = request.mask.pixels > FREE
+    window, size = regions.middle(free) if request.whole else regions.around(free), parts.image_size
+    seen = window.cut(image, size)
+    marked = window.cut(free.astype(np.uint8) * 255, size) > FREE
+    known = _known(parts, seen, marked, request.num)
+    asked = conditions(parts, request, [request.caption] * request.num, known["latent"].shape[1:])
+    drawn = _draw(parts, request, asked, range(request.num), progress, Start("inpaint", known))
+    return Pictures(window.put(image, drawn, free, request.feather))
+
+
+def _known(
+    parts: Parts, image: UInt8[np.ndarray, "S S C"], free: Bool[np.ndarray, "S S 1"], num: int
+) -> dict[str, Float[np.ndarray, "N ..."]]:
+    """The picture's latents and the mask of those that stay; where the net reads it, also latents of the picture in
+    grey where it is free. As in Stable Diffusion, a latent is free if its upper left pixel is."""
+    mask = 1 - free[:: parts.factor, :: parts.factor].astype(np.float32)
+    known = {"latent": parts.encode(image[None])[0], "mask": mask}
+    if fills_in(parts.config):
+        grey = np.where(free, np.uint8(GREY), image)
+        known["outside"] = parts.encode(grey[None])[0]
+    return {name: np.repeat(value[None], num, 0) for name, value in known.items()}
+
+
+def _beside(parts: Parts, shape: tuple[int, ...], num: int) -> dict[str, np.ndarray]:
+    """What a net that fills in reads where there is no picture to keep: nothing of it stays, and it is grey."""
+    if not fills_in(parts.config):
+        return {}
+    channels = parts.autoencoder.config.net.in_channels
+    grey = np.full((1, *(side * parts.factor for side in shape[:2]), channels), GREY, np.uint8)
+    return {"mask": np.zeros((num, *shape[:2], 1), np.float32), "outside": np.repeat(parts.encode(grey), num, 0)}
+
+
+def preview(parts: Parts, captions: Sequence[str], key: PRNGKey, num: int) -> Pictures:
+    """Pictures of captions, or of all classes in turn."""
+    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+    if reads_text(parts.config):
+        return draw(parts, DrawLatent(captions=tuple(captions), num=2, seed=seed), lambda stage: None)
+    return sample(parts, SampleLatent(num=num, seed=seed), lambda stage: None)

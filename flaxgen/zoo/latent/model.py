@@ -1,0 +1,233 @@
+"""What a diffusion model over latents minimises, and drawing latents by a trained one [Rombach22]."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from flaxgen import parallel
+from flaxgen.diffusion.denoise import make_bind
+from flaxgen.diffusion.edit import inpaint
+from flaxgen.diffusion.samplers import Grid, make_grid
+from flaxgen.family import sampling as engine
+from flaxgen.family.batches import Drop, read_batch
+from flaxgen.family.companions import load_companion
+from flaxgen.family.denoising import make_apply, make_denoising_loss
+from flaxgen.family.drawing import announced, batch_for, draw_many, finished, title
+from flaxgen.family.process import make_prediction, make_schedule, make_time_input
+from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, walk
+from flaxgen.family.trained import Files, Trained
+from flaxgen.train.config import require
+from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
+from flaxgen.zoo.clip import FAMILY as CLIP
+from flaxgen.zoo.latent.config import Config, condition_spec, fills_in, latent_shape, num_labels, reads_text
+from flaxgen.zoo.latent.text import make_encoder
+
+Task = Literal["draw", "vary", "inpaint"]
+Latent = Float[np.ndarray, "N h w D"]
+
+
+class Asked(NamedTuple):
+    """What is to be drawn: a row of `condition` for each example, and of `null`, which guidance leads away from."""
+
+    condition: Mapping[str, np.ndarray]
+    null: Mapping[str, np.ndarray]
+
+
+class Start(NamedTuple):
+    """Where drawing starts. "draw" is from noise; "vary" from `latent` of what is `known` and noise for the last share
+    `strength` of the steps; "inpaint" draws what the `mask` [h w 1] leaves free of `latent` (0: free). A net that fills
+    in always reads the mask, and `outside`, the latents of a picture without what is free."""
+
+    task: Task = "draw"
+    known: Mapping[str, np.ndarray] = {}
+    strength: float = 1.0
+
+
+def init_params(config: Config, key: PRNGKey) -> Params:
+    """Fresh parameters.
+
+    Raises:
+        ValueError: if the net's levels do not divide its latents' size.
+    """
+    height, width, _ = latent_shape(config)
+    given = {name: jnp.zeros((1, *spec.shape), spec.dtype) for name, spec in condition_spec(config).items()}
+    x = jnp.zeros((1, height, width, config.net.in_channels))
+    return config.net.init(key, x, jnp.ones(1), **_read(given))["params"]
+
+
+def _read(condition: Condition) -> dict[str, Any]:
+    """The net's keywords; states are kept in half precision."""
+    given = dict(condition)
+    return given | ({"tokens": given["tokens"].astype(jnp.float32)} if "tokens" in given else {})
+
+
+def make_loss(config: Config, files: Files) -> Loss:
+    """The denoising loss of latents, whose condition is hidden now and then: a caption is then empty."""
+    names, drops = tuple(condition_spec(config)), []
+    if share := config.objective.condition_dropout:
+        drops = [Drop(share, nothing(config, bool(files)))]
+    apply, inputs = make_apply(config.net, _read), read_batch("latent", names, drops)
+    return make_denoising_loss(config.process, config.objective, config.net.learned_variance, apply, inputs)
+
+
+def nothing(config: Config, is_known: bool) -> Mapping[str, Any]:
+    """The condition that says nothing, [1 ...]: the empty caption's states, and the last row of the label table; zeros
+    unless the encoders are known."""
+    null: dict[str, Any] = {name: np.zeros((1, *spec.shape), spec.dtype) for name, spec in condition_spec(config).items()}
+    if is_known and reads_text(config):
+        null |= {name: value[None] for name, value in empty_caption(config).items()}
+    if config.net.num_classes:
+        null["label"] = np.asarray([config.net.num_classes - 1], np.int32)
+    return null
+
+
+def text_encoders(config: Config) -> tuple[Any, ...]:
+    """The text encoders that the config names.
+
+    Raises:
+        ValueError: if one is not there.
+    """
+    second = (config.clip_2,) if config.clip_2 else ()
+    return tuple(load_companion(CLIP, path) for path in (config.clip, *second))
+
+
+def empty_caption(config: Config) -> Mapping[str, np.ndarray]:
+    """What the net reads of the empty caption."""
+    return make_encoder(config, text_encoders(config), config.data.image_size).empty()
+
+
+def make_net_bind(config: Config) -> Callable[[Params, Condition], Bind]:
+    """From parameters, and what a net that fills in reads beside latents, to a denoiser that waits for its
+    condition."""
+    schedule, prediction, time_input = (
+        make_schedule(config.process),
+        make_prediction(config.process),
+        make_time_input(config.process),
+    )
+    apply = make_apply(config.net, _read)
+
+    def bind(params: Params, beside: Condition) -> Bind:
+        def net(x, time, condition):
+            read = [jnp.broadcast_to(value, (*x.shape[:-1], value.shape[-1])) for value in beside.values()]
+            return apply(params, jnp.concatenate([x, *read], axis=-1), time, condition, None)
+
+        return make_bind(net, schedule, prediction, time_input, learned_variance=config.net.learned_variance)
+
+    return bind
+
+
+def make_draw(config: Config, kind: Sampling, task: Task, shape: tuple[int, int, int]):
+    """`draw(arguments, inputs)`: latents of one example, of its `condition` and `null`, and what is known as in
+    `Start`; `arguments` are the parameters and all that may change without compiling again."""
+    schedule, bind = make_schedule(config.process), make_net_bind(config)
+
+    def draw(arguments, inputs):
+        condition, null = (jax.tree.map(lambda x: x[None], inputs[name]) for name in ("condition", "null"))
+        beside = {}
+        if fills_in(config):
+            beside = {"free": 1 - inputs["mask"][None], "outside": inputs["outside"][None]}
+        subject = Subject(
+            schedule, config.process.timesteps, shape, lambda params: bind(params, beside), lambda _: null
+        )
+        settings = (arguments[name] for name in ("params", "guidance", "rescale", "interval", "eta"))
+        denoise = guided(subject, kind, Strengths(*settings), condition)
+        grid = Grid(arguments["times"], arguments["steps"])
+        key, x_T, edit = inputs["key"], None, lambda sampler: sampler
+        if task == "vary":
+            key, noise_key = jax.random.split(key)
+            alpha, sigma = schedule(grid.times[0])
+            x_T = (alpha * inputs["latent"] + sigma * jax.random.normal(noise_key, shape))[None]
+        if task == "inpaint" and not fills_in(config):
+            known, mask = inputs["latent"][None], inputs["mask"][None]
+            edit = functools.partial(inpaint, schedule=schedule, known=known, mask=mask)
+        return walk(subject, kind, arguments["eta"], denoise, key, x_T=x_T, edit=edit, grid=grid)[0]
+
+    return draw
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_draw(config: Config, kind: Sampling, task: Task, shape: tuple[int, int, int], plan: parallel.Plan):
+    """One drawing program, kept for the next call."""
+    said = title(plan, kind.batch, shape, f"latents by {kind.sampler}")
+    program = jax.vmap(make_draw(config, kind, task, shape), (None, 0))
+    key = ("latent", config.net, config.process, config.text, kind, task, shape)
+    return announced(plan.compile_map(program, key=key), said)
+
+
+def compiled_kind(sampling: Sampling, batch: int) -> Sampling:
+    """What has to be compiled of the settings: neither their strengths nor how many steps there are, and when."""
+    steps = sampling.steps if sampling.churn else Sampling.steps
+    return replace(sampling.kind(), steps=steps, grid=Sampling.grid, offset=0, final="zero", batch=batch)
+
+
+class Model(Trained):
+    """A trained diffusion model over latents."""
+
+    config: Config
+
+    def draw_latents(
+        self,
+        asked: Asked,
+        key: PRNGKey,
+        numbers: range,
+        *,
+        start: Start = Start(),  # noqa: B008 (immutable)
+        sampling: Sampling | None = None,
+        shape: tuple[int, int, int] | None = None,
+        params: Params | None = None,
+    ) -> Latent:
+        """Latents of these numbers; each depends on the key, its number and its row of what is `asked` alone. `params`
+        stand in for the model's own.
+
+        Raises:
+            ValueError: if a value is out of range or not for this model.
+            FloatingPointError: if the weights draw what is not finite.
+        """
+        chosen, (task, known, strength) = sampling or self.config.sampling, start
+        shape = shape or (known["latent"].shape[1:] if "latent" in known else latent_shape(self.config))
+        check_sampling(self.config, chosen)
+        require(0 < strength <= 1, f"strength={strength}: expected above 0 and at most 1")
+        grid = make_grid(_times(self.config, chosen, shape, strength))
+        batch = batch_for(len(numbers), chosen.batch, self.plan.devices)
+        draw = compiled_draw(self.config, compiled_kind(chosen, batch), task, shape, self.plan)
+        arguments = {name: getattr(chosen, name) for name in ("guidance", "rescale", "interval", "eta")}
+        arguments |= {"params": self.params if params is None else params, **grid._asdict()}
+        inputs = {"condition": dict(asked.condition), "null": dict(asked.null), **known}
+        drawn = draw_many(draw, arguments, key, inputs, num=len(numbers), batch=batch, first=numbers.start)
+        return finished(drawn, pictures=False)
+
+
+def _times(config: Config, sampling: Sampling, shape: tuple[int, int, int], strength: float):
+    """The times that are walked: of a picture that is varied the last int(strength * steps), one at least."""
+    times = engine.make_grid(_subject(config, shape), sampling)
+    walked = max(int(sampling.steps * strength), 1)
+    return times[sampling.steps - walked :]
+
+
+def _subject(config: Config, shape: tuple[int, int, int]) -> Subject:
+    """A subject of which only the schedule is read."""
+    bind = cast(Any, None)
+    return Subject(make_schedule(config.process), config.process.timesteps, shape, bind, None)
+
+
+def check_sampling(config: Config, sampling: Sampling) -> None:
+    """Raises ValueError unless these settings can draw from such a model."""
+    has_null = bool(config.objective.condition_dropout)
+    require(
+        sampling.guidance == 1 or has_null,
+        f"guidance={sampling.guidance} needs a model trained with objective.condition_dropout, and this one was not",
+    )
+    engine.make_grid(_subject(config, latent_shape(config)), sampling)
+
+
+def check_label(config: Config, label: int | None) -> None:
+    """Raises ValueError unless it is a class that the net knows."""
+    known = num_labels(config)
+    require(label is None or known > 0, f"label={label}: this model knows no classes")
+    require(label is None or label < known, f"label={label}: expected a class from 0 to {known - 1}")

@@ -1,0 +1,106 @@
+"""What a diffusion model over latents can be asked, and what of it such a model cannot do."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from flaxgen.diffusion.times import check_steps
+from flaxgen.family.request import Request, option
+from flaxgen.family.requests import Draw, Inpaint, Sample, Vary, label_option, set_option
+from flaxgen.family.sampling import Sampling
+from flaxgen.train.config import override, require
+from flaxgen.zoo.latent.config import SOLVERS, Config, num_labels, reads_text, with_solver
+from flaxgen.zoo.latent.model import check_label, check_sampling
+
+OWN = "the model's own"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Request):
+    """What every verb may say of how latents are drawn."""
+
+    guidance: float | None = option(None, "classifier-free guidance; 1 is none", least=0, default_text=OWN)
+    steps: int | None = option(None, "sampling steps", least=1, default_text=OWN)
+    sampler: str | None = option(None, f"one of {', '.join(SOLVERS)}", default_text=OWN)
+    set: tuple[str, ...] = set_option()
+    tile: int = option(0, "decode in tiles of so many pixels, in less memory; 0 is all at once", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captioned(Sampled):
+    """What the verbs that read a caption may say."""
+
+    negative: str | None = option(None, "what pictures shall not show", default_text="nothing")
+    clip_skip: int = option(0, "blocks of the text encoders to leave out, beyond those the model does", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleLatent(Sampled, Sample):
+    """Draw samples."""
+
+    label: int | None = label_option()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawLatent(Captioned, Draw):
+    """Draw what captions say."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        'flaxgen draw "a cat on a red chair" --model models/sd --num 4 --steps 30 --sampler dpmpp_2m_karras',
+        'flaxgen draw "a lighthouse" --model models/sd --negative "blurry" --width 768 --height 512 --out out.png',
+    )
+
+    height: int | None = option(None, "pixels from top to bottom", least=8, most=8192, default_text=OWN)
+    width: int | None = option(None, "pixels from left to right", least=8, most=8192, default_text=OWN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaryLatent(Captioned, Vary):
+    """Draw a picture anew, from it and noise."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        'flaxgen vary photo.png --model models/sd --caption "a watercolour" --strength 0.6 --num 4 --out out.png',
+    )
+
+    caption: str = option("", "what the new pictures shall show")
+    strength: float = option(0.75, "how far they may leave the picture: the share of the steps", above=0, most=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InpaintLatent(Captioned, Inpaint):
+    """Draw anew what a mask marks."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        'flaxgen inpaint photo.png mask.png "a vase of tulips" --model models/sd --out out.png',
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        (height, width), mask = self.image.pixels.shape[:2], self.mask.pixels.shape
+        require(
+            (height, width) == mask[:2],
+            f"the mask is {mask[1]}x{mask[0]} and the image {width}x{height}: expected one size",
+        )
+
+
+def sampling_for(config: Config, request: Sampled) -> Sampling:
+    """The model's own settings with those that were asked for."""
+    chosen = config.sampling if request.sampler is None else with_solver(config.sampling, request.sampler)
+    named = {name: value for name in ("steps", "guidance") if (value := getattr(request, name)) is not None}
+    return override(replace(chosen, **named), request.set)
+
+
+def used(config: Config, request: Sampled) -> dict[str, Any]:
+    """The settings used, as they are written into a picture."""
+    return {name: value for name, value in vars(sampling_for(config, request)).items() if name != "batch"}
+
+
+def check_request(config: Config, request: Sampled) -> None:
+    """Raises ValueError unless such a net can do that, by itself or with an autoencoder and text encoders."""
+    sampling = sampling_for(config, request)
+    check_sampling(config, sampling)
+    check_steps(sampling.steps, config.process.timesteps)
+    if isinstance(request, SampleLatent):
+        require(not reads_text(config), "this model draws what captions say: use draw")
+        check_label(config, request.label)
+    else:
+        require(reads_text(config), f"this model reads no captions{': use sample' if num_labels(config) else ''}")

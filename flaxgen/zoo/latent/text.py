@@ -1,0 +1,155 @@
+"""What a net over latents reads of captions: states of one text encoder or two, an embedding, and sizes."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from flaxgen import parallel
+from flaxgen.family.companions import Encoder
+from flaxgen.family.drawing import batch_for, draw_many
+from flaxgen.nets import layers
+from flaxgen.nets.clip import CLIP
+from flaxgen.nets.transformer import Block
+from flaxgen.train.config import require
+from flaxgen.types import Params
+from flaxgen.zoo.latent.config import WAVES, Config, Text
+
+Fields = dict[str, np.ndarray]
+BLOCKS = "intermediates"
+"""What Flax calls the outputs of modules that are kept."""
+
+
+class States(NamedTuple):
+    """What encoders say of captions: states of every token, where a caption has tokens, and the last encoder's
+    embedding."""
+
+    tokens: Float[np.ndarray, "N L W"]
+    token_mask: Bool[np.ndarray, "N L"]
+    embedding: Float[np.ndarray, "N D"]
+
+
+def make_states(net: CLIP, text: Text) -> Callable[[Params, Mapping[str, Array]], tuple[Array, Array]]:
+    """(parameters, ids and mask of captions) -> the states [N L W] that `text` says, and the embeddings [N D]."""
+    tower = net.text
+    assert tower is not None
+    require(text.skip < tower.depth, f"skip={text.skip}: the text encoder has {tower.depth} blocks")
+
+    def states(params, inputs):
+        outputs, kept = net.apply(
+            {"params": params},
+            inputs["ids"],
+            inputs["mask"],
+            method="encode_text",
+            capture_intermediates=lambda module, _: isinstance(module, Block),
+            mutable=[BLOCKS],
+        )
+        encoded = cast(Any, outputs)
+        if text.skip == 0 and text.normed:
+            return encoded.hidden, encoded.embedding
+        block = kept[BLOCKS]["text"]["transformer"][f"block_{tower.depth - 1 - text.skip}"]
+        hidden: Any = block["__call__"][0][0]
+        if text.normed:
+            norm = nn.LayerNorm(tower.norm_eps)
+            hidden = cast(Array, norm.apply({"params": params["text"]["norm_out"]}, hidden))
+        return hidden.astype(jnp.float32), encoded.embedding
+
+    return states
+
+
+@functools.lru_cache(maxsize=8)
+def compiled_states(net: Hashable, text: Text, plan: parallel.Plan):
+    """`make_states`, split over the devices."""
+    return plan.compile_map(make_states(cast(CLIP, net), text), key=("states", net, text))
+
+
+def read_tokens(clips: Sequence[Any], text: Text, tokens: Sequence[Any]) -> States:
+    """The states of captions that are tokens already, those of each encoder's own tokenizer."""
+    found = []
+    for clip, own in zip(clips, tokens, strict=True):
+        inputs = {"ids": own.ids, "mask": own.mask}
+        program = compiled_states(clip.config.net, text, clip.plan)
+        batch = batch_for(len(own.ids), clip.config.encode_batch, clip.plan.devices)
+        found.append(draw_many(program, clip.params, jax.random.key(0), inputs, num=len(own.ids), batch=batch))
+    states = np.concatenate([hidden for hidden, _ in found], axis=-1)
+    return States(states, np.asarray(tokens[0].mask), found[-1][1])
+
+
+def read_captions(clips: Sequence[Any], text: Text, captions: Sequence[str]) -> States:
+    """The states of captions.
+
+    Raises:
+        ValueError: if two encoders do not read as many tokens, or one has fewer blocks than are skipped.
+    """
+    lengths = [clip.tokenizer.context for clip in clips]
+    require(len(set(lengths)) == 1, f"the text encoders read {lengths[0]} and {lengths[-1]} tokens: expected as many")
+    return read_tokens(clips, text, [clip.tokenizer(captions) for clip in clips])
+
+
+def size_waves(sizes: Sequence[float]) -> Float[np.ndarray, " V"]:
+    """Numbers about a picture's size as the net reads them, WAVES channels each [Podell23, sec. 2.2]."""
+    waves = layers.sinusoidal(jnp.asarray(sizes, jnp.float32), WAVES, "cos_sin", 0)
+    return np.asarray(waves).reshape(-1)
+
+
+def usual_sizes(config: Config, height: int, width: int) -> tuple[float, ...]:
+    """The numbers of a whole picture of this size: its original size, where it was cut (nowhere), and its size; a
+    refiner is told how well it looks instead of the last [Podell23, app. B]."""
+    size = (float(height), float(width))
+    return (*size, 0.0, 0.0, *(size if config.sizes == 6 else (GOOD,)))
+
+
+GOOD = 6.0
+"""The aesthetic score that a refiner is told of what it is to draw."""
+
+
+def condition_of(config: Config, states: States, sizes: Sequence[float] = ()) -> Fields:
+    """The net's condition of captions' states and of as many numbers as it reads.
+
+    Raises:
+        ValueError: if the encoders' widths are not those that the net reads.
+    """
+    net, fields = config.net, {}
+    if net.token_dim:
+        width = states.tokens.shape[-1]
+        require(net.token_dim == width, f"net.token_dim={net.token_dim}: the text encoders' states are {width} wide")
+        fields["tokens"] = states.tokens.astype(np.float32)
+        if config.text.masked:
+            fields["token_mask"] = states.token_mask
+    if net.vector_dim:
+        waves = size_waves(sizes) if config.sizes else np.zeros(0, np.float32)
+        rows = np.broadcast_to(waves, (len(states.embedding), waves.size))
+        fields["vector"] = np.concatenate([states.embedding, rows], axis=-1, dtype=np.float32)
+        width = fields["vector"].shape[1]
+        require(net.vector_dim == width, f"net.vector_dim={net.vector_dim}: embedding and sizes are {width} wide")
+    return fields
+
+
+def make_encoder(config: Config, clips: Sequence[Any], size: int) -> Encoder:
+    """What the text encoders say of captions, as a companion that is kept; pictures are `size` pixels a side."""
+
+    def encode(captions: Sequence[str]) -> Fields:
+        fields = condition_of(config, read_captions(clips, config.text, captions), usual_sizes(config, size, size))
+        return fields | ({"tokens": fields["tokens"].astype(np.float16)} if "tokens" in fields else {})
+
+    named = "".join(clip.fingerprint for clip in clips) + repr((config.text, config.sizes, size))
+    names = tuple(name for name in ("tokens", "token_mask", "vector") if name in _read(config))
+    return Encoder(
+        "text",
+        hashlib.sha256(named.encode()).hexdigest()[:16],
+        names,
+        lambda examples: encode([example["text"] for example in examples]),
+        empty=lambda: {name: value[0] for name, value in encode([""]).items()},
+        needs={"text": "has no captions: set data.caption_field"},
+    )
+
+
+def _read(config: Config) -> tuple[str, ...]:
+    asked = {"tokens": config.net.token_dim, "token_mask": config.net.token_dim and config.text.masked}
+    return tuple(name for name, is_read in (asked | {"vector": config.net.vector_dim}).items() if is_read)
