@@ -16,7 +16,7 @@ from flaxgen.zoo.dalle import Config
 def get_config() -> Config:
     return Config(
         seed=0,
-        steps=12_000,
+        steps=8_000,
         batch_size=32,
         data=Data(source="scenes", image_size=32, size=2**16),
         net=Dalle(text_tokens=384, context=24, rows=8, columns=8, codes=256, width=160, depth=6, heads=5, conv_size=5),

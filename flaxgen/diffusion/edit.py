@@ -16,8 +16,12 @@ def inpaint(
     mask: Float[Array, "#B H W 1"],
     *,
     resamples: int = 1,
+    noise: Float[Array, "#B H W C"] | None = None,
+    clean: float = 0.0,
 ) -> Sampler:
     """Keeps `known` where `mask` is 1 and lets the sampler fill in where it is 0 [Lugmayr22, alg. 1].
+
+    What is known gets fresh noise in every step, or always the same `noise`, and none up to the time `clean`.
 
     With `resamples` above 1 each step but the last is walked that often, with noise put back in between, so that the
     new part comes to fit the known one. A repeat starts from `sampler.init`: what a multistep solver remembers is of
@@ -36,8 +40,8 @@ def inpaint(
             start, _ = carry
             step_key, known_key, back_key = jax.random.split(jax.random.fold_in(key, i), 3)
             moved = sampler.step(denoise, start, t, s, step_key)
-            noised = at_s.alpha * known + at_s.sigma * jax.random.normal(known_key, known.shape, known.dtype)
-            noised = jnp.where(jnp.asarray(s) > 0, noised, known)
+            added = jax.random.normal(known_key, known.shape, known.dtype) if noise is None else noise
+            noised = jnp.where(jnp.asarray(s) > clean, at_s.alpha * known + at_s.sigma * added, known)
             x = mask * noised + (1 - mask) * moved.x
             back = jax.random.normal(back_key, x.shape, x.dtype)
             noisier = at_t.alpha / at_s.alpha * x + jnp.sqrt(step_variance(at_t, at_s)) * back

@@ -73,7 +73,9 @@ def _parts(folder: Path, listed: set[str], config: Config) -> Iterator[tuple]:
     for name, place in ENCODERS.items():
         if place in listed:
             described, params, files = import_transformers(folder / place)
-            require(bool(files), f"{folder} has no {place.replace('text_encoder', 'tokenizer')}/: it cannot be drawn with")
+            require(
+                bool(files), f"{folder} has no {place.replace('text_encoder', 'tokenizer')}/: it cannot be drawn with"
+            )
             described = replace(described, normalise=False)
             yield name, CLIP, described, params, files
     net, params = import_unet_condition(folder / "unet")

@@ -8,9 +8,11 @@ import json
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 import flaxgen
+from flaxgen.family import regions
 from flaxgen.interchange.stable_diffusion import export_pipeline, import_pipeline
 from flaxgen.zoo.latent.config import SOLVERS
 
@@ -94,6 +96,66 @@ def test_skipped_blocks(both):
     given = {"num_inference_steps": STEPS, "guidance_scale": 1.0, "latents": noise_of(2), "output_type": "np"}
     wanted = theirs(CAPTIONS, clip_skip=1, **given).images
     close(ours.draw(CAPTIONS, num=1, seed=SEED, steps=STEPS, guidance=1, clip_skip=1).images, wanted)
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (stable.SIZE, stable.SIZE, 3), np.uint8)
+MASK = np.zeros((stable.SIZE, stable.SIZE, 1), np.uint8)
+MASK[4:11, 2:9] = 255
+
+
+def noise_of_variations(num, shape=(stable.SIDE, stable.SIDE, 4)):
+    keys = [jax.random.split(jax.random.fold_in(jax.random.key(SEED), i))[1] for i in range(num)]
+    drawn = np.stack([np.asarray(jax.random.normal(key, shape)) for key in keys])
+    return torch.from_numpy(np.moveaxis(drawn, -1, 1).copy())
+
+
+def loaded(theirs, place):
+    theirs.save_pretrained(place / "folder")
+    import_pipeline(place / "folder", place / "model")
+    theirs.set_progress_bar_config(disable=True)
+    return flaxgen.load(place / "model")
+
+
+def without_chance(monkeypatch, module, noise):
+    """Encodings are their means, as ours are, and noise is ours."""
+    means = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
+    monkeypatch.setattr(means, "sample", lambda self, generator=None: self.mode())
+    monkeypatch.setattr(module, "randn_tensor", lambda shape, **_: noise[: shape[0]])
+
+
+@pytest.mark.parametrize("kind", ["stable", "stable_xl", "refiner"])
+def test_variations(kind, tmp_path, monkeypatch):
+    import diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img as plain
+    import diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img as xl
+
+    pipeline = diffusers.StableDiffusionXLImg2ImgPipeline
+    if kind == "stable":
+        theirs = stable.stable(kind=diffusers.StableDiffusionImg2ImgPipeline, name="DDIMScheduler")
+    else:
+        theirs = stable.stable_xl(pipeline, 5 if kind == "refiner" else 6, name="DDIMScheduler")
+    ours = loaded(theirs, tmp_path)
+    without_chance(monkeypatch, plain if kind == "stable" else xl, noise_of_variations(2))
+    given = {"num_inference_steps": STEPS, "strength": 0.7, "guidance_scale": 3.0, "output_type": "np"}
+    wanted = theirs(["a red square"] * 2, image=PIL.Image.fromarray(PICTURE), **given).images
+    drawn = ours.vary(PICTURE, caption="a red square", num=2, seed=SEED, steps=STEPS, guidance=3.0, strength=0.7)
+    close(drawn.images, wanted)
+
+
+@pytest.mark.parametrize("channels", [4, 9])
+def test_inpainting_by_both_kinds_of_nets(channels, tmp_path, monkeypatch):
+    import diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint as module
+
+    theirs = stable.stable(channels, diffusers.StableDiffusionInpaintPipeline, name="DDIMScheduler")
+    ours = loaded(theirs, tmp_path)
+    noise = noise_of(2)
+    without_chance(monkeypatch, module, noise)
+    given = {"num_inference_steps": STEPS, "strength": 1.0, "guidance_scale": 3.0, "output_type": "np"}
+    pictures = {"image": PIL.Image.fromarray(PICTURE), "mask_image": PIL.Image.fromarray(MASK[..., 0])}
+    wanted = theirs(["a red square"] * 2, **pictures, latents=noise, height=16, width=16, **given).images
+    seen = []
+    monkeypatch.setattr(regions.Window, "put", lambda self, image, drawn, *rest: seen.append(drawn) or drawn)
+    ours.inpaint(PICTURE, MASK, caption="a red square", num=2, seed=SEED, steps=STEPS, guidance=3.0, whole=True)
+    close(seen[0], wanted)
 
 
 def test_a_folder_comes_back_byte_by_byte(both, tmp_path):

@@ -101,9 +101,11 @@ class Model(Trained):
         size, how = self.config.net.image_size, self.config.data.filter
         return np.stack([middle_square(x, size, how) for x in images])
 
-    def encode(self, images: UInt8[np.ndarray, "N H W C"], tile: int = 0) -> Float[np.ndarray, "N h w D"]:
-        """What the decoder reads of pictures: latents, of a Gaussian their means, of codes their vectors. Pictures that
-        are no squares of its size are taken one by one, with `tile` in tiles of so many pixels.
+    def encode(
+        self, images: UInt8[np.ndarray, "N H W C"] | Float[np.ndarray, "N H W C"], tile: int = 0
+    ) -> Float[np.ndarray, "N h w D"]:
+        """What the decoder reads of pictures, 8-bit or in [-1, 1]: latents, of a Gaussian their means, of codes their
+        vectors. Pictures that are no squares of its size are taken one by one, with `tile` in tiles of so many pixels.
 
         Raises:
             ValueError: if the net does not take pictures of that size, or such tiles.

@@ -30,8 +30,6 @@ SCALES = "latents.json"
 """The small file with the mean and deviation of latents that a net was trained on."""
 FREE = 127
 """Levels of a mask above this one are to be drawn anew."""
-GREY = 128
-"""The level nearest to 0 in [-1, 1]."""
 
 
 class Parts(NamedTuple):
@@ -62,8 +60,8 @@ class Parts(NamedTuple):
         latents = scales_of(self.denoiser.files) or self.autoencoder.config.latents
         return affine(latents, self.config.net.out_channels)
 
-    def encode(self, images: UInt8[np.ndarray, "N H W C"]) -> Latent:
-        """Pictures as the net works on them."""
+    def encode(self, images: UInt8[np.ndarray, "N H W C"] | Float[np.ndarray, "N H W C"]) -> Latent:
+        """Pictures, 8-bit or in [-1, 1], as the net works on them."""
         mean, scale = self.scales()
         return (self.autoencoder.encode(images) - mean) * scale
 
@@ -202,7 +200,7 @@ def _known(
     mask = 1 - free[:: parts.factor, :: parts.factor].astype(np.float32)
     known = {"latent": parts.encode(image[None])[0], "mask": mask}
     if fills_in(parts.config):
-        grey = np.where(free, np.uint8(GREY), image)
+        grey = np.where(free, np.float32(0), image.astype(np.float32) / 127.5 - 1)
         known["outside"] = parts.encode(grey[None])[0]
     return {name: np.repeat(value[None], num, 0) for name, value in known.items()}
 
@@ -212,7 +210,7 @@ def _beside(parts: Parts, shape: tuple[int, ...], num: int) -> dict[str, np.ndar
     if not fills_in(parts.config):
         return {}
     channels = parts.autoencoder.config.net.in_channels
-    grey = np.full((1, *(side * parts.factor for side in shape[:2]), channels), GREY, np.uint8)
+    grey = np.zeros((1, *(side * parts.factor for side in shape[:2]), channels), np.float32)
     return {"mask": np.zeros((num, *shape[:2], 1), np.float32), "outside": np.repeat(parts.encode(grey), num, 0)}
 
 

@@ -79,7 +79,9 @@ def make_loss(config: Config, files: Files) -> Loss:
 def nothing(config: Config, is_known: bool) -> Mapping[str, Any]:
     """The condition that says nothing, [1 ...]: the empty caption's states, and the last row of the label table; zeros
     unless the encoders are known."""
-    null: dict[str, Any] = {name: np.zeros((1, *spec.shape), spec.dtype) for name, spec in condition_spec(config).items()}
+    null: dict[str, Any] = {
+        name: np.zeros((1, *spec.shape), spec.dtype) for name, spec in condition_spec(config).items()
+    }
     if is_known and reads_text(config):
         null |= {name: value[None] for name, value in empty_caption(config).items()}
     if config.net.num_classes:
@@ -145,7 +147,11 @@ def make_draw(config: Config, kind: Sampling, task: Task, shape: tuple[int, int,
             x_T = (alpha * inputs["latent"] + sigma * jax.random.normal(noise_key, shape))[None]
         if task == "inpaint" and not fills_in(config):
             known, mask = inputs["latent"][None], inputs["mask"][None]
-            edit = functools.partial(inpaint, schedule=schedule, known=known, mask=mask)
+            noise_key, key = jax.random.split(key)
+            noise = jax.random.normal(noise_key, (1, *shape))
+            x_T = (1.0 if kind.begin == "unit" else schedule(grid.times[0]).sigma) * noise
+            last = 1 / config.process.timesteps if config.process.timesteps else 0.0
+            edit = functools.partial(inpaint, schedule=schedule, known=known, mask=mask, noise=noise, clean=last)
         return walk(subject, kind, arguments["eta"], denoise, key, x_T=x_T, edit=edit, grid=grid)[0]
 
     return draw
