@@ -125,8 +125,8 @@ def export_pipeline(model: Any, directory: Path) -> None:
     """
     parts = model.whole
     config, net = parts.config, parts.autoencoder.config.net
-    require(SCALES not in parts.denoiser.files, "diffusers' pipelines scale all latents by one number, and this net was "
-            "trained with one for each channel: not exported")  # fmt: skip
+    require(SCALES not in parts.denoiser.files, "diffusers' pipelines scale all latents by one number, and this net "
+            "was trained with one for each channel: not exported")  # fmt: skip
     require(isinstance(net, Autoencoder), f"a {type(net).__name__} is not the autoencoder of such a pipeline")
     require(bool(parts.clips), "diffusers' pipelines have a text encoder, and this model has none: not exported")
     known = [name for name in ENCODERS if name in model.parts]
@@ -145,7 +145,7 @@ def export_pipeline(model: Any, directory: Path) -> None:
             index |= {"force_zeros_for_empty_prompt": config.text.zero_empty}
             index |= {"requires_aesthetics_score": True} if config.sizes == 5 else {}
         else:
-            nothing = dict.fromkeys(("safety_checker", "feature_extractor"), [None, None])
+            nothing = {name: [None, None] for name in ("safety_checker", "feature_extractor")}
             index |= {**nothing, "requires_safety_checker": False}
         write_json(directory / INDEX, index)
 

@@ -80,10 +80,19 @@ def open_latents(config: Config, autoencoder: Any) -> Cached:
 
 
 def open_states(config: Config) -> Cached:
-    """The states of all captions."""
-    clips = text_encoders(config)
+    """The states of all captions.
+
+    Raises:
+        ValueError: if they are not what the net reads.
+    """
+    clips, spec = text_encoders(config), condition_spec(config)
     encoder = make_encoder(config, clips, config.data.image_size)
-    return Cached(*open_cache(encoder, config.data, Path(config.cache or Path(clips[0].name) / "states")))
+    cached = Cached(*open_cache(encoder, config.data, Path(config.cache or Path(clips[0].name) / "states")))
+    for name in encoder.fields:
+        found, expected = (list(shape) for shape in (cached.empty[name].shape, spec[name].shape))
+        require(found == expected, f"the text encoders give {name} {found}, the net reads {expected}: set net.token_dim, "
+                "net.vector_dim and context")  # fmt: skip
+    return cached
 
 
 def prepare(config: Config, found: Files) -> Files:
