@@ -90,8 +90,11 @@ def open_states(config: Config) -> Cached:
     cached = Cached(*open_cache(encoder, config.data, Path(config.cache or Path(clips[0].name) / "states")))
     for name in encoder.fields:
         found, expected = (list(shape) for shape in (cached.empty[name].shape, spec[name].shape))
-        require(found == expected, f"the text encoders give {name} {found}, the net reads {expected}: set net.token_dim, "
-                "net.vector_dim and context")  # fmt: skip
+        require(
+            found == expected,
+            f"the text encoders give {name} {found}, the net reads {expected}: set net.token_dim, net.vector_dim and "
+            "context",
+        )
     return cached
 
 
