@@ -16,16 +16,16 @@ ONE, TWO = SpatialTransformer(heads=1, linear=True), SpatialTransformer(heads=1,
 SHARED = {"channels": 32, "in_channels": 4, "out_channels": 4, "downsample_padding": (1, 1), "norm_eps": 1e-5}
 SHARED |= {"time_order": "cos_sin", "time_shift": 0}
 SD1 = UNet(256, **SHARED, multipliers=(1, 2), depth=2, attention=(EIGHT, None), middle=EIGHT, token_dim=24)
-SD2 = UNet(384, **SHARED, multipliers=(1, 2), depth=1, attention=(ONE, ONE), middle=ONE, token_dim=40)
+SD2 = UNet(384, **SHARED, multipliers=(1, 2), depth=1, attention=(None, ONE), middle=ONE, token_dim=40)
 SDXL = UNet(
     512, **SHARED, multipliers=(1, 2), depth=1, attention=(None, TWO), middle=TWO, token_dim=64, vector_dim=48 + 6 * 256
 )
 REFINER = UNet(
     512,
     **SHARED,
-    multipliers=(1, 2, 2),
+    multipliers=(1, 2),
     depth=1,
-    attention=(None, TWO, None),
+    attention=(TWO, None),
     middle=TWO,
     token_dim=40,
     vector_dim=48 + 5 * 256,
