@@ -19,7 +19,7 @@ from flaxgen.weights.autoencoder import Imported
 from flaxgen.weights.autoencoder_config import Latents, config_from_autoencoder
 from flaxgen.weights.clip_config import config_from_clip
 from flaxgen.weights.convert import export_params, import_params
-from flaxgen.weights.header import Entry
+from flaxgen.weights.header import Entry, check_file
 from flaxgen.weights.ldm_text import OPEN_CLIP, PROJECTION, TRANSFORMERS, Text, clip_from_shapes, unused
 from flaxgen.weights.ldm_unet import Shapes, check_same
 from flaxgen.weights.rules import Rule, under
@@ -27,7 +27,6 @@ from flaxgen.weights.rules import Rule, under
 UNET, FIRST_STAGE = "model.diffusion_model", "first_stage_model"
 TEXTS = ("clip", "clip_2")
 """What the text towers of a file are called here, in their order."""
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 CONV_IN = f"{UNET}.input_blocks.0.0.weight"
 CONTEXT = f"{UNET}.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 VECTOR = f"{UNET}.label_emb.0.0.weight"
@@ -139,13 +138,7 @@ def read_single(path: str | Path, keep_dtype: bool = False) -> Single:
         FileNotFoundError: if there is no such file.
     """
     path = Path(path)
-    if path.suffix in PICKLES:
-        raise ValueError(
-            f"{path} is a pickle, which is never read: save its 'state_dict' as safetensors first, with torch.load("
-            "..., weights_only=True) elsewhere"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}")
+    check_file(path)
     shapes = {name: entry.shape for name, entry in store.read_header(path).items()}
     kind = _known(shapes, str(path))
     dropped = _dropped(kind, shapes)
