@@ -162,7 +162,10 @@ def test_other_files_are_refused_by_name(written, name, changes, without, messag
 
 
 def test_pickles_and_missing_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="is a pickle, which is never read: save its tensors as safetensors first, of a checkpoint its 'state_dict'"):
+    with pytest.raises(
+        ValueError,
+        match="is a pickle, which is never read: save its tensors as safetensors first, of a checkpoint its 'state_dict'",
+    ):
         read_single(tmp_path / "model.ckpt")
     with pytest.raises(FileNotFoundError, match="there is no"):
         read_single(tmp_path / "model.safetensors")
