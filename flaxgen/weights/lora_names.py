@@ -19,7 +19,7 @@ DIFFUSERS = {"unet": "unet", "clip": "text_encoder", "clip_2": "text_encoder_2"}
 """What diffusers calls the parts of a model."""
 KOHYA = {"unet": ("lora_unet",), "clip": ("lora_te", "lora_te1"), "clip_2": ("lora_te2",)}
 OLD = ((r"(attn\d)\.to_([qkv]|out)(\.0)?$", r"\1.processor.to_\2"), (r"(self_attn)\.([qkv]|out)_proj$", r"\1.to_\2"))
-"""Attention until diffusers 0.18, of UNets and of text towers."""
+"""Attention in older versions of diffusers, of UNets and of text towers."""
 
 
 class Place(NamedTuple):

@@ -73,7 +73,7 @@ def pefts(tensors, unet):
 
 @pytest.mark.parametrize(("name", "original"), [("sd1", False), ("sdxl", True), ("sdxl", False)])
 def test_diffusers_finds_the_same_modules(name, original, tmp_path):
-    """Ours from kohya's file equal ours from the names that diffusers makes of it, and what we write has those names."""
+    """A LoRA is the same from kohya's file and from the names that diffusers makes of it; we write those names."""
     targets = TARGETS[name]
     tensors = kohya_file(targets, original)
     store.write_file(tmp_path / "kohya.safetensors", tensors)

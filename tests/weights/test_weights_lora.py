@@ -8,6 +8,7 @@ import ldm_toy
 import numpy as np
 import pytest
 import random_weights
+from safetensors.numpy import save_file
 
 from flaxgen.weights import store, unet2d
 from flaxgen.weights.lora import Factors, merge, read_lora, write_lora
@@ -85,9 +86,9 @@ def read(tensors, tmp_path, targets=SD1):
 
 
 def with_header(tensors, path, configs):
-    """A file whose header has peft's configs, as diffusers writes them."""
-    safetensors = pytest.importorskip("safetensors.numpy")
-    safetensors.save_file(tensors, path, {"format": "pt", "lora_adapter_metadata": json.dumps(configs)})
+    """What is read of a file whose header has peft's configs, as diffusers writes them."""
+    text = configs if isinstance(configs, str) else json.dumps(configs)
+    save_file(tensors, path, {"format": "pt", "lora_adapter_metadata": text})
     return read_lora(path, SD1)
 
 
@@ -197,6 +198,9 @@ def test_alpha_of_pefts_config(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             with_header(tensors, path, configs | changes)
+    for text, message in (("{", "lora_adapter_metadata is not JSON"), ("[]", "is not an object")):
+        with pytest.raises(ValueError, match=message):
+            with_header(tensors, path, text)
 
 
 def test_a_written_file_is_pefts_and_moves_as_much(tmp_path):
