@@ -29,6 +29,7 @@ DTYPES = {
     "BOOL": np.dtype(np.bool_),
 }
 """By their names in the format, in the order in which the reference implementation writes them."""
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -58,6 +59,29 @@ def parse(raw: bytes, path: Path, size: int) -> dict[str, Entry]:
     entries = {name: _entry(path, name, value, base) for name, value in header.items()}
     _check_places(path, entries, base, size)
     return entries
+
+
+def metadata_of(raw: bytes, path: Path) -> dict[str, str]:
+    """What the header `raw` of the file at `path`, which `parse` has read, says beside the tensors.
+
+    Raises:
+        ValueError: if that is not an object of strings.
+    """
+    metadata = bounded_json.loads(raw, unique).get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError(f"{path}: the header's __metadata__ is not an object of strings")
+    return metadata
+
+
+def check_file(path: Path) -> None:
+    """Raises ValueError if the file is a pickle by its name, and FileNotFoundError if there is none."""
+    if path.suffix in PICKLES:
+        raise ValueError(
+            f"{path} is a pickle, which is never read: save its tensors as safetensors first, of a checkpoint its "
+            "'state_dict', with torch.load(..., weights_only=True) elsewhere"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}")
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

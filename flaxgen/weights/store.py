@@ -18,7 +18,7 @@ import numpy as np
 
 from flaxgen import bounded_json
 from flaxgen.types import Params
-from flaxgen.weights.header import DTYPES, MAX_HEADER, NAMES, Entry, parse, unique
+from flaxgen.weights.header import DTYPES, MAX_HEADER, NAMES, Entry, metadata_of, parse, unique
 from flaxgen.weights.lazy import Lazy, Tensors
 from flaxgen.weights.tree import flatten, leaves_of, unflatten
 
@@ -35,13 +35,29 @@ def read_header(path: Path) -> dict[str, Entry]:
     return _read_header(path)[0]
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says beside its tensors, such as how it was trained.
+
+    Raises:
+        ValueError: as `read_header`, or if that is not an object of strings.
+    """
+    raw, stamp = _read_raw(path)
+    parse(raw, path, stamp[1])
+    return metadata_of(raw, path)
+
+
 def _read_header(path: Path) -> tuple[dict[str, Entry], Stamp]:
+    raw, stamp = _read_raw(path)
+    return parse(raw, path, stamp[1]), stamp
+
+
+def _read_raw(path: Path) -> tuple[bytes, Stamp]:
     with path.open("rb") as file:
         stamp = _stamp(file)
         size, length = stamp[1], int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
             raise ValueError(f"{path} is not a safetensors file: header of {length} bytes in a file of {size}")
-        return parse(file.read(length), path, size), stamp
+        return file.read(length), stamp
 
 
 def _stamp(file: BinaryIO) -> Stamp:

@@ -26,14 +26,18 @@ BLOCK = (
 
 def rules_of(unet: UNet) -> tuple[Rule, ...]:
     """The table of a net whose projections are all convolutions, or all linear."""
+    vector = [(f"add_embedding.linear_{i}", f"condition/vector_{i}") for i in (1, 2)]
+    return (*BODY, *under(vector, DENSE), *under(ATTENTION_PLACES, transformer_rules(unet)))
+
+
+def transformer_rules(unet: UNet) -> tuple[Rule, ...]:
+    """Those of one spatial transformer, which CompVis' code has under the same names."""
     linear = any(getattr(value, "linear", False) for value in unet.attentions)
-    transformer = (
+    return (
         *under([("norm", "norm")], NORM),
         *under([("proj_in", "proj_in"), ("proj_out", "proj_out")], DENSE if linear else CONVOLUTION),
         *under([("transformer_blocks.{k}", "block_{k}")], BLOCK),
     )
-    vector = [(f"add_embedding.linear_{i}", f"condition/vector_{i}") for i in (1, 2)]
-    return (*BODY, *under(vector, DENSE), *under(ATTENTION_PLACES, transformer))
 
 
 def import_unet_condition(folder: str | Path) -> tuple[UNet, dict[str, Any]]:

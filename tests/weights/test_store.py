@@ -106,6 +106,18 @@ def test_bad_files_are_refused_by_name(name, tmp_path):
     assert "bad.safetensors" in str(caught.value)
 
 
+def test_what_a_header_says_beside_its_tensors(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"a": np.ones(2, np.float32)}, path, {"trained": "by hand"})
+    assert store.read_metadata(path) == {"trained": "by hand"}
+    for metadata in ([], {"steps": 3}):
+        path.write_bytes(raw({"a": entry(), "__metadata__": metadata}, bytes(8)))
+        with pytest.raises(ValueError, match="__metadata__ is not an object of strings"):
+            store.read_metadata(path)
+    path.write_bytes(raw({"a": entry()}, bytes(8)))
+    assert store.read_metadata(path) == {}
+
+
 def test_header_size_is_capped(tmp_path):
     path = tmp_path / "bad.safetensors"
     with path.open("wb") as file:
