@@ -1,10 +1,20 @@
 """Models of other projects, read and written: one layout a file."""
 
-from flaxgen.interchange import autoencoders, dalle_mini, diffusers, karlo, nvlabs, stable_diffusion, transformers
+from flaxgen.interchange import (
+    autoencoders,
+    dalle_mini,
+    diffusers,
+    karlo,
+    nvlabs,
+    single_file,
+    stable_diffusion,
+    transformers,
+)
 from flaxgen.interchange.layout import Layout
 
 __all__ = ["LAYOUTS", "Layout"]
 LAYOUTS = (
+    single_file.LAYOUT,
     autoencoders.TAMING,
     nvlabs.LAYOUT,
     karlo.PIPELINE,

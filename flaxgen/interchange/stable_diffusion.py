@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flaxgen.data import Data
 from flaxgen.family.denoising import Objective
@@ -17,11 +17,13 @@ from flaxgen.interchange.layout import Layout, refuse_overrides
 from flaxgen.interchange.schedulers import process_of, sampling_of, scheduler_config
 from flaxgen.interchange.transformers import import_transformers
 from flaxgen.nets.autoencoder import Autoencoder
+from flaxgen.nets.unet import UNet
 from flaxgen.train.config import require
 from flaxgen.weights import store
 from flaxgen.weights.autoencoder import export_autoencoder, import_autoencoder
 from flaxgen.weights.clip import export_clip
 from flaxgen.weights.unet_condition import export_unet_condition, import_unet_condition
+from flaxgen.weights.unet_condition_config import unet_from_condition_config
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.latent import FAMILY, WHOLE, Config, Text
@@ -85,26 +87,34 @@ def _parts(folder: Path, listed: set[str], config: Config) -> Iterator[tuple]:
 
 def _config(folder: Path, index: Mapping[str, Any], listed: set[str]) -> Config:
     """What is known of the whole before any weights are read."""
-    from flaxgen.weights.unet_condition_config import unet_from_condition_config
-
     net = unet_from_condition_config(store.read_json(folder / "unet" / "config.json"))
     is_xl = "text_encoder_2" in listed
-    scheduler = store.read_json(folder / "scheduler" / SCHEDULER)
     tower = store.read_json(folder / (ENCODERS["clip_2"] if is_xl else ENCODERS["clip"]) / "config.json")
-    zero_empty = bool(index.get("force_zeros_for_empty_prompt", True))
-    text = Text(skip=1, normed=False, zero_empty=zero_empty) if is_xl else Text()
+    return make_config(
+        net,
+        store.read_json(folder / "scheduler" / SCHEDULER),
+        tower.get("max_position_embeddings", 77),
+        sizes=(5 if index.get("requires_aesthetics_score") else 6) if net.vector_dim else 0,
+        zero_empty=bool(index.get("force_zeros_for_empty_prompt", True)),
+    )
+
+
+def make_config(
+    net: UNet, scheduler: Mapping[str, Any], context: int, *, sizes: Literal[0, 5, 6], zero_empty: bool
+) -> Config:
+    """A config of an imported net; with `sizes` it is XL's. Fields about training are not known and hold defaults."""
     return Config(
         seed=0,
         steps=1,
         batch_size=1,
         data=Data(source="folder"),
         net=net,
-        context=tower.get("max_position_embeddings", 77),
-        text=text,
-        sizes=(5 if index.get("requires_aesthetics_score") else 6) if net.vector_dim else 0,
+        context=context,
+        text=Text(skip=1, normed=False, zero_empty=zero_empty) if sizes else Text(),
+        sizes=sizes,
         process=process_of(scheduler),
         objective=Objective(condition_dropout=0.1),
-        sampling=_sampling(scheduler, GUIDANCE_XL if is_xl else GUIDANCE),
+        sampling=_sampling(scheduler, GUIDANCE_XL if sizes else GUIDANCE),
     )
 
 

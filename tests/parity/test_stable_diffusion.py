@@ -7,18 +7,22 @@ The noise is ours, which follows from the seed: `noise_of` says by which keys, a
 import json
 
 import jax
+import ldm_toy
 import numpy as np
 import PIL.Image
 import pytest
+import safetensors.numpy
 
 import flaxgen
+from flaxgen.cli import main
 from flaxgen.family import regions
 from flaxgen.interchange.stable_diffusion import export_pipeline, import_pipeline
+from flaxgen.weights.ldm import write_single
 from flaxgen.zoo.latent.config import SOLVERS
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 pytestmark = [
     pytest.mark.parity,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -171,3 +175,30 @@ def test_a_folder_comes_back_byte_by_byte(both, tmp_path):
             assert all(torch.equal(value, found[key]) for key, value in part.state_dict().items()), name
     index = json.loads((tmp_path / "ours" / "model_index.json").read_text())
     assert index["_class_name"] == type(theirs).__name__
+
+
+def ldm_tokenizer(folder):
+    """One of 30 tokens, as the toys' text towers know."""
+    words = ["!", *"abcdefghijklm", *(f"{letter}</w>" for letter in "abcdefghijklm")]
+    vocab = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    transformers.CLIPTokenizer(vocab=vocab, merges=[], model_max_length=9).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ldm_toy.NETS)
+def test_a_single_file_and_its_folder_hold_the_same(kind, tmp_path):
+    """Single file -> flaxgen -> single file, and -> a folder -> flaxgen."""
+    write_single(tmp_path / "a.safetensors", ldm_toy.make(kind))
+    ldm_tokenizer(tmp_path / "tokenizer")
+    more = ["--set", "prediction=v"] if kind == "sd2" else []
+    assert main(["import", str(tmp_path / "a.safetensors"), str(tmp_path / "model"), *more]) == 0
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "single"), "--layout", "stability"]) == 0
+    first, second = (
+        safetensors.numpy.load_file(tmp_path / name) for name in ("a.safetensors", "single/model.safetensors")
+    )
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "folder"), "--layout", "diffusers"]) == 0
+    import_pipeline(tmp_path / "folder", tmp_path / "again")
+    models = [flaxgen.load(tmp_path / name) for name in ("model", "again")]
+    assert models[0].fingerprint == models[1].fingerprint
+    assert models[0].whole.config == models[1].whole.config
