@@ -77,6 +77,10 @@ class Tokenizer:
         ending = getattr(self._codec.model, "end_of_word_suffix", None)
         return (text.replace(ending, " ") if ending else text).strip(" ")
 
+    def pieces(self, text: str) -> list[int]:
+        """The ids of a text alone: without start, end and padding, and however many there are."""
+        return self._plain.encode(valid_unicode(text), add_special_tokens=False).ids
+
     def to_json(self) -> str:
         """The text of a tokenizer.json, from which `read_tokenizer` makes the same tokenizer."""
         return self.text
@@ -107,6 +111,15 @@ class Tokenizer:
     def _codec(self) -> tokenizers.Tokenizer:
         codec = _parse(self.text)
         codec.encode_special_tokens = True
+        return codec
+
+    @cached_property
+    def _plain(self) -> tokenizers.Tokenizer:
+        """The same without context and padding."""
+        codec = _parse(self.text)
+        codec.encode_special_tokens = True
+        codec.no_truncation()
+        codec.no_padding()
         return codec
 
 

@@ -1,6 +1,6 @@
 """From captions or pictures to pictures: text encoders, the net over latents, and the autoencoder [Rombach22]."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,13 +18,14 @@ from flaxgen.family.pictures import Pictures
 from flaxgen.family.requests import sampled
 from flaxgen.family.trained import Files, Progress
 from flaxgen.train.config import require
-from flaxgen.types import Params, PRNGKey
+from flaxgen.types import PRNGKey
 from flaxgen.weights.autoencoder_config import Latents
 from flaxgen.zoo.latent import requests
 from flaxgen.zoo.latent.config import Config, fills_in, num_labels, reads_text
 from flaxgen.zoo.latent.model import Asked, Latent, Model, Start
+from flaxgen.zoo.latent.prompts import read_prompts
 from flaxgen.zoo.latent.requests import Captioned, DrawLatent, InpaintLatent, Sampled, SampleLatent, VaryLatent
-from flaxgen.zoo.latent.text import condition_of, read_captions, usual_sizes
+from flaxgen.zoo.latent.text import condition_of, usual_sizes
 
 SCALES = "latents.json"
 """The small file with the mean and deviation of latents that a net was trained on."""
@@ -33,12 +34,14 @@ FREE = 127
 
 
 class Parts(NamedTuple):
-    """What draws: the net over latents, whose they are, and the text encoders; `params` stand in for the net's own."""
+    """What draws: the net over latents, whose they are, the text encoders with the names of their parts, and words of
+    one's own with their ids for each encoder."""
 
     denoiser: Model
     autoencoder: Any
     clips: tuple[Any, ...] = ()
-    params: Params | None = None
+    encoders: tuple[str, ...] = ()
+    words: Mapping[str, tuple[range, ...]] = {}
 
     @property
     def config(self) -> Config:
@@ -106,7 +109,7 @@ def conditions(parts: Parts, request: Captioned, captions: Sequence[str], shape:
     config, (height, width) = parts.config, (side * parts.factor for side in shape[:2])
     text, sizes = replace(config.text, skip=config.text.skip + request.clip_skip), usual_sizes(config, height, width)
     negative = request.negative or ""
-    states = read_captions(parts.clips, text, [*captions, negative])
+    states = read_prompts(parts.clips, text, [*captions, negative], request.plain, parts.words)
     fields = condition_of(config, states, sizes)
     wanted, null = ({name: value[rows] for name, value in fields.items()} for rows in (slice(-1), slice(-1, None)))
     if request.negative is None and config.text.zero_empty:
@@ -127,9 +130,7 @@ def _draw(
     """Pictures of each row of what is asked."""
     progress("drawing latents")
     sampling, key = requests.sampling_for(parts.config, request), jax.random.key(request.seed)
-    latents = parts.denoiser.draw_latents(
-        asked, key, numbers, start=start, sampling=sampling, shape=shape, params=parts.params
-    )
+    latents = parts.denoiser.draw_latents(asked, key, numbers, start=start, sampling=sampling, shape=shape)
     progress("decoding")
     return parts.decode(latents, request.tile)
 

@@ -21,9 +21,11 @@ from flaxgen.types import PRNGKey, Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.latent import drawing
+from flaxgen.zoo.latent.adapt import adapted
 from flaxgen.zoo.latent.config import Config, batch_spec, condition_spec, fills_in, num_labels, reads_text
 from flaxgen.zoo.latent.model import Model, check_sampling, init_params, make_loss, text_encoders
 from flaxgen.zoo.latent.requests import (
+    Captioned,
     DrawLatent,
     InpaintLatent,
     Sampled,
@@ -34,6 +36,8 @@ from flaxgen.zoo.latent.requests import (
 )
 from flaxgen.zoo.latent.text import make_encoder
 
+ENCODERS = ("clip", "clip_2")
+"""The parts that are text encoders."""
 TEXT = "text"
 """What the text encoders are called in the file that names them."""
 MEASURED = 4096
@@ -152,7 +156,7 @@ def parts_of_run(model: Model) -> drawing.Parts:
     config = model.config
     autoencoder, clips = load_autoencoder(config), text_encoders(config) if reads_text(config) else ()
     _check_names(model.files, autoencoder, clips)
-    return drawing.Parts(model, autoencoder, clips)
+    return drawing.Parts(model, autoencoder, clips, ENCODERS[: len(clips)])
 
 
 def _check_names(files: Files, autoencoder: Any, clips: tuple[Any, ...]) -> None:
@@ -172,6 +176,11 @@ def preview(model: Model, key: PRNGKey) -> np.ndarray:
     return drawing.preview(parts_of_run(model), captions, key, 2 * PREVIEWED).sheet()
 
 
+def _adapted(parts: drawing.Parts, request: Sampled) -> drawing.Parts:
+    """The parts with what a request adds to them."""
+    return adapted(parts, request.lora, request.word) if isinstance(request, Captioned) else parts
+
+
 def _alone(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:
     """How a net by itself answers, with what its config names."""
 
@@ -184,7 +193,7 @@ def _alone(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:
         check_request(config, request)
 
     return Handler(
-        lambda model, request, progress: answer(parts_of_run(model), request, progress),
+        lambda model, request, progress: answer(_adapted(parts_of_run(model), request), request, progress),
         check,
         lambda request: 3,
         lambda model, request: used(model.config, request),
@@ -223,13 +232,14 @@ class Whole(Assembled):
     @property
     def whole(self) -> drawing.Parts:
         """What draws; ValueError where a part is missing."""
-        named = [name for name in ("clip", "clip_2") if name in self.parts]
+        named = [name for name in ENCODERS if name in self.parts]
         for name in ("denoiser", "autoencoder"):
             require(name in self.parts, f"this model lacks the part {name!r}: add it with `flaxgen compose`")
         denoiser: Any = self.parts["denoiser"]
         missing = reads_text(denoiser.config) and not named
         require(not missing, "this model lacks the part 'clip', its text encoder: add it with `flaxgen compose`")
-        return drawing.Parts(denoiser, self.parts["autoencoder"], tuple(self.parts[name] for name in named))
+        clips = tuple(self.parts[name] for name in named)
+        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named))
 
     @property
     def data(self) -> Data:
@@ -247,13 +257,13 @@ def _check_parts(parts: Parts) -> None:
     """Raises ValueError unless the net was trained with the other parts."""
     if "denoiser" in parts and "autoencoder" in parts:
         check_fits(parts["denoiser"].config, parts["autoencoder"])
-        clips = tuple(parts[name] for name in ("clip", "clip_2") if name in parts)
+        clips = tuple(parts[name] for name in ENCODERS if name in parts)
         _check_names(parts["denoiser"].files, parts["autoencoder"], clips)
 
 
 def _together(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:
     return Handler(
-        lambda model, request, progress: answer(model.whole, request, progress),
+        lambda model, request, progress: answer(_adapted(model.whole, request), request, progress),
         lambda model, request: check_request(model.whole.config, request),
         lambda request: 3,
         lambda model, request: used(model.whole.config, request),

@@ -186,10 +186,8 @@ class Model(Trained):
         start: Start = Start(),  # noqa: B008 (immutable)
         sampling: Sampling | None = None,
         shape: tuple[int, int, int] | None = None,
-        params: Params | None = None,
     ) -> Latent:
-        """Latents of these numbers; each depends on the key, its number and its row of what is `asked` alone. `params`
-        stand in for the model's own.
+        """Latents of these numbers; each depends on the key, its number and its row of what is `asked` alone.
 
         Raises:
             ValueError: if a value is out of range or not for this model.
@@ -203,7 +201,7 @@ class Model(Trained):
         batch = batch_for(len(numbers), chosen.batch, self.plan.devices)
         draw = compiled_draw(self.config, compiled_kind(chosen, batch), task, shape, self.plan)
         arguments = {name: getattr(chosen, name) for name in ("guidance", "rescale", "interval", "eta")}
-        arguments |= {"params": self.params if params is None else params, **grid._asdict()}
+        arguments |= {"params": self.params, **grid._asdict()}
         inputs = {"condition": dict(asked.condition), "null": dict(asked.null), **known}
         drawn = draw_many(draw, arguments, key, inputs, num=len(numbers), batch=batch, first=numbers.start)
         return finished(drawn, pictures=False)

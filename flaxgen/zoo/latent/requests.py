@@ -31,6 +31,9 @@ class Captioned(Sampled):
 
     negative: str | None = option(None, "what pictures shall not show", default_text="nothing")
     clip_skip: int = option(0, "blocks of the text encoders to leave out, beyond those the model does", least=0)
+    plain: bool = option(False, "read ( ) [ ] and BREAK as they stand, and not as A1111 does")
+    lora: tuple[str, ...] = option((), "a LoRA's file, or FILE:0.8 for its strength", flag="lora FILE")
+    word: tuple[str, ...] = option((), "a file of textual inversion, whose word captions may have", flag="word FILE")
 
 
 @dataclass(frozen=True, kw_only=True)
