@@ -82,18 +82,21 @@ class DiT(nn.Module):
             dtype=dtype,
             name="condition",
         )(time, label, vector=vector)
-        if tokens is not None:
-            tokens = layers.dense(self.width, name="token_1", dtype=dtype)(tokens)
-            tokens = layers.dense(self.width, name="token_2", dtype=dtype)(layers.ACTIVATIONS["gelu_tanh"](tokens))
+        read = None if tokens is None else self._project(tokens, dtype)
         h = embed_patches(x, self.patch, self.width, dtype)
         grid = h.shape
         h = h + patch_places(grid[1], grid[2], self.width, self.image_size // self.patch).astype(dtype)[None]
         h = h.reshape(grid[0], -1, self.width)
         block = nn.remat(Block) if self.remat else Block
         for i in range(self.depth):
-            h = block(self.heads, self.mlp_norm_eps, dtype, name=f"block_{i}")(h, emb, tokens, token_mask)
+            h = block(self.heads, self.mlp_norm_eps, dtype, name=f"block_{i}")(h, emb, read, token_mask)
         channels = self.out_channels * (1 + self.learned_variance)
         return Head(channels, self.patch, dtype, name="head")(h.reshape(grid), emb)
+
+    def _project(self, tokens: Tokens, dtype: Any) -> Float[Array, "B N W"]:
+        """Linear(GELU(linear(tokens))), as wide as the blocks."""
+        h = layers.ACTIVATIONS["gelu_tanh"](layers.dense(self.width, name="token_1", dtype=dtype)(tokens))
+        return layers.dense(self.width, name="token_2", dtype=dtype)(h)
 
 
 class Block(nn.Module):
