@@ -29,8 +29,9 @@ BLOCK = (
     *under([("attn1", "self_attention")], ATTENTION),
     *under(FEED_FORWARD, DENSE),
 )
-COPIED = "norm1.emb."
-"""What a block calls its copy of the embedding."""
+COPIED = ".norm1.emb."
+PLACE = "transformer_blocks.{}" + COPIED
+"""Where a block has its copy of the embedding."""
 EMBEDDING = (
     *under([(f"timestep_embedder.linear_{i}", f"time_{i}") for i in (1, 2)], DENSE),
     Rule("class_embedder.embedding_table.weight", "label/embedding"),
@@ -95,9 +96,8 @@ def export_dit(net: DiT, params: Params, folder: str | Path) -> None:
 
 def _copies(names: Tensors, depth: int) -> dict[str, str]:
     """Of every copy in the blocks behind the first, its name and that of the first block's."""
-    first = f"transformer_blocks.0.{COPIED}"
-    ends = [name.removeprefix(first) for name in names if name.startswith(first)]
-    return {f"transformer_blocks.{i}.{COPIED}{end}": first + end for i in range(1, depth) for end in ends}
+    ends = sorted({name.split(COPIED, 1)[1] for name in names if COPIED in name})
+    return {PLACE.format(i) + end: PLACE.format(0) + end for end in ends for i in range(1, depth)}
 
 
 def without_copies(tensors: Lazy, depth: int, where: str) -> Lazy:
@@ -108,8 +108,8 @@ def without_copies(tensors: Lazy, depth: int, where: str) -> Lazy:
     """
     copies = _copies(tensors, depth)
     for copy, first in copies.items():
-        if copy not in tensors:
-            raise ValueError(f"{where}: tensor {copy!r} is missing, the copy of {first!r}")
+        if missing := [name for name in (first, copy) if name not in tensors]:
+            raise ValueError(f"{where}: tensor {missing[0]!r} is missing, of which every block has a copy")
         if not np.array_equal(tensors[copy], tensors[first]):
             raise ValueError(
                 f"{where}: tensor {copy!r} is not {first!r}: blocks that embed time and label each in a way of their "
