@@ -5,9 +5,11 @@ import jax
 import numpy as np
 import pytest
 
+from flaxgen.nets.dit import Block
 from flaxgen.weights import store
-from flaxgen.weights.dit import abstract_params, export_dit, import_dit
+from flaxgen.weights.dit import ATTENTION, BLOCK, abstract_params, export_dit, import_dit
 from flaxgen.weights.mmdit import export_mmdit, import_mmdit, mmdit_from_config
+from flaxgen.weights.rules import to_params, under
 from flaxgen.weights.unet2d import STEM
 
 torch = pytest.importorskip("torch")
@@ -148,3 +150,30 @@ def test_published_shapes_have_as_many_parameters(name):
     places = shapes["place_table"].size
     assert places == model.pos_embed.pos_embed.numel()
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) - places == count
+
+
+def test_a_block_reads_tokens_as_pixarts_does():
+    """Its shifts, scales and gates are given from outside there, beside a table that is 0 here."""
+    attention = pytest.importorskip("diffusers.models.attention")
+    torch.manual_seed(0)
+    theirs = attention.BasicTransformerBlock(
+        32, 4, 8, cross_attention_dim=32, activation_fn="gelu-approximate", num_embeds_ada_norm=10, attention_bias=True,
+        norm_type="ada_norm_single", norm_elementwise_affine=False, norm_eps=1e-6,
+    ).eval()  # fmt: skip
+    theirs.scale_shift_table.data.zero_()
+    rng = np.random.default_rng(0)
+    shapes = {"x": (2, 6, 32), "tokens": (2, 5, 32), "emb": (2, 32), "kernel": (32, 6 * 32)}
+    x, tokens, emb, kernel = (rng.standard_normal(shape).astype(np.float32) for shape in shapes.values())
+    mask, bias = np.array([[True] * 5, [True, True, True, False, False]]), np.zeros(6 * 32, np.float32)
+    moves = torch.nn.functional.silu(torch.from_numpy(emb)) @ torch.from_numpy(kernel)
+    with torch.no_grad():
+        expected = theirs(
+            torch.from_numpy(x), encoder_hidden_states=torch.from_numpy(tokens), timestep=moves,
+            encoder_attention_mask=torch.from_numpy(np.where(mask, 0.0, -1e9)[:, None].astype(np.float32)),
+        ).numpy()  # fmt: skip
+    rules = (*BLOCK, *under([("attn2", "cross_attention")], ATTENTION))
+    tensors = {name: value.numpy() for name, value in theirs.state_dict().items() if name != "scale_shift_table"}
+    params = store.unflatten(dict(to_params(rules, tensors)))
+    params["modulation"] = {"linear": {"kernel": kernel, "bias": bias}}
+    found = jax.jit(Block(4).apply)({"params": params}, x, emb, tokens, mask)
+    assert np.abs(expected - np.asarray(found)).max() <= 2e-5 * np.abs(expected).max()
