@@ -1,7 +1,11 @@
 """DiT on 8 x 8 handwritten digits, pixels instead of latents, on two CPU cores in minutes.
 
-flaxgen train experiments/dit_digits.py --workdir runs/dit_digits
-python -m benchmarks.quality digits runs/dit_digits
+    flaxgen train experiments/dit_digits.py --workdir runs/dit_digits
+    python -m benchmarks.quality digits runs/dit_digits
+
+Trained on 1,000 digits, four minutes of processor time. 1,000 samples against the 797 held-out digits, in pixels with
+k=3: precision 0.397, recall 0.897; the 1,000 training digits against them 0.921 and 0.896. The loss, 0.92 at first and
+0.145 at the end, still falls then: in as many steps the UNet of `ddpm_digits.py` comes to 0.860 and 0.816.
 """
 
 from flaxgen.data import Data

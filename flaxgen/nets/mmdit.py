@@ -35,8 +35,8 @@ class MMDiT(nn.Module):
     `depth` blocks of `width` channels over patches of `patch` x `patch` pixels and over tokens of `token_dim`;
     `vector_dim` is the width of the vector. `qk_norm` normalises queries and keys of every head by their root mean
     square [Esser24, sec. 5.3.2], and blocks listed in `dual_blocks` let patches read patches once more, as in SD3.5.
-    Places come from the middle of a table of `max_places` x `max_places`, kept with the weights and not trained, where
-    `image_size` pixels lie over as many places as patches. `num_classes` is the rows of a label table, the null label's
+    Places come from the middle of a table of `max_places` x `max_places`, which is kept with the weights and not
+    trained; as a whole it spans what the patches of `image_size` pixels would span from 0 on. `num_classes` is the rows of a label table, the null label's
     included, and `learned_variance` doubles the output channels; SD3 has neither. `dtype` is what is computed in;
     parameters and output are float32. `remat` trades a second forward pass for memory.
     """
@@ -105,7 +105,7 @@ class MMDiT(nn.Module):
     def _places(self, height: int, width: int) -> Float[Array, "h w W"]:
         """The middle of the table."""
         side, extent = self.max_places, self.image_size // self.patch
-        table = self.param("place_table", lambda _: _table(side, self.width, extent))
+        table = self.param("place_table", lambda _: patch_places(side, side, self.width, extent))
         top, left = (side - height) // 2, (side - width) // 2
         return jax.lax.stop_gradient(table)[top : top + height, left : left + width]
 
@@ -118,11 +118,6 @@ class MMDiT(nn.Module):
             )
         if wrong := [i for i in self.dual_blocks if not 0 <= i < self.depth]:
             raise ValueError(f"dual_blocks has {wrong[0]}, but depth={self.depth} has blocks 0 to {self.depth - 1}")
-
-
-def _table(side: int, channels: int, extent: int) -> Float[Array, "side side {channels}"]:
-    """The places of a grid of which `extent` x `extent` patches are as far apart as whole numbers' waves."""
-    return patch_places(side, side, channels, extent)
 
 
 def _readable(token_mask: Bool[Array, "B N"], patches: int) -> Joint:

@@ -39,10 +39,10 @@ def modulated(x: Sequence, shift: Move, scale: Move, dtype: Any, eps: float = NO
     return nn.LayerNorm(eps, dtype=dtype, use_bias=False, use_scale=False)(x) * (1 + scale) + shift
 
 
-def feed_forward(x: Sequence, name: str, dtype: Any, zero: bool = False) -> Sequence:
+def feed_forward(x: Sequence, name: str, dtype: Any) -> Sequence:
     """Linear(GELU(linear(x))), four times as wide in between, with GELU by its tanh approximation."""
     h = layers.ACTIVATIONS["gelu_tanh"](layers.dense(4 * x.shape[-1], name=f"{name}_1", dtype=dtype)(x))
-    return layers.dense(x.shape[-1], name=f"{name}_2", dtype=dtype, zero=zero)(h)
+    return layers.dense(x.shape[-1], name=f"{name}_2", dtype=dtype)(h)
 
 
 def embed_patches(x: Image, patch: int, width: int, dtype: Any) -> Float[Array, "B h w {width}"]:

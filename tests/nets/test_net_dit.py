@@ -139,7 +139,7 @@ def test_places_of_mmdit_come_from_the_middle_of_a_table_that_is_not_trained(sha
 
 
 def test_a_table_starts_with_waves():
-    """As many patches as `image_size` has lie over it, as over a table of 192 places 64 in SD3."""
+    """Its 6 x 6 places span 2, those of a picture of 4 pixels: 192 span 64 in SD3."""
     x, time = noisy(1)
     table = jax.jit(lambda: MM.init(jax.random.key(0), x, time, **needed(MM))["params"]["place_table"])()
     np.testing.assert_allclose(table, patch_places(6, 6, 8, 2), atol=1e-6)
