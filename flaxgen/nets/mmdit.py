@@ -36,9 +36,9 @@ class MMDiT(nn.Module):
     `vector_dim` is the width of the vector. `qk_norm` normalises queries and keys of every head by their root mean
     square [Esser24, sec. 5.3.2], and blocks listed in `dual_blocks` let patches read patches once more, as in SD3.5.
     Places come from the middle of a table of `max_places` x `max_places`, which is kept with the weights and not
-    trained; as a whole it spans what the patches of `image_size` pixels would span from 0 on. `num_classes` is the rows of a label table, the null label's
-    included, and `learned_variance` doubles the output channels; SD3 has neither. `dtype` is what is computed in;
-    parameters and output are float32. `remat` trades a second forward pass for memory.
+    trained; at first it spans as a whole what the patches of `image_size` pixels span. `num_classes` is the rows of a
+    label table, the null label's included, and `learned_variance` doubles the output channels; SD3 has neither. `dtype`
+    is what is computed in; parameters and output are float32. `remat` trades a second forward pass for memory.
     """
 
     image_size: int = 128
