@@ -97,7 +97,7 @@ def export_diffusers(model: Model, directory: Path) -> None:
     """
     process, net = model.config.process, model.config.net
     if not isinstance(net, UNet):
-        raise ValueError(f"a {type(net).__name__} has no counterpart in diffusers: only UNet has")
+        raise ValueError(f"no pipeline of diffusers draws pixels with a {type(net).__name__}: only with a UNet")
     scheduler = scheduler_config(process, model.config.sampling, net.learned_variance)
     unet2d.export_unet2d(net, model.params, directory / "unet")
     name = scheduler["_class_name"]

@@ -147,21 +147,25 @@ class AttentionBlock(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Linear(attention) of x over `read`, whose keys and values have no bias, nor has the query."""
+    """Linear(attention) of x over `read`; query, keys and values have a `bias` or none, and `zero` starts it at 0."""
 
     heads: int
     dtype: Any = jnp.float32
+    bias: bool = False
+    zero: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B T C"], read: Float[Array, "B S D"], mask: Bool[Array, "B S"] | None = None
     ) -> Float[Array, "B T C"]:
         query, key, value = (
-            layers.split_heads(layers.dense(x.shape[-1], name=name, dtype=self.dtype, bias=False)(inputs), self.heads)
+            layers.split_heads(
+                layers.dense(x.shape[-1], name=name, dtype=self.dtype, bias=self.bias)(inputs), self.heads
+            )
             for name, inputs in (("query", x), ("key", read), ("value", read))
         )
         h = layers.attention(query, key, value, None if mask is None else mask[:, None, None])
-        return layers.dense(x.shape[-1], name="out", dtype=self.dtype)(h.reshape(x.shape))
+        return layers.dense(x.shape[-1], name="out", dtype=self.dtype, zero=self.zero)(h.reshape(x.shape))
 
 
 class TransformerBlock(nn.Module):

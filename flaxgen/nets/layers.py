@@ -158,9 +158,14 @@ def sinusoidal(
     return jnp.pad(out, ((0, 0), (0, channels % 2)))
 
 
-def sinusoidal_places(height: int, width: int, channels: int) -> Float[Array, "height width {channels}"]:
-    """The row of every pixel in the first half of the channels and its column in the rest, as `sinusoidal` has them."""
-    rows, columns = (jnp.arange(side, dtype=jnp.float32) for side in (height, width))
+def sinusoidal_places(
+    height: int, width: int, channels: int, extent: int = 0
+) -> Float[Array, "height width {channels}"]:
+    """The row of every pixel in the first half of the channels and its column in the rest, as `sinusoidal` has them.
+
+    With an `extent` (not 0) both run over as many places, whatever the sides are.
+    """
+    rows, columns = (jnp.arange(side, dtype=jnp.float32) * ((extent or side) / side) for side in (height, width))
     first = sinusoidal(rows, channels // 2)[:, None]
     second = sinusoidal(columns, channels - channels // 2)[None]
     shape = (height, width)

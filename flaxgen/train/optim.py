@@ -14,6 +14,8 @@ from flaxgen.types import Params
 
 GAINS = ("scale", "logit_scale")
 """Names of parameters that multiply; those of biases hold the word."""
+FIXED = ("place_table",)
+"""Names of parameters that come with the weights and are not trained."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,12 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
 
 def is_decayed(name: str, value: Any) -> bool:
     """Whether weight decay is for the parameter of this name: for those with two axes or more that are neither gain nor
-    bias [Radford21, sec. 2.5]. Embeddings of tokens and positions are weights, as in OpenAI's CLIP and OpenCLIP.
+    bias [Radford21, sec. 2.5], nor fixed. Embeddings of tokens and positions are weights, as in OpenAI's CLIP and
+    OpenCLIP.
 
     Axes alone do not tell: a stack of layers gives every gain one more.
     """
-    return jnp.ndim(value) >= 2 and name not in GAINS and "bias" not in name
+    return jnp.ndim(value) >= 2 and name not in GAINS + FIXED and "bias" not in name
 
 
 def _decaying(direction: optax.GradientTransformation, decay: float, rate: optax.Schedule):

@@ -15,7 +15,7 @@ from flaxgen.nets.tiny_autoencoder import TinyAutoencoder
 from flaxgen.types import Params, PRNGKey
 from flaxgen.weights import store, unet2d
 from flaxgen.weights.autoencoder_config import Latents, Net, autoencoder_from_config, config_from_autoencoder
-from flaxgen.weights.convert import export_params, import_params, write_folder
+from flaxgen.weights.convert import export_params, find_part, import_params, write_folder
 from flaxgen.weights.generate import generate_rules, module_namer
 from flaxgen.weights.rules import Rule, under
 from flaxgen.weights.unet2d import CONVOLUTION, NORM, STEM, current_name
@@ -63,10 +63,7 @@ def import_autoencoder(folder: str | Path, variant: str | None = None, keep_dtyp
         ValueError: naming what is not supported, or the tensor that is missing, extra, wrongly shaped or not finite.
         FileNotFoundError: if config.json or the safetensors are not there.
     """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        inside = (folder / name for name in PIPELINE_FOLDERS)
-        folder = next((part for part in inside if (part / "config.json").is_file()), folder)
+    folder = find_part(folder, *PIPELINE_FOLDERS)
     net, latents, codes = autoencoder_from_config(store.read_json(folder / "config.json"))
     tensors = store.open_folder(folder, STEM, variant).renamed(current_name)
     like = abstract_params(net, codes)

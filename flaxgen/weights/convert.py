@@ -38,3 +38,12 @@ def write_folder(folder: Path, stem: str, config: Mapping[str, Any], tensors: Te
     folder.mkdir(parents=True, exist_ok=True)
     store.write_file(folder / f"{stem}.safetensors", tensors)
     store.write_json(folder / "config.json", config)
+
+
+def find_part(folder: str | Path, *names: str) -> Path:
+    """The folder, or where it has no config.json the first of the `names` in it that does: a part of a pipeline."""
+    folder = Path(folder)
+    if (folder / "config.json").is_file():
+        return folder
+    inside = (folder / name for name in names)
+    return next((part for part in inside if (part / "config.json").is_file()), folder)

@@ -52,6 +52,18 @@ def squeeze(axes: tuple[int, ...], then: Layout = SAME, ndim: int | None = None)
     )
 
 
+def swapped(then: Layout) -> Layout:
+    """The second half of the first dimension before the first, then the layout `then`: (scale, shift) there that are
+    (shift, scale) here."""
+
+    def swap(x: np.ndarray) -> np.ndarray:
+        if x.ndim < 1 or len(x) % 2:
+            raise ValueError("expected two halves at dimension 0")
+        return np.concatenate(np.split(x, 2)[::-1])
+
+    return Layout(lambda x: then.to_flax(swap(x)), lambda x: swap(then.from_flax(x)), then.ndim)
+
+
 POINTWISE = squeeze((2, 3), LINEAR)
 """A 1x1 convolution there that is a linear layer here: [out, in, 1, 1] <-> [in, out]"""
 POINTWISE_1D = squeeze((2,), LINEAR)

@@ -12,7 +12,7 @@ from flaxgen import programs
 from flaxgen.nets.prior import EXTRA, DiffusionPrior
 from flaxgen.types import Params, PRNGKey
 from flaxgen.weights import store
-from flaxgen.weights.convert import export_params, import_params, write_folder
+from flaxgen.weights.convert import export_params, find_part, import_params, write_folder
 from flaxgen.weights.fields import COUNT, Field, Table, check_supported, only, optional
 from flaxgen.weights.layouts import LINEAR, squeeze
 from flaxgen.weights.rules import Rule, under
@@ -70,9 +70,7 @@ def import_prior(
         ValueError: naming what is not supported, or the tensor that is missing, extra, wrongly shaped or not finite.
         FileNotFoundError: if config.json or the safetensors are not there.
     """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file() and (folder / "prior" / "config.json").is_file():
-        folder = folder / "prior"
+    folder = find_part(folder, "prior")
     net = prior_from_config(store.read_json(folder / "config.json"))
     tensors = store.open_folder(folder, STEM, variant)
     return net, import_params(RULES, tensors, abstract_params(net), str(folder), keep_dtype)

@@ -31,6 +31,7 @@ from flaxgen.family.request import Clash, option
 from flaxgen.family.requests import Sample, check_beside, label_option, sampled, set_option
 from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, make_draw
 from flaxgen.family.trained import Files, Handler, Progress, Trained
+from flaxgen.nets.dit import DiT
 from flaxgen.nets.mlp import MLP
 from flaxgen.nets.unet import UNet
 from flaxgen.train.config import override, require
@@ -45,7 +46,7 @@ class Config(GradientRun):
     as `evaluation` says."""
 
     data: Data
-    net: UNet | MLP = UNet()
+    net: UNet | DiT | MLP = UNet()
     process: Process = Process()
     objective: Objective = Objective()
     sampling: Sampling = Sampling()
@@ -88,13 +89,13 @@ class SampleDiffusion(Sample):
 
 def draws_pictures(config: Config) -> bool:
     """Whether it draws pictures, and not points."""
-    return isinstance(config.net, UNet)
+    return not isinstance(config.net, MLP)
 
 
 def example_shape(config: Config) -> tuple[int, ...]:
     """[H W C] of an image, [D] of a point."""
     net = config.net
-    return (net.image_size, net.image_size, net.in_channels) if isinstance(net, UNet) else (net.features,)
+    return (net.features,) if isinstance(net, MLP) else (net.image_size, net.image_size, net.in_channels)
 
 
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
@@ -121,7 +122,7 @@ def init_params(config: Config, key: PRNGKey) -> Params:
     """Fresh parameters.
 
     Raises:
-        ValueError: if the net's levels do not divide its image size.
+        ValueError: if the net's levels or patches do not divide its image size.
     """
     label = jnp.zeros(1, jnp.int32) if config.net.num_classes else None
     return config.net.init(key, jnp.zeros((1, *example_shape(config))), jnp.ones(1), label=label)["params"]

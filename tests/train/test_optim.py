@@ -16,6 +16,7 @@ def parameters():
         "stack": {"scale": jnp.full((6, 4), 2.0), "bias": jnp.full((6, 4), 2.0), "kernel": jnp.full((6, 4, 4), 2.0)},
         "out_bias": jnp.full((1, 2), 2.0),
         "positions": jnp.full((5, 4), 2.0),
+        "place_table": jnp.full((5, 5, 4), 2.0),
         "class_token": jnp.full(4, 2.0),
         "logit_scale": jnp.float32(2.0),
     }

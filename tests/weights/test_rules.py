@@ -16,6 +16,7 @@ from flaxgen.weights.layouts import (
     interleaved,
     squeeze,
     stacked,
+    swapped,
 )
 from flaxgen.weights.rules import Rule, from_params, tensor_name, to_params, under
 
@@ -61,6 +62,16 @@ def test_layouts_are_their_own_way_back(layout, shape):
     there = layout.to_flax(value)
     np.testing.assert_array_equal(layout.from_flax(there), value)
     np.testing.assert_array_equal(layout.to_flax(layout.from_flax(there)), there)
+
+
+def test_halves_are_swapped():
+    """On the side of the outputs, which lie first there and last here."""
+    value = numbers(4, 3)
+    there = swapped(LINEAR).to_flax(value)
+    np.testing.assert_array_equal(there, value[[2, 3, 0, 1]].T)
+    np.testing.assert_array_equal(swapped(LINEAR).from_flax(there), value)
+    with pytest.raises(ValueError, match=r"'x' has shape \(3,\): expected two halves at dimension 0"):
+        dict(to_params([Rule("x", "y", swapped(SAME))], {"x": numbers(3)}))
 
 
 @pytest.mark.parametrize(
