@@ -11,6 +11,7 @@ from flaxgen.family.coded import check_plain
 from flaxgen.family.denoising import Objective, check_objective, check_time_embedding
 from flaxgen.family.process import Process, choose
 from flaxgen.family.sampling import Sampling
+from flaxgen.nets.dit import DiT
 from flaxgen.nets.unet import UNet
 from flaxgen.train.config import require
 from flaxgen.train.run import GradientRun
@@ -60,7 +61,7 @@ class Config(GradientRun):
     outside it. Captions or labels are hidden from the share `objective.condition_dropout` of the examples."""
 
     data: Data
-    net: UNet
+    net: UNet | DiT
     autoencoder: str = ""
     clip: str = ""
     clip_2: str = ""
@@ -77,7 +78,8 @@ class Config(GradientRun):
         net = self.net
         check_plain(self.data)
         check_objective(self.objective, self.process, net.learned_variance)
-        check_time_embedding(net.time_embedding, self.process)
+        if isinstance(net, UNet):
+            check_time_embedding(net.time_embedding, self.process)
         require(
             net.in_channels in (net.out_channels, 2 * net.out_channels + 1),
             f"net.in_channels={net.in_channels}: expected {net.out_channels} as net.out_channels, or "
@@ -113,6 +115,12 @@ def num_labels(config: Config) -> int:
 def latent_shape(config: Config) -> tuple[int, int, int]:
     """[h w D] of what is drawn."""
     return (config.net.image_size, config.net.image_size, config.net.out_channels)
+
+
+def multiple(config: Config) -> int:
+    """Of what the sides of a map of latents have to be multiples."""
+    net = config.net
+    return net.patch * 2 ** (len(net.multipliers) - 1) if isinstance(net, UNet) else net.patch
 
 
 def condition_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:

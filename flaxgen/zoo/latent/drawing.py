@@ -21,7 +21,7 @@ from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
 from flaxgen.weights.autoencoder_config import Latents
 from flaxgen.zoo.latent import requests
-from flaxgen.zoo.latent.config import Config, fills_in, num_labels, reads_text
+from flaxgen.zoo.latent.config import Config, fills_in, multiple, num_labels, reads_text
 from flaxgen.zoo.latent.model import Asked, Latent, Model, Start
 from flaxgen.zoo.latent.prompts import read_prompts
 from flaxgen.zoo.latent.requests import Captioned, DrawLatent, InpaintLatent, Sampled, SampleLatent, VaryLatent
@@ -80,11 +80,11 @@ class Parts(NamedTuple):
             ValueError: if autoencoder and net do not divide the sides.
         """
         height, width = height or self.image_size, width or self.image_size
-        multiple = self.factor * self.config.net.patch * 2 ** (len(self.config.net.multipliers) - 1)
+        step = self.factor * multiple(self.config)
+        near = [max(round(side / step), 1) * step for side in (width, height)]
         require(
-            height % multiple == 0 and width % multiple == 0,
-            f"a picture of {width}x{height}: expected multiples of {multiple}, the nearest are "
-            f"{max(round(width / multiple), 1) * multiple}x{max(round(height / multiple), 1) * multiple}",
+            height % step == 0 and width % step == 0,
+            f"a picture of {width}x{height}: expected multiples of {step}, the nearest are {near[0]}x{near[1]}",
         )
         return (height // self.factor, width // self.factor, self.config.net.out_channels)
 
