@@ -1,12 +1,12 @@
-"""DiT-XL/2 on latents of ImageNet, 256 x 256 pixels, 1,000 classes and none [Peebles23, sec. 4]: 675M parameters, guided.
+"""DiT-XL/2 on latents of ImageNet, 256 x 256 pixels, 1,000 classes and none [Peebles23, sec. 4]: 675M parameters.
 
     flaxgen import AUTOENCODER_FOLDER models/vae          # Stable Diffusion's, of factor 8
     flaxgen train experiments/dit_imagenet256.py --workdir runs/dit --parallel mesh --mesh data=64,fsdp=1 \
         --set data.path=IMAGENET autoencoder=models/vae
     flaxgen sample runs/dit --num 8 --class 207 --guidance 4 --out out.png
 
-Theirs: 7M steps of 256 pictures on a TPU v3-256, FID 2.27 with guidance 1.5 of the first three latent channels (here of all
-four). Pictures are not flipped, as latents are computed once. Not trained by us.
+Theirs: 7M steps of 256 pictures on a TPU v3-256, FID 2.27 with guidance 1.5 of the first three latent channels (here of
+all four). Pictures are not flipped, as latents are computed once. Not trained by us.
 """
 
 from flaxgen.data import Data
@@ -16,6 +16,9 @@ from flaxgen.family.sampling import Sampling
 from flaxgen.nets.dit import DiT
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.latent import Config
+
+PUBLISHED = 675_129_632
+"""With a table of places, which is computed here."""
 
 
 def get_config() -> Config:

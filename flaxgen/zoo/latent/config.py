@@ -1,16 +1,18 @@
 """What a run of a diffusion model over an autoencoder's latents is, as plain values [Rombach22]."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
 
 from flaxgen.data import Data
 from flaxgen.family.coded import check_plain
 from flaxgen.family.denoising import Objective, check_objective, check_time_embedding
-from flaxgen.family.process import Process, choose
-from flaxgen.family.sampling import Sampling
+from flaxgen.family.process import Process, choose, make_schedule
+from flaxgen.family.sampling import Sampling, Subject, make_grid
 from flaxgen.nets.dit import DiT
 from flaxgen.nets.unet import UNet
 from flaxgen.train.config import require
@@ -155,3 +157,30 @@ def with_solver(sampling: Sampling, name: str) -> Sampling:
     chosen = choose("sampler", name, SOLVERS)
     same = sampling.grid == "trailing" and chosen["grid"] != "karras"
     return replace(sampling, **({"sampler": chosen["sampler"]} if same else chosen))
+
+
+def walked_times(config: Config, sampling: Sampling, strength: float = 1.0) -> Float[np.ndarray, " N"]:
+    """The times that are walked: of a picture that is varied the last int(strength * steps) steps, one at least.
+
+    Raises:
+        ValueError: if there are more steps than the table has.
+    """
+    subject = Subject(make_schedule(config.process), config.process.timesteps, (), cast(Any, None), None)
+    return make_grid(subject, sampling)[sampling.steps - max(int(sampling.steps * strength), 1) :]
+
+
+def check_sampling(config: Config, sampling: Sampling) -> None:
+    """Raises ValueError unless these settings can draw from such a model."""
+    has_null = bool(config.objective.condition_dropout)
+    require(
+        sampling.guidance == 1 or has_null,
+        f"guidance={sampling.guidance} needs a model trained with objective.condition_dropout, and this one was not",
+    )
+    walked_times(config, sampling)
+
+
+def check_label(config: Config, label: int | None) -> None:
+    """Raises ValueError unless it is a class that the net knows."""
+    known = num_labels(config)
+    require(label is None or known > 0, f"label={label}: this model knows no classes")
+    require(label is None or label < known, f"label={label}: expected a class from 0 to {known - 1}")

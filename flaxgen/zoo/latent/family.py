@@ -22,8 +22,16 @@ from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.latent import drawing
 from flaxgen.zoo.latent.adapt import adapted
-from flaxgen.zoo.latent.config import Config, batch_spec, condition_spec, fills_in, num_labels, reads_text
-from flaxgen.zoo.latent.model import Model, check_sampling, init_params, make_loss, text_encoders
+from flaxgen.zoo.latent.config import (
+    Config,
+    batch_spec,
+    check_sampling,
+    condition_spec,
+    fills_in,
+    num_labels,
+    reads_text,
+)
+from flaxgen.zoo.latent.model import Model, init_params, make_loss, text_encoders
 from flaxgen.zoo.latent.requests import (
     Captioned,
     DrawLatent,

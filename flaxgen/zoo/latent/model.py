@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ from flaxgen import parallel
 from flaxgen.diffusion.denoise import make_bind
 from flaxgen.diffusion.edit import inpaint
 from flaxgen.diffusion.samplers import Grid, make_grid
-from flaxgen.family import sampling as engine
 from flaxgen.family.batches import Drop, read_batch
 from flaxgen.family.companions import load_companion
 from flaxgen.family.denoising import make_apply, make_denoising_loss
@@ -25,7 +24,7 @@ from flaxgen.family.trained import Files, Trained
 from flaxgen.train.config import require
 from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
 from flaxgen.zoo.clip import FAMILY as CLIP
-from flaxgen.zoo.latent.config import Config, condition_spec, fills_in, latent_shape, num_labels, reads_text
+from flaxgen.zoo.latent.config import Config, condition_spec, fills_in, latent_shape, reads_text
 from flaxgen.zoo.latent.text import make_encoder
 
 Task = Literal["draw", "vary", "inpaint"]
@@ -197,7 +196,7 @@ class Model(Trained):
         shape = shape or (known["latent"].shape[1:] if "latent" in known else latent_shape(self.config))
         check_sampling(self.config, chosen)
         require(0 < strength <= 1, f"strength={strength}: expected above 0 and at most 1")
-        grid = make_grid(_times(self.config, chosen, shape, strength))
+        grid = make_grid(walked_times(self.config, chosen, strength))
         batch = batch_for(len(numbers), chosen.batch, self.plan.devices)
         draw = compiled_draw(self.config, compiled_kind(chosen, batch), task, shape, self.plan)
         arguments = {name: getattr(chosen, name) for name in ("guidance", "rescale", "interval", "eta")}
@@ -205,33 +204,3 @@ class Model(Trained):
         inputs = {"condition": dict(asked.condition), "null": dict(asked.null), **known}
         drawn = draw_many(draw, arguments, key, inputs, num=len(numbers), batch=batch, first=numbers.start)
         return finished(drawn, pictures=False)
-
-
-def _times(config: Config, sampling: Sampling, shape: tuple[int, int, int], strength: float):
-    """The times that are walked: of a picture that is varied the last int(strength * steps), one at least."""
-    times = engine.make_grid(_subject(config, shape), sampling)
-    walked = max(int(sampling.steps * strength), 1)
-    return times[sampling.steps - walked :]
-
-
-def _subject(config: Config, shape: tuple[int, int, int]) -> Subject:
-    """A subject of which only the schedule is read."""
-    bind = cast(Any, None)
-    return Subject(make_schedule(config.process), config.process.timesteps, shape, bind, None)
-
-
-def check_sampling(config: Config, sampling: Sampling) -> None:
-    """Raises ValueError unless these settings can draw from such a model."""
-    has_null = bool(config.objective.condition_dropout)
-    require(
-        sampling.guidance == 1 or has_null,
-        f"guidance={sampling.guidance} needs a model trained with objective.condition_dropout, and this one was not",
-    )
-    engine.make_grid(_subject(config, latent_shape(config)), sampling)
-
-
-def check_label(config: Config, label: int | None) -> None:
-    """Raises ValueError unless it is a class that the net knows."""
-    known = num_labels(config)
-    require(label is None or known > 0, f"label={label}: this model knows no classes")
-    require(label is None or label < known, f"label={label}: expected a class from 0 to {known - 1}")

@@ -8,8 +8,7 @@ from flaxgen.family.request import Request, option
 from flaxgen.family.requests import Draw, Inpaint, Sample, Vary, label_option, set_option
 from flaxgen.family.sampling import Sampling
 from flaxgen.train.config import override, require
-from flaxgen.zoo.latent.config import SOLVERS, Config, num_labels, reads_text, with_solver
-from flaxgen.zoo.latent.model import check_label, check_sampling
+from flaxgen.zoo.latent.config import SOLVERS, Config, check_label, check_sampling, num_labels, reads_text, with_solver
 
 OWN = "the model's own"
 
