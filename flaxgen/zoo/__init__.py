@@ -15,5 +15,6 @@ FAMILIES = (
     unclip.FAMILY,
     dalle.FAMILY,
     dalle.WHOLE,
+    codes.WHOLE,
 )
 """All of them; a directory belongs to the first that `reads` it."""

@@ -85,7 +85,7 @@ def latents_of_features(config: Config, params: Params, features: Float[Array, "
     return cast(Levels, config.bottleneck).quantise(params, TwoMaps(top, lambda _: bottom))
 
 
-def latents_of_top(config: Config, params: Params, codes: Int[Array, "B h w"]) -> Float[Array, "B h w D"]:
+def latents_of_top(config: Config, params: Params, codes: Int[Array, "B u v"]) -> Float[Array, "B h w D"]:
     """What the decoder reads of the top's codes alone: in place of the bottom's vectors stands their mean."""
     levels = cast(Levels, config.bottleneck)
     top = levels.top.from_codes(params[TOP], codes)
