@@ -1,11 +1,11 @@
-"""The prior over the top map of the VQ-VAE-2 on ImageNet, 32 x 32 codes, class by class: gated convolutions and attention
-[Razavi19, sec. 3.2; Chen18].
+"""The prior over the top map of the VQ-VAE-2 on ImageNet, 32 x 32 codes, class by class: gated convolutions and
+attention [Razavi19, sec. 3.2; Chen18].
 
     flaxgen train experiments/vqvae2_imagenet256/top.py --workdir runs/vqvae2/top --parallel mesh --mesh data=8,fsdp=1 \
         --set data.path=IMAGENET_SHARDS --set autoencoder=runs/vqvae2/autoencoder
 
-20 gated layers and 4 of attention, as there; the authors' code is not public, and widths and heads are those of
-PixelSNAIL here. Not trained by us.
+20 gated layers and 4 of attention are the paper's; its code is not public, and all else is PixelSNAIL's, with one head
+where the paper has eight. Not trained by us.
 """
 
 from flaxgen.data import Data
