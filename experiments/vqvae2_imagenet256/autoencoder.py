@@ -3,9 +3,9 @@
     flaxgen train experiments/vqvae2_imagenet256/autoencoder.py --workdir runs/vqvae2/autoencoder \
         --parallel mesh --mesh data=8,fsdp=1 --set data.path=IMAGENET_SHARDS
 
-Codes follow averages with a decay of 0.99, and vectors are drawn to them by 0.25; the loss is of pixels alone. Dead codes
-begin again, unlike the paper's: `--set bottleneck.top.restart=0 --set bottleneck.bottom.restart=0` leaves them. Not
-trained by us.
+Codes follow averages with a decay of 0.99, and vectors are drawn to them by 0.25; the loss is of pixels alone. Dead
+codes begin again, unlike the paper's: `--set bottleneck.top.restart=0 --set bottleneck.bottom.restart=0` leaves them.
+Steps are ours. Not trained by us.
 """
 
 from flaxgen.data import Data

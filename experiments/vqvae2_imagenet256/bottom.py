@@ -7,8 +7,8 @@ convolutions of 5 x 5 pixels, without attention [Razavi19, sec. 3.2].
     flaxgen compose models/vqvae2 autoencoder=runs/vqvae2/autoencoder top=runs/vqvae2/top bottom=runs/vqvae2/bottom
     flaxgen sample models/vqvae2 --num 16 --class 207 --out samples.png
 
-20 layers, and 20 residual blocks that read the top map, are the paper's; its code is not public. The net keeps no cache:
-it reads all 4,096 codes again for each that is drawn. Not trained by us.
+20 layers, and 20 residual blocks that read the top map, are the paper's; its code is not public. The net keeps no
+cache: it reads all 4,096 codes again for each that is drawn. Not trained by us.
 """
 
 from flaxgen.data import Data

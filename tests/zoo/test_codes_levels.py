@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_weights
 from dalle_toy import write_random
 
 import flaxgen
@@ -14,6 +15,7 @@ from flaxgen import parallel, verbs
 from flaxgen.cli import main
 from flaxgen.data import Data, open_source, to_pixels
 from flaxgen.family.matching import real_examples
+from flaxgen.family.pictures import Pictures
 from flaxgen.nets.code_condition import CodeMap
 from flaxgen.nets.code_transformer import CodeTransformer
 from flaxgen.nets.pixelcnn import PixelCNN
@@ -88,18 +90,44 @@ def test_a_prior_reads_its_level_of_the_data(level, parts):
     assert {"codes", "label"} | ({"condition"} if level == "bottom" else set()) == FAMILY.batch_spec(config).keys()
 
 
-@pytest.mark.parametrize("level", [pytest.param("top", marks=pytest.mark.slow), "bottom"])
+@pytest.mark.slow
+@pytest.mark.parametrize("level", NETS)
 def test_a_resumed_run_is_the_run(level, parts, tmp_path):
-    """With its previews, which draw."""
     states = []
     for name, stops in (("whole", (2,)), ("resumed", (1, 2))):
         for steps in stops:
-            config = config_of(level, parts / "autoencoder", steps=steps, preview_every=2 if name == "whole" else 0)
+            config = config_of(level, parts / "autoencoder", steps=steps)
             verbs.train(config, tmp_path / name, parallel.make_plan("jit"))
         states.append(checkpoint.read(tmp_path / name / "checkpoints", ("params", "opt_state")))
     assert states[0][0] == states[1][0] == 2
     assert jax.tree.all(jax.tree.map(np.array_equal, states[0][1], states[1][1]))
-    assert len(list((tmp_path / "whole" / "samples").glob("*.png"))) == 1
+
+
+def test_previews_show_the_top_alone_and_the_bottom_for_examples(parts):
+    vq, key = flaxgen.load(parts / "autoencoder"), jax.random.key(0)
+    top, bottom = (flaxgen.load(parts / level) for level in NETS)
+    drawn = vq.decode_top(top.draw_codes(key, range(16)))
+    np.testing.assert_array_equal(FAMILY.preview(top, key), Pictures(to_pixels(drawn)).sheet())
+    examples = vq.encode_codes(real_examples(DATA, "image", 16))["top"]
+    codes = bottom.draw_codes(key, range(16), condition=examples)
+    drawn = vq.decode_codes({"top": examples, "bottom": codes})
+    np.testing.assert_array_equal(FAMILY.preview(bottom, key), Pictures(to_pixels(drawn)).sheet())
+    with pytest.raises(ValueError, match="needs the condition 'condition'"):
+        bottom.draw_codes(key, range(2))
+
+
+def test_the_bottom_learns_of_what_it_is_given(parts):
+    """The gradient reaches the blocks that read the top, and the loss is that of the formula."""
+    config = config_of("bottom", parts / "autoencoder", condition_dropout=0.0, net=BOTTOM.clone(num_classes=10))
+    params = random_weights.draw_like(FAMILY.abstract_params(config))
+    rng = np.random.default_rng(0)
+    batch = {n: rng.integers(0, 5, s.shape).astype(s.dtype) for n, s in FAMILY.batch_spec(config).items()}
+    loss = jax.jit(jax.value_and_grad(FAMILY.make_loss(config, {}), has_aux=True))
+    (value, _), grads = loss(params, batch, jax.random.split(jax.random.key(0), 16))
+    logits = config.net.apply({"params": params}, batch["codes"], batch["label"], batch["condition"])
+    chosen = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), batch["codes"][..., None], -1)
+    assert float(value) == pytest.approx(-chosen.mean(), rel=1e-4)
+    assert min(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads["condition_map"])) > 0
 
 
 def logits_of(model, codes, label, **given):
