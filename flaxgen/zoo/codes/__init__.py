@@ -2,7 +2,6 @@
 
 from flaxgen.nets.code_condition import CodeMap
 from flaxgen.zoo.codes.config import Config, Drawing
-from flaxgen.zoo.codes.family import FAMILY
-from flaxgen.zoo.codes.whole import WHOLE
+from flaxgen.zoo.codes.family import FAMILY, WHOLE
 
 __all__ = ["FAMILY", "WHOLE", "CodeMap", "Config", "Drawing"]

@@ -12,8 +12,9 @@ from flaxgen.data import to_pixels
 from flaxgen.data.transforms import middle_square
 from flaxgen.family import coded
 from flaxgen.family.companions import Joined
+from flaxgen.family.composite import Composite, Part
 from flaxgen.family.family import Family
-from flaxgen.family.levels import BOTTOM
+from flaxgen.family.levels import BOTTOM, TOP
 from flaxgen.family.matching import open_matching, real_examples
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import option
@@ -28,9 +29,11 @@ from flaxgen.family.requests import (
     set_option,
 )
 from flaxgen.family.trained import Files, Handler, Progress
+from flaxgen.nets.vqvae2 import VqVae2
 from flaxgen.train.config import override, require
 from flaxgen.types import Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
+from flaxgen.zoo.codes import whole
 from flaxgen.zoo.codes.config import Config, Drawing, batch_spec, num_labels, of_pixels, to_levels
 from flaxgen.zoo.codes.maps import load_autoencoder, split_codes
 from flaxgen.zoo.codes.model import Model, check_drawing, check_likelihood, init_params, make_loss
@@ -218,5 +221,15 @@ FAMILY = Family(
             lambda model, request: _drawing(model.config, request).used(),
         ),
         Likelihood: Handler(likelihood, check_asked, lambda request: 2),
+    },
+)
+
+WHOLE = Composite(
+    name="vqvae2",
+    parts={"autoencoder": Part(AUTOENCODER, VqVae2), TOP: Part(FAMILY), BOTTOM: Part(FAMILY)},
+    model=whole.Whole,
+    check=whole.check_parts,
+    requests={
+        whole.SampleLevels: Handler(whole.draw_samples, whole.check_sample, lambda request: 3, whole.settings),
     },
 )

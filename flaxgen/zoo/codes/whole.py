@@ -10,18 +10,15 @@ from jaxtyping import Float
 
 from flaxgen.data import Data
 from flaxgen.family import coded
-from flaxgen.family.composite import Assembled, Composite, Part, Parts
+from flaxgen.family.composite import Assembled, Parts
 from flaxgen.family.drawing import numbered
 from flaxgen.family.levels import BOTTOM, LEVELS, TOP
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.requests import Sample, check_beside, label_option, sampled
-from flaxgen.family.trained import Handler, Progress
-from flaxgen.nets.vqvae2 import VqVae2
+from flaxgen.family.trained import Progress
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
-from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.codes.config import Config, Drawing, num_labels
-from flaxgen.zoo.codes.family import FAMILY
 from flaxgen.zoo.codes.maps import check_maps
 from flaxgen.zoo.codes.model import Model, check_drawing
 
@@ -145,7 +142,7 @@ def check_sample(model: Whole, request: SampleLevels) -> None:
     require("autoencoder" in model.parts, "this model lacks the part 'autoencoder': add it with `flaxgen compose`")
 
 
-def _check_parts(parts: Parts) -> None:
+def check_parts(parts: Parts) -> None:
     """Raises ValueError unless each prior draws the level that it is called, of the autoencoder that is there."""
     for level in LEVELS:
         if level not in parts:
@@ -162,15 +159,7 @@ def _check_parts(parts: Parts) -> None:
             "many, or none")  # fmt: skip
 
 
-def _settings(model: Whole, request: SampleLevels) -> dict[str, Any]:
+def settings(model: Whole, request: SampleLevels) -> dict[str, Any]:
+    """How each level is drawn, by name."""
     drawings = _drawings(model, request)
     return {f"{name}_{level}": drawings[level].used()[name] for level in LEVELS for name in coded.ASKED}
-
-
-WHOLE = Composite(
-    name="vqvae2",
-    parts={"autoencoder": Part(AUTOENCODER, VqVae2), TOP: Part(FAMILY), BOTTOM: Part(FAMILY)},
-    model=Whole,
-    check=_check_parts,
-    requests={SampleLevels: Handler(draw_samples, check_sample, lambda request: 3, _settings)},
-)
