@@ -30,5 +30,6 @@ FAMILIES = (
     dalle.WHOLE,
     latent.FAMILY,
     latent.WHOLE,
+    codes.WHOLE,
 )
 """All of them; a directory belongs to the first that `reads` it."""
