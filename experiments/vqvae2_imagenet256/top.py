@@ -4,8 +4,8 @@ attention [Razavi19, sec. 3.2; Chen18].
     flaxgen train experiments/vqvae2_imagenet256/top.py --workdir runs/vqvae2/top --parallel mesh --mesh data=8,fsdp=1 \
         --set data.path=IMAGENET_SHARDS --set autoencoder=runs/vqvae2/autoencoder
 
-20 gated layers and 4 of attention are the paper's table from memory, not checked against it; its code is not public. All
-else is PixelSNAIL's, with one head where the paper has eight. Not trained by us.
+20 gated layers and 4 of attention are the paper's table from memory, not checked against it; its code is not public.
+All else is PixelSNAIL's, with one head where the paper has eight. Not trained by us.
 """
 
 from flaxgen.data import Data

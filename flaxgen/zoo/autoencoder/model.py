@@ -271,11 +271,12 @@ class Model(Trained):
 
 
 def lost(drawn: Float[np.ndarray, "N H W C"], images: UInt8[np.ndarray, "N H W C"]) -> dict[str, float]:
-    """What is lost of pictures by what is drawn of them, in [-1, 1]: `psnr` in dB, `mse`, `nmse`, and of those that are
-    large enough `ssim`."""
+    """What is lost of pictures by what is drawn of them, in [-1, 1]: `psnr` in dB, `mse`, of pictures that are not all
+    one colour `nmse`, and of those that are large enough `ssim`."""
     x = np.asarray(images, np.float32) / 127.5 - 1
-    error = float(np.mean((drawn - x) ** 2))
-    found = {"psnr": float(np.mean(metrics.psnr(drawn, x, 2.0))), "mse": error, "nmse": error / float(np.var(x))}
+    error, variance = float(np.mean((drawn - x) ** 2)), float(np.var(x))
+    found = {"psnr": float(np.mean(metrics.psnr(drawn, x, 2.0))), "mse": error}
+    found |= {"nmse": error / variance} if variance else {}
     if min(x.shape[1:3]) > 2 * metrics.RADIUS:
         found["ssim"] = float(np.mean(metrics.ssim(drawn, x, 2.0)))
     return found
