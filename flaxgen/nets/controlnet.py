@@ -84,7 +84,8 @@ class ControlNet(nn.Module):
         if not self.hint_widths or min(self.hint_widths) < 1:
             raise ValueError(f"hint_widths={self.hint_widths}: expected one width or more, each 1 or more")
         if self.unet.patch > 1 or self.unet.positions:
-            raise ValueError(f"a UNet with patch={self.unet.patch} and positions={self.unet.positions} has no ControlNet")
+            said = f"patch={self.unet.patch} and positions={self.unet.positions}"
+            raise ValueError(f"a UNet with {said} has no ControlNet")
         expected = (*(self.factor * side for side in x.shape[1:3]), self.hint_channels)
         if hint.shape[1:] != expected or len(hint) not in (1, len(x)):
             raise ValueError(f"hint has shape {hint.shape}, expected [{len(x)} or 1, {', '.join(map(str, expected))}]")

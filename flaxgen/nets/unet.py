@@ -253,7 +253,9 @@ def _moved(maps: Sequence[Array], residuals: Sequence[Array]) -> list[Array]:
     """Each feature map with what is added to it; ValueError unless they are of the same shapes."""
     shapes, found = ([value.shape[1:] for value in values] for values in (maps, residuals))
     if shapes != found:
-        raise ValueError(f"residuals are of shapes {found}, this net's feature maps of {shapes}: they are another net's")
+        raise ValueError(
+            f"residuals are of shapes {found}, this net's feature maps of {shapes}: they are another net's"
+        )
     return [h + residual for h, residual in zip(maps, residuals, strict=True)]
 
 
