@@ -131,12 +131,13 @@ def controlnet_from_config(config: Mapping[str, Any]) -> ControlNet:
     """
     hint = HINT.read(config)
     shared = DEFAULTS.keys() - OF_UNETS
-    if unknown := sorted(config.keys() - shared - {field.key for field in HINT.fields} - {HINT.class_key}):
-        strange = [key for key in unknown if not key.startswith("_")]
-        if strange:
-            raise ValueError(f"config.json: a {KIND} has no {strange[0]!r}")
+    unknown = sorted(config.keys() - shared - {field.key for field in HINT.fields})
+    if strange := [key for key in unknown if not key.startswith("_")]:
+        raise ValueError(f"config.json: a {KIND} has no {strange[0]!r}")
     plain = {key: value for key, value in config.items() if key in shared}
     blocks = config.get("down_block_types", DEFAULTS["down_block_types"])
+    if not isinstance(blocks, list | tuple):
+        raise ValueError(f"config.json: down_block_types={blocks!r}, expected a list of blocks")
     mirrored = [str(block).replace("Down", "Up") for block in reversed(blocks)]
     channels = config.get("in_channels", DEFAULTS["in_channels"])
     more = {"sample_size": 0, "up_block_types": mirrored, "out_channels": channels}

@@ -9,10 +9,12 @@ from test_latent import CAPTIONS, NET, SIZE, compose, toy  # noqa: F401
 
 import flaxgen
 from flaxgen.cli import main
+from flaxgen.family import regions
 from flaxgen.nets.attention import SpatialTransformer
 from flaxgen.nets.controlnet import ControlNet
 from flaxgen.weights.controlnet import abstract_params, export_controlnet
-from flaxgen.zoo.latent.control import fit_hint
+from flaxgen.zoo.latent import drawing
+from flaxgen.zoo.latent.control import check_fits, fit_hint
 
 EDGES = np.random.default_rng(5).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
 READS = SpatialTransformer(heads=2)
@@ -67,16 +69,18 @@ def test_hints_and_strengths_change_the_picture_and_compile_nothing(whole, toy):
     assert len({images.tobytes() for images in drawn}) == 4
 
 
-def test_inpainting_cuts_the_hint_as_the_picture(whole):
-    """What of the hint lies outside the window changes nothing."""
+def test_inpainting_cuts_the_hint_as_the_picture(whole, monkeypatch):
     picture, mask = np.full((32, 32, 3), 90, np.uint8), np.zeros((32, 32, 1), np.uint8)
     mask[2:10, 2:10] = 255
     hint = np.random.default_rng(2).integers(0, 256, (32, 32, 3), np.uint8)
-    outside, inside = hint.copy(), hint.copy()
-    outside[24:], inside[:8] = 0, 0
-    drawn = [whole.inpaint(picture, mask, caption="a", num=1, hint=one).images for one in (hint, outside, inside)]
-    np.testing.assert_array_equal(drawn[0], drawn[1])
-    assert (drawn[0] != drawn[2]).any()
+    seen = []
+    monkeypatch.setattr(drawing, "_draw", lambda parts, request, asked, *_: seen.append(asked) or picture[None])
+    monkeypatch.setattr(regions.Window, "put", lambda self, *_: picture[None])
+    whole.inpaint(picture, mask, caption="a", num=1, hint=hint)
+    cut = regions.around(mask > 127).cut(hint, SIZE)
+    assert np.abs(seen[0].control.hint - cut / np.float32(255)).mean() < 0.05
+    with pytest.raises(ValueError, match="the hint is 16x16 and the image 32x32"):
+        whole.inpaint(picture, mask, caption="a", num=1, hint=EDGES)
 
 
 def test_a_hint_is_the_middle_of_its_picture():
@@ -109,8 +113,8 @@ def test_bad_requests_end_in_one_line(name, toy, place, tmp_path, capsys):  # no
 
 
 OTHERS = {
-    "width": (LIKE.clone(unet=LIKE.unet.clone(channels=16)), "channels=16, and the denoiser's is 8"),
-    "tokens": (LIKE.clone(unet=LIKE.unet.clone(token_dim=8)), "token_dim=8, and the denoiser's is 16"),
+    "width": (LIKE.clone(unet=LIKE.unet.clone(channels=16)), r"widths=\[16\] where the denoiser has \[8\]"),
+    "tokens": (LIKE.clone(unet=LIKE.unet.clone(token_dim=8)), "token_dim=8 where the denoiser has 16"),
     "latents": (LIKE.clone(unet=LIKE.unet.clone(in_channels=4)), "latents of 4 channels, and the denoiser's have 3"),
     "factor": (LIKE.clone(hint_widths=(4, 4)), "hints 2 times as large as latents"),
     "channels": (LIKE.clone(hint_channels=2), "hints of 2 channels"),
@@ -118,12 +122,19 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_controlnet_of_another_unet_is_refused(name, toy, tmp_path, capsys):  # noqa: F811
+def test_a_controlnet_of_another_unet_is_refused(name):
     net, said = OTHERS[name]
-    write(net, tmp_path / "there")
+    check_fits(LIKE, NET, 4)
+    with pytest.raises(ValueError, match=said):
+        check_fits(net, NET, 4)
+
+
+def test_another_controlnet_is_not_composed(toy, tmp_path, capsys):  # noqa: F811
+    write(OTHERS["width"][0], tmp_path / "there")
     assert main(["import", str(tmp_path / "there"), str(tmp_path / "control")]) == 0
     assert compose(tmp_path / "whole", toy, controlnet=tmp_path / "control") == 2
-    assert said in capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "controlnet was made for another UNet: widths=[16]" in error
 
 
 def test_it_draws_nothing_by_itself(place, tmp_path, capsys):

@@ -19,7 +19,7 @@ from flaxgen.train.run import Run
 from flaxgen.types import Condition, Params, PRNGKey
 from flaxgen.weights import controlnet
 
-SAME = ("channels", "multipliers", "depth", "conv_in_channels", "token_dim", "vector_dim", "num_classes")
+SAME = ("widths", "depth", "conv_in_channels", "token_dim", "vector_dim", "num_classes")
 """Fields in which a ControlNet's UNet has to be the one that it steers."""
 MOST_CUT = 0.5
 """A hint of another shape than the drawing's is cut to it, if no larger share than this one is lost."""
@@ -85,7 +85,7 @@ def check_fits(net: ControlNet, unet: UNet, factor: int) -> None:
     """Raises ValueError unless the ControlNet steers such a UNet over latents `factor` times as small as pictures."""
     for name in SAME:
         ours, other = getattr(net.unet, name), getattr(unet, name)
-        require(ours == other, f"controlnet was made for another UNet: {name}={ours}, and the denoiser's is {other}")
+        require(ours == other, f"controlnet was made for another UNet: {name}={ours} where the denoiser has {other}")
     channels = net.unet.in_channels
     require(channels == unet.out_channels, f"controlnet was made for another UNet: it reads latents of {channels} "
             f"channels, and the denoiser's have {unet.out_channels}")  # fmt: skip
