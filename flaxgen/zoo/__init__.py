@@ -29,6 +29,7 @@ FAMILIES = (
     dalle.FAMILY,
     dalle.WHOLE,
     latent.FAMILY,
+    latent.CONTROLNET,
     latent.WHOLE,
     codes.WHOLE,
 )

@@ -20,7 +20,7 @@ from flaxgen.train.config import require
 from flaxgen.types import PRNGKey, Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
-from flaxgen.zoo.latent import drawing
+from flaxgen.zoo.latent import control, drawing
 from flaxgen.zoo.latent.adapt import adapted
 from flaxgen.zoo.latent.config import (
     Config,
@@ -247,7 +247,8 @@ class Whole(Assembled):
         missing = reads_text(denoiser.config) and not named
         require(not missing, "this model lacks the part 'clip', its text encoder: add it with `flaxgen compose`")
         clips = tuple(self.parts[name] for name in named)
-        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named))
+        controlnet = self.parts.get("controlnet")
+        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), controlnet=controlnet)
 
     @property
     def data(self) -> Data:
@@ -267,12 +268,15 @@ def _check_parts(parts: Parts) -> None:
         check_fits(parts["denoiser"].config, parts["autoencoder"])
         clips = tuple(parts[name] for name in ENCODERS if name in parts)
         _check_names(parts["denoiser"].files, parts["autoencoder"], clips)
+        if "controlnet" in parts:
+            factor = parts["autoencoder"].config.net.factor
+            control.check_fits(parts["controlnet"].config.net, parts["denoiser"].config.net, factor)
 
 
 def _together(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:
     return Handler(
         lambda model, request, progress: answer(_adapted(model.whole, request), request, progress),
-        lambda model, request: check_request(model.whole.config, request),
+        lambda model, request: check_request(model.whole.config, request, model.whole.controlnet is not None),
         lambda request: 3,
         lambda model, request: used(model.whole.config, request),
     )
@@ -280,7 +284,13 @@ def _together(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:
 
 WHOLE = Composite(
     name="latent_diffusion",
-    parts={"autoencoder": Part(AUTOENCODER), "clip": Part(CLIP), "clip_2": Part(CLIP), "denoiser": Part(FAMILY)},
+    parts={
+        "autoencoder": Part(AUTOENCODER),
+        "clip": Part(CLIP),
+        "clip_2": Part(CLIP),
+        "denoiser": Part(FAMILY),
+        "controlnet": Part(control.FAMILY),
+    },
     model=Whole,
     check=_check_parts,
     requests={kind: _together(answer) for kind, answer in ANSWERS.items()},
