@@ -6,6 +6,7 @@ from flaxgen.interchange import (
     diffusers,
     karlo,
     nvlabs,
+    peft,
     single_file,
     stable_diffusion,
     transformers,
@@ -26,5 +27,6 @@ LAYOUTS = (
     autoencoders.OPENAI,
     autoencoders.DIFFUSERS,
     diffusers.LAYOUT,
+    peft.LAYOUT,
 )
 """In the order in which they are looked for."""

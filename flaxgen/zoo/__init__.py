@@ -29,6 +29,7 @@ FAMILIES = (
     dalle.FAMILY,
     dalle.WHOLE,
     latent.FAMILY,
+    latent.LORA,
     latent.WHOLE,
 )
 """All of them; a directory belongs to the first that `reads` it."""

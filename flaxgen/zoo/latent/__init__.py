@@ -2,5 +2,6 @@
 
 from flaxgen.zoo.latent.config import Config, Text
 from flaxgen.zoo.latent.family import FAMILY, WHOLE
+from flaxgen.zoo.latent.lora import LORA, Lora, LoraConfig
 
-__all__ = ["FAMILY", "WHOLE", "Config", "Text"]
+__all__ = ["FAMILY", "LORA", "WHOLE", "Config", "Lora", "LoraConfig", "Text"]

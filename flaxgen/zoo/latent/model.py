@@ -26,6 +26,7 @@ from flaxgen.train.config import require
 from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
 from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.latent.config import Config, condition_spec, fills_in, latent_shape, num_labels, reads_text
+from flaxgen.zoo.latent.preservation import preserving
 from flaxgen.zoo.latent.text import make_encoder
 
 Task = Literal["draw", "vary", "inpaint"]
@@ -73,7 +74,8 @@ def make_loss(config: Config, files: Files) -> Loss:
     if share := config.objective.condition_dropout:
         drops = [Drop(share, nothing(config, bool(files)))]
     apply, inputs = make_apply(config.net, _read), read_batch("latent", names, drops)
-    return make_denoising_loss(config.process, config.objective, config.net.learned_variance, apply, inputs)
+    loss = make_denoising_loss(config.process, config.objective, config.net.learned_variance, apply, inputs)
+    return loss if config.prior_data is None else preserving(loss, config.prior_weight)
 
 
 def nothing(config: Config, is_known: bool) -> Mapping[str, Any]:
@@ -221,8 +223,9 @@ def _subject(config: Config, shape: tuple[int, int, int]) -> Subject:
 
 
 def check_sampling(config: Config, sampling: Sampling) -> None:
-    """Raises ValueError unless these settings can draw from such a model."""
-    has_null = bool(config.objective.condition_dropout)
+    """Raises ValueError unless these settings can draw from such a model. The empty caption is one like others, which a
+    net that is tuned may know without having read it in this run."""
+    has_null = bool(config.objective.condition_dropout) or reads_text(config)
     require(
         sampling.guidance == 1 or has_null,
         f"guidance={sampling.guidance} needs a model trained with objective.condition_dropout, and this one was not",
