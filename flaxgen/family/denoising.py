@@ -73,8 +73,8 @@ def check_bound(objective: Objective) -> None:
         value = getattr(objective, field)
         require(
             objective.loss == "mse" or value == only,
-            f"objective.{field}={value} with objective.loss={objective.loss}: its terms are weighted as the bound says, "
-            f"drawn from the table alike and of white noise: set objective.{field}={only}, or objective.loss=mse",
+            f"objective.{field}={value} with objective.loss={objective.loss}: its terms are weighted as the bound says "
+            f"and drawn from the table alike, of white noise: set objective.{field}={only}, or objective.loss=mse",
         )
 
 

@@ -190,7 +190,7 @@ def test_what_does_not_fit_is_said(toy, tmp_path):  # noqa: F811
         latent.LORA.prepare(lora_config(toy, base=""), {})
     net = config_of().net
     other = net.clone(attention=(dataclasses.replace(net.attention[0], heads=4),))
-    with pytest.raises(ValueError, match="net.attention=.*heads=4.* has .*heads=2.*: set it alike"):
+    with pytest.raises(ValueError, match=r"net\.attention=.*heads=4.* has .*heads=2.*: set it alike"):
         latent.LORA.prepare(lora_config(toy, net=other), {})
     with pytest.raises(ValueError, match="set it alike"):
         latent.FAMILY.prepare(config_of(toy, net=other, start=str(toy / "net")), {})
