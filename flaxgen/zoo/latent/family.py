@@ -125,7 +125,7 @@ def prepare(config: Config, found: Files) -> Files:
     if reads_text(config):
         files |= check_companion(found, TEXT, name_of(text_encoders(config)))
     is_new = not (config.start or found)
-    return measured(config, autoencoder) | files if is_new else files
+    return {**measured(config, autoencoder), **files} if is_new else files
 
 
 def measured(config: Config, autoencoder: Any) -> Files:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +76,7 @@ def init_params(config: LoraConfig, key: PRNGKey) -> Params:
     """Fresh factors: down is normal, of deviation 1 / rank, and up is 0, so that a run begins with the net as it is
     [Hu22, sec. 4.1]."""
     flat, rank = {}, config.lora.rank
-    for number, (path, shape) in enumerate(kernels(config.net, config.lora.where).items()):
+    for number, (path, shape) in enumerate(kernels(cast(Any, config.net), config.lora.where).items()):
         stem, down_key = path.removesuffix(KERNEL), jax.random.fold_in(key, number)
         flat[stem + DOWN] = jax.random.normal(down_key, (*shape[:-1], rank)) / rank
         flat[stem + UP] = jnp.zeros((rank, shape[-1]))

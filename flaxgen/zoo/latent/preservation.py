@@ -2,11 +2,11 @@
 [Ruiz23, sec. 3.3]."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 
-from flaxgen.types import Loss, Source
+from flaxgen.types import Loss, Metrics, Source
 from flaxgen.zoo.latent.config import PRIOR
 
 
@@ -37,6 +37,6 @@ def preserving(loss: Loss, weight: float) -> Loss:
         value, metrics = loss(params, own, own_keys)
         prior, _ = loss(params, {name: batch[PRIOR + name] for name in own}, prior_keys)
         total = value + weight * prior
-        return total, {**metrics, "loss": total, "own": value, "prior": prior}
+        return total, {**cast(Metrics, metrics), "loss": total, "own": value, "prior": prior}
 
     return both
