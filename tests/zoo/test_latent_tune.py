@@ -47,23 +47,41 @@ def leaves(tree):
     return {path: np.asarray(leaf) for path, leaf in leaves_of(tree).items()}
 
 
-def test_an_imported_net_is_tuned_at_the_scale_of_its_autoencoder(toy, tmp_path):  # noqa: F811
+@pytest.fixture(scope="module")
+def imported(toy, tmp_path_factory):  # noqa: F811
+    """The config of a run that starts from a net as it is imported: it keeps no scale, and its autoencoder has one."""
+    root = tmp_path_factory.mktemp("imported")
     net, vae = verbs.load(toy / "net"), verbs.load(toy / "vae")
-    write_model(tmp_path / "net", net.config, net.params, 0, {})
-    write_model(tmp_path / "vae", dataclasses.replace(VAE, latents=Latents(scaling_factor=SCALE)), vae.params, 0)
-    config = config_of(toy, autoencoder=str(tmp_path / "vae"), start=str(tmp_path / "net"), steps=1)
-    verbs.train(config, tmp_path / "run", parallel.make_plan("jit"))
+    write_model(root / "net", net.config, net.params, 0, {})
+    write_model(root / "vae", dataclasses.replace(VAE, latents=Latents(scaling_factor=SCALE)), vae.params, 0)
+    return config_of(toy, autoencoder=str(root / "vae"), start=str(root / "net"), steps=1)
+
+
+def test_an_imported_net_is_tuned_at_the_scale_of_its_autoencoder(imported, toy):  # noqa: F811
+    files = latent.FAMILY.prepare(imported, {})
+    assert SCALES not in files
+    resumed = latent.FAMILY.prepare(dataclasses.replace(imported, start=""), files)
+    assert resumed == files
+    example = latent.FAMILY.open_source(latent.FAMILY, imported, resumed)[5]
+    picture = open_source(imported.data)[5]["image"]
+    encoded = verbs.load(toy / "vae").encode(picture[None])[0]
+    np.testing.assert_allclose(example["latent"], SCALE * encoded, atol=1e-5)
+    parts = latent.family.parts_of_run(latent.FAMILY.trained(imported, {}, files=files))
+    np.testing.assert_allclose(parts.scales()[1], SCALE)
+
+
+@pytest.mark.slow
+def test_a_run_from_an_imported_net_moves_all_of_its_weights_a_little(imported, toy, tmp_path):  # noqa: F811
+    net = verbs.load(toy / "net")
+    verbs.train(imported, tmp_path / "run", parallel.make_plan("jit"))
     assert not (tmp_path / "run" / SCALES).exists()
     _, saved = checkpoint.read(tmp_path / "run" / "checkpoints", ("params",))
     moved, before = leaves(saved["params"]), leaves(net.params)
     assert all(0 < np.abs(moved[path] - before[path]).max() < 1e-3 for path in before)
-    files = latent.FAMILY.prepare(dataclasses.replace(config, start=""), dict(verbs.load(tmp_path / "run").files))
-    example = latent.FAMILY.open_source(latent.FAMILY, config, files)[5]
-    picture = open_source(config.data)[5]["image"]
-    np.testing.assert_allclose(example["latent"], SCALE * vae.encode(picture[None])[0], atol=1e-5)
     assert flaxgen.load(tmp_path / "run").draw(CAPTIONS, num=1, guidance=3.0).images.any()
 
 
+@pytest.mark.slow
 def test_only_factors_move_and_their_file_draws_what_the_run_draws(toy, whole, tmp_path):  # noqa: F811
     config, plan = lora_config(toy), parallel.make_plan("jit")
     verbs.train(config, tmp_path / "run", plan)
@@ -75,7 +93,7 @@ def test_only_factors_move_and_their_file_draws_what_the_run_draws(toy, whole, t
     base = verbs.load(toy / "net")
     jax.tree.map(np.testing.assert_array_equal, found[0]["held"]["frozen"], dict(base.params))
     trained = leaves(found[0]["params"])
-    assert len(trained) == 2 * 8
+    assert len(trained) == 2 * 3 * 8, "two factors of 3 transformers with 4 kernels of 2 attentions"
     assert all(path.split("/")[-3] in ("self_attention", "cross_attention") for path in trained)
     assert all(leaf.any() for leaf in trained.values())
 
@@ -112,7 +130,7 @@ def test_a_run_begins_with_the_net_and_its_gradient_is_that_of_the_kernel_led_th
         assert not found[f"{stem}/down"].any(), "up is 0"
 
 
-@pytest.mark.parametrize(("where", "count"), [("attention", 8), ("blocks", 10), ("all", 23)])
+@pytest.mark.parametrize(("where", "count"), [("attention", 3 * 8), ("blocks", 3 * 10), ("all", 51)])
 def test_files_have_the_factors_of_every_kernel_that_was_chosen(where, count, toy, tmp_path):  # noqa: F811
     config = lora_config(toy, lora=latent.Lora(rank=3, alpha=6.0, where=where))
     params = random_weights.draw_like(latent.LORA.abstract_params(config))
