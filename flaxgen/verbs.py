@@ -210,7 +210,7 @@ def import_model(
                 folder = link_variant(located.fetch_variant(variant, *layout.files), variant, Path(view))
                 layout.read(folder, Path(target), overrides)
             return
-    looked = "; ".join(layout.looked_for for layout in LAYOUTS)
+    looked = "; ".join(layout.looked_for for layout in LAYOUTS if layout.looked_for)
     raise ValueError(f"{source} is of no layout that is known here, looked for: {looked}")
 
 

@@ -16,15 +16,21 @@ import flaxgen
 from flaxgen import verbs
 from flaxgen.cli import main, make_parser
 from flaxgen.data import Data
+from flaxgen.family.denoising import Objective
 from flaxgen.family.family import Family
+from flaxgen.nets.attention import SpatialTransformer
 from flaxgen.nets.classifier import NoisyClassifier
 from flaxgen.nets.mlp import MLP
 from flaxgen.nets.pixelcnn import PixelCNN
 from flaxgen.nets.unet import UNet
-from flaxgen.zoo import FAMILIES, classifier, codes, diffusion
+from flaxgen.zoo import FAMILIES, classifier, codes, diffusion, latent
 
 pytestmark = pytest.mark.smoke
 
+LATENTS = UNet(
+    image_size=4, in_channels=3, out_channels=3, channels=8, multipliers=(1,), depth=1, norm_groups=4, token_dim=8,
+    attention=(SpatialTransformer(heads=2, norm_groups=4),), middle="none",
+)  # fmt: skip
 DIGITS = Data(source="digits", image_size=8, channels=1)
 CONFIGS = {
     "diffusion of pictures": diffusion.Config(
@@ -47,6 +53,8 @@ CONFIGS = {
         seed=0, steps=1, batch_size=4, data=DIGITS,
         net=PixelCNN(height=8, width=8, codes=17, pixel_channels=1, channels=4, depth=1, out_channels=8),
     ),
+    "latents": latent.Config(seed=0, steps=1, batch_size=4, data=DIGITS, net=LATENTS, objective=Objective()),
+    "LoRA": latent.LoraConfig(seed=0, steps=1, batch_size=4, data=DIGITS, net=LATENTS, objective=Objective()),
     **{f"transformer of {name}": dalle_toy.config_of(name, caption_dropout=0.0) for name in dalle_toy.NETS},
 }  # fmt: skip
 

@@ -42,7 +42,7 @@ def _add_export(parser):
     parser.add_argument(
         "--layout",
         default="flaxgen",
-        help="whose: flaxgen, diffusers, transformers, nvlabs, taming, openai, dalle-mini (flaxgen)",
+        help="whose: flaxgen, diffusers, transformers, nvlabs, taming, openai, dalle-mini, peft (flaxgen)",
     )
     parser.add_argument("--half", action="store_true", help="round weights of a model directory to float16")
     parser.set_defaults(run=_export)

@@ -69,16 +69,18 @@ def denoising_loss(
     sample_time: SampleTime,
     objective: Objective,
     inputs: Inputs,
+    offset: float = 0.0,
 ) -> ExampleLoss:
     """E over t and eps of the objective [Ho20, eq. 12; Nichol21, eq. 16; Karras22, eq. 8; Lipman23, eq. 23].
 
     The objective decides what is minimised: `weighted_mse`, `hybrid` or `variational`, with the same prediction.
+    `offset` is that of `add_noise`.
     """
 
     def loss(params, batch, key):
         time_key, noise_key, inputs_key, dropout_key = jax.random.split(key, 4)
         x0, condition = inputs(batch, inputs_key)
-        noised = add_noise(x0, schedule, sample_time(time_key), noise_key)
+        noised = add_noise(x0, schedule, sample_time(time_key), noise_key, offset)
         x = prediction.scale_in(noised.alpha, noised.sigma) * noised.x
         out = apply(params, x, net_time(time_input, noised), condition, dropout_key)
         value, metrics = objective(out.astype(jnp.float32), noised)
@@ -107,10 +109,15 @@ def classification_loss(
     return loss
 
 
-def add_noise(x0: Float[Array, "B ..."], schedule: Schedule, t: Time, key: PRNGKey) -> Noised:
-    """A draw of q(x_t | x0)."""
+def add_noise(x0: Float[Array, "B ..."], schedule: Schedule, t: Time, key: PRNGKey, offset: float = 0.0) -> Noised:
+    """A draw of q(x_t | x0). With an `offset` the noise also has that much of a constant for each example and channel,
+    so that a net learns to move means, which white noise leaves alone [Guttenberg23]."""
     alpha, sigma = schedule(t)
+    key, offset_key = jax.random.split(key) if offset else (key, key)
     eps = jax.random.normal(key, x0.shape, x0.dtype)
+    if offset:
+        constant = (x0.shape[0], *(1,) * (x0.ndim - 2), x0.shape[-1])
+        eps += offset * jax.random.normal(offset_key, constant, x0.dtype)
     return Noised(x0, eps, alpha * x0 + sigma * eps, t, alpha, sigma)
 
 

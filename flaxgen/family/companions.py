@@ -113,7 +113,7 @@ class Joined:
         return {name: value for source, read in self._parts for name, value in read(source[index]).items()}
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def load_companion(family: Family, path: str) -> Any:
     """The model of that family that a stage is trained with.
 

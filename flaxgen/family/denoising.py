@@ -20,12 +20,15 @@ class Objective:
     "variational". `times` says which times are trained on. `weight` and other times than the table's are those of
     "mse": the bound has weights of its own, and its estimate takes times that are uniform over the table.
     `condition_dropout` is the share of examples whose condition is hidden, for classifier-free guidance; the last row
-    of a net's label table then stands for "no label"."""
+    of a net's label table then stands for "no label". `offset_noise` is how much the noise of "mse" has of a constant
+    for each channel, so that means are learned too: 0.1 for pictures much darker or brighter than most
+    [Guttenberg23]."""
 
     loss: Literal["mse", "hybrid", "variational"] = "mse"
     weight: str = "simple"
     times: str = "table"
     condition_dropout: float = 0.0
+    offset_noise: float = 0.0
 
     def __post_init__(self):
         choose("weight", self.weight, weighting.WEIGHTS)
@@ -33,6 +36,7 @@ class Objective:
         require(
             0 <= self.condition_dropout < 1, f"condition_dropout={self.condition_dropout}: expected a share in [0, 1)"
         )
+        require(self.offset_noise >= 0, f"offset_noise={self.offset_noise}: expected 0 (none) or more")
 
 
 def check_objective(objective: Objective, process: Process, learned_variance: bool, net: str = "net") -> None:
@@ -63,14 +67,14 @@ def check_time_embedding(time_embedding: str, process: Process, net: str = "net"
 
 
 def check_bound(objective: Objective) -> None:
-    """Raises ValueError where a bound is to be minimised with weights or times that it does not take. Asked of what is
-    trained, not of what is loaded: models of older runs with such an objective can be drawn from."""
-    for field, only in (("weight", "simple"), ("times", "table")):
+    """Raises ValueError where a bound is to be minimised with weights, times or noise that it does not take. Asked of
+    what is trained, not of what is loaded: models of older runs with such an objective can be drawn from."""
+    for field, only in (("weight", "simple"), ("times", "table"), ("offset_noise", 0.0)):
         value = getattr(objective, field)
         require(
             objective.loss == "mse" or value == only,
             f"objective.{field}={value} with objective.loss={objective.loss}: its terms are weighted as the bound says "
-            f"and drawn from the table alike: set objective.{field}={only}, or objective.loss=mse",
+            f"and drawn from the table alike, of white noise: set objective.{field}={only}, or objective.loss=mse",
         )
 
 
@@ -114,6 +118,7 @@ def make_denoising_loss(
             sample_time=weighting.TIME_SAMPLING[objective.times](schedule, process.timesteps),
             objective=objectives[objective.loss](),
             inputs=inputs,
+            offset=objective.offset_noise,
         )
     )
 

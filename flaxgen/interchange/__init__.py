@@ -7,6 +7,7 @@ from flaxgen.interchange import (
     diffusers,
     karlo,
     nvlabs,
+    peft,
     single_file,
     stable_diffusion,
     transformers,
@@ -28,5 +29,6 @@ LAYOUTS = (
     autoencoders.OPENAI,
     autoencoders.DIFFUSERS,
     diffusers.LAYOUT,
+    peft.LAYOUT,
 )
 """In the order in which they are looked for."""

@@ -13,8 +13,8 @@ class Layout(NamedTuple):
 
     `matches(place)` says whether a file or folder has it, by what is `looked_for` there. `read(place, target,
     overrides)` writes a model directory, where `overrides` give what the place does not say; a layout that says all
-    refuses them. `write(model, directory)` is the way back, for models of `family`. Several layouts may have one
-    `name`, which is the project whose they are.
+    refuses them. `write(model, directory)` is the way back, for models of `family`; one that is only
+    written looks for "". Several layouts may have one `name`, which is the project whose they are.
     """
 
     name: str

@@ -30,6 +30,7 @@ FAMILIES = (
     dalle.WHOLE,
     latent.FAMILY,
     latent.CONTROLNET,
+    latent.LORA,
     latent.WHOLE,
     codes.WHOLE,
 )

@@ -354,3 +354,13 @@ def test_classification_loss_of_the_best_classifier_is_its_expectation():
     assert value == metrics["loss"] == pytest.approx(expected, rel=0.03)
     assert metrics["accuracy"] == pytest.approx(norm.cdf(alpha * place / spread), abs=0.02)
     assert abs(grad) < 0.02
+
+
+def test_offset_noise_is_white_noise_and_a_constant_for_each_channel():
+    """The deviation of a channel's mean over n pixels is sqrt(offset^2 + 1 / n), that of pixels around it 1."""
+    x0 = jnp.zeros((4096, 4, 4, 2))
+    eps = losses.add_noise(x0, SCHEDULE, 0.5, jax.random.key(0), offset=0.5).eps
+    means = eps.mean((1, 2))
+    np.testing.assert_allclose(means.std(0), np.sqrt(0.25 + 1 / 16), rtol=0.03)
+    np.testing.assert_allclose(jnp.corrcoef(means.T)[0, 1], 0, atol=0.05)
+    np.testing.assert_allclose((eps - means[:, None, None]).std(), np.sqrt(15 / 16), rtol=0.01)

@@ -1,4 +1,4 @@
-"""ControlNets of diffusers without torch: what their configs say, and what is refused, by name. Numbers: tests/parity."""
+"""ControlNets of diffusers without torch: what their configs say, and what is refused, by name."""
 
 import json
 

@@ -18,6 +18,8 @@ from flaxgen.nets.unet import UNet
 from flaxgen.train.config import require
 from flaxgen.train.run import GradientRun
 
+PRIOR = "prior_"
+"""What names of a batch's fields begin with that are of class pictures."""
 WAVES = 256
 """How many channels each number of a picture's sizes becomes [Podell23, sec. 2.2]."""
 SCALED_LINEAR = Process(schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
@@ -60,7 +62,9 @@ class Config(GradientRun):
     reads follows from its fields: `token_dim` are the states' width (of two encoders, together), `vector_dim` the width
     of the last encoder's embedding and WAVES for each of `sizes` numbers about the picture's size, `num_classes`
     labels. A net with 2 x 4 + 1 input channels, of 4 latent ones, is for inpainting: it also reads a mask and what lies
-    outside it. Captions or labels are hidden from the share `objective.condition_dropout` of the examples."""
+    outside it. Captions or labels are hidden from the share `objective.condition_dropout` of the examples. With
+    `prior_data`, pictures of the class that those of `data` belong to, every example comes with one of these, and
+    `prior_weight` times its loss is added, so that the class stays what it was [Ruiz23, eq. 2]."""
 
     data: Data
     net: UNet | DiT
@@ -68,6 +72,8 @@ class Config(GradientRun):
     clip: str = ""
     clip_2: str = ""
     cache: str = ""
+    prior_data: Data | None = None
+    prior_weight: float = 1.0
     context: int = 77
     text: Text = Text()
     sizes: Literal[0, 5, 6] = 0
@@ -78,7 +84,9 @@ class Config(GradientRun):
     def __post_init__(self):
         super().__post_init__()
         net = self.net
-        check_plain(self.data)
+        for data in (self.data, self.prior_data or self.data):
+            check_plain(data)
+        require(self.prior_weight > 0, f"prior_weight={self.prior_weight}: expected a number above 0")
         check_objective(self.objective, self.process, net.learned_variance)
         if isinstance(net, UNet):
             check_time_embedding(net.time_embedding, self.process)
@@ -107,6 +115,11 @@ def reads_text(config: Config) -> bool:
 def fills_in(config: Config) -> bool:
     """Whether the net was made for inpainting, and reads a mask and what lies outside it."""
     return config.net.in_channels > config.net.out_channels
+
+
+def of_class(config: Config) -> Config:
+    """The config with the class pictures for its data."""
+    return replace(config, data=config.prior_data or config.data, prior_data=None)
 
 
 def num_labels(config: Config) -> int:
@@ -140,10 +153,12 @@ def condition_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of a batch as the loader gives it: latents, their condition, and where the net fills in, masks
-    and what of the picture they leave."""
+    """Shapes and dtypes of a batch as the loader gives it: latents and their condition, and the same of class
+    pictures."""
     height, width, channels = latent_shape(config)
     kinds = {"latent": jax.ShapeDtypeStruct((height, width, channels), jnp.float32), **condition_spec(config)}
+    if config.prior_data is not None:
+        kinds |= {PRIOR + name: spec for name, spec in kinds.items()}
     size = config.batch_size
     return {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in kinds.items()}
 
@@ -170,8 +185,9 @@ def walked_times(config: Config, sampling: Sampling, strength: float = 1.0) -> F
 
 
 def check_sampling(config: Config, sampling: Sampling) -> None:
-    """Raises ValueError unless these settings can draw from such a model."""
-    has_null = bool(config.objective.condition_dropout)
+    """Raises ValueError unless these settings can draw from such a model. The empty caption is one like others, which a
+    net that is tuned may know without having read it in this run."""
+    has_null = bool(config.objective.condition_dropout) or reads_text(config)
     require(
         sampling.guidance == 1 or has_null,
         f"guidance={sampling.guidance} needs a model trained with objective.condition_dropout, and this one was not",

@@ -1,13 +1,15 @@
 """Latent diffusion as a family: what its runs are, and the model made of its parts [Rombach22]."""
 
+import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flaxgen.data import Data
+from flaxgen.data import FREE, Data
 from flaxgen.family import coded
 from flaxgen.family.codec import affine
 from flaxgen.family.companions import Cached, Joined, check_companion, companion_file, load_companion, open_cache
@@ -29,9 +31,11 @@ from flaxgen.zoo.latent.config import (
     condition_spec,
     fills_in,
     num_labels,
+    of_class,
     reads_text,
 )
 from flaxgen.zoo.latent.model import Model, init_params, make_loss, text_encoders
+from flaxgen.zoo.latent.preservation import Paired
 from flaxgen.zoo.latent.requests import (
     Captioned,
     DrawLatent,
@@ -51,6 +55,8 @@ TEXT = "text"
 MEASURED = 4096
 """Examples by which the scale of latents is measured."""
 PREVIEWED = 8
+NOT_WEIGHTS = frozenset({"image_size", "dropout", "dtype", "remat", "parent", "name"})
+"""Fields of a net that may differ where weights are the same."""
 
 
 def load_autoencoder(config: Config) -> Any:
@@ -111,27 +117,47 @@ def open_states(config: Config) -> Cached:
 
 
 def prepare(config: Config, found: Files) -> Files:
-    """The names of autoencoder and text encoders, and how latents are scaled: by the mean and deviation of each of
-    their channels.
+    """The names of autoencoder and text encoders, and of a net that is new how latents are scaled: by the mean and
+    deviation of each of their channels. One that began elsewhere keeps the scale it was trained with: an imported net
+    that of its autoencoder.
 
     Raises:
         ValueError: if one of them is not there, does not fit the net, or is not the one found.
     """
     require(not fills_in(config), f"net.in_channels={config.net.in_channels}: a net that fills in is imported, and not "
             "trained here")  # fmt: skip
+    if config.start and FAMILY.reads(Path(config.start)):
+        check_same_net(config, FAMILY.read_config(Path(config.start))[0], config.start)
     autoencoder = load_autoencoder(config)
     _check_size(config, autoencoder)
     files = {**found, **check_companion(found, coded.AUTOENCODER, autoencoder.fingerprint)}
     if reads_text(config):
         files |= check_companion(found, TEXT, name_of(text_encoders(config)))
-    if drawing.SCALES not in files:
-        measured = open_latents(config, autoencoder).drawn("latent", MEASURED).astype(np.float64)
-        scales = {"mean": measured.mean((0, 1, 2)), "std": measured.std((0, 1, 2))}
+    is_new = not (config.start or found)
+    return {**measured(config, autoencoder), **files} if is_new else files
+
+
+def measured(config: Config, autoencoder: Any) -> Files:
+    """The file with the mean and deviation of each channel of the data's latents.
+
+    Raises:
+        ValueError: if a channel is always the same.
+    """
+    latents = open_latents(config, autoencoder).drawn("latent", MEASURED).astype(np.float64)
+    scales = {"mean": latents.mean((0, 1, 2)), "std": latents.std((0, 1, 2))}
+    require(bool((scales["std"] > 0).all()), "a channel of the latents is always the same: train another autoencoder")
+    return {drawing.SCALES: json.dumps({name: value.tolist() for name, value in scales.items()}).encode()}
+
+
+def check_same_net(config: Config, other: Config, place: str) -> None:
+    """Raises ValueError unless the net is the one whose weights lie there: what has no shape, such as how many heads
+    share a width, would be noticed by no tensor."""
+    for field in dataclasses.fields(config.net):
+        ours, theirs = getattr(config.net, field.name), getattr(other.net, field.name)
         require(
-            bool((scales["std"] > 0).all()), "a channel of the latents is always the same: train another autoencoder"
+            ours == theirs or field.name in NOT_WEIGHTS,
+            f"net.{field.name}={ours}: the net in {place} has {theirs}, set it alike",
         )
-        files[drawing.SCALES] = json.dumps({name: value.tolist() for name, value in scales.items()}).encode()
-    return files
 
 
 def name_of(clips: tuple[Any, ...]) -> str:
@@ -140,15 +166,18 @@ def name_of(clips: tuple[Any, ...]) -> str:
 
 
 def open_source(family: Family, config: Config, files: Files) -> Source:
-    """Latents of the pictures, scaled, with what the net reads beside them.
+    """Latents of the pictures, scaled, with what the net reads beside them, and the same of class pictures.
 
     Raises:
         ValueError: if the data cannot be read, or do not fit the net.
     """
-    cached = open_latents(config, load_autoencoder(config))
-    scales = drawing.scales_of(files)
-    assert scales is not None
-    mean, scale = affine(scales, config.net.out_channels)
+    if config.prior_data is not None:
+        own = replace(config, prior_data=None)
+        return Paired(open_source(family, own, files), open_source(family, of_class(config), files))
+    autoencoder = load_autoencoder(config)
+    _check_size(config, autoencoder)
+    cached = open_latents(config, autoencoder)
+    mean, scale = affine(drawing.scales_of(files) or autoencoder.config.latents, config.net.out_channels)
     parts: list = [(cached, lambda example: {"latent": (example["latent"] - mean) * scale})]
     if reads_text(config):
         names = [name for name in condition_spec(config) if name != "label"]
@@ -189,7 +218,9 @@ def _adapted(parts: drawing.Parts, request: Sampled) -> drawing.Parts:
     return adapted(parts, request.lora, request.word) if isinstance(request, Captioned) else parts
 
 
-def _alone(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:
+def alone(
+    answer: Callable[[drawing.Parts, Any, Progress], Any], parts: Callable[[Any], drawing.Parts] = parts_of_run
+) -> Handler:
     """How a net by itself answers, with what its config names."""
 
     def check(config: Config, request: Any) -> None:
@@ -201,7 +232,7 @@ def _alone(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:
         check_request(config, request)
 
     return Handler(
-        lambda model, request, progress: answer(_adapted(parts_of_run(model), request), request, progress),
+        lambda model, request, progress: answer(_adapted(parts(model), request), request, progress),
         check,
         lambda request: 3,
         lambda model, request: used(model.config, request),
@@ -227,10 +258,10 @@ FAMILY = Family(
     prepare=prepare,
     files=(drawing.SCALES, companion_file(coded.AUTOENCODER), companion_file(TEXT)),
     companions={coded.AUTOENCODER: AUTOENCODER, "clip": CLIP, "clip_2": CLIP},
-    free=frozenset({"sampling", "autoencoder", "clip", "clip_2", "cache"}),
+    free=frozenset({"sampling", "autoencoder", "clip", "clip_2", "cache", *(f"prior_data.{name}" for name in FREE)}),
     preview=preview,
     model=Model,
-    requests={kind: _alone(answer) for kind, answer in ANSWERS.items()},
+    requests={kind: alone(answer) for kind, answer in ANSWERS.items()},
 )
 
 

@@ -27,6 +27,7 @@ from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
 from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.latent.config import Config, condition_spec, fills_in, latent_shape, reads_text
 from flaxgen.zoo.latent.control import Control, Steer, make_steer
+from flaxgen.zoo.latent.preservation import preserving
 from flaxgen.zoo.latent.text import make_encoder
 
 Task = Literal["draw", "vary", "inpaint"]
@@ -76,7 +77,8 @@ def make_loss(config: Config, files: Files) -> Loss:
     if share := config.objective.condition_dropout:
         drops = [Drop(share, nothing(config, bool(files)))]
     apply, inputs = make_apply(config.net, _read), read_batch("latent", names, drops)
-    return make_denoising_loss(config.process, config.objective, config.net.learned_variance, apply, inputs)
+    loss = make_denoising_loss(config.process, config.objective, config.net.learned_variance, apply, inputs)
+    return loss if config.prior_data is None else preserving(loss, config.prior_weight)
 
 
 def nothing(config: Config, is_known: bool) -> Mapping[str, Any]:
@@ -120,7 +122,7 @@ def make_net_bind(config: Config) -> Callable[[Params, Condition, Steer | None],
     def bind(params: Params, beside: Condition, steer: Steer | None) -> Bind:
         def net(x, time, condition):
             read = [jnp.broadcast_to(value, (*x.shape[:-1], value.shape[-1])) for value in beside.values()]
-            added = {} if steer is None else {"residuals": steer(x, time, condition)}
+            added: Any = {} if steer is None else {"residuals": steer(x, time, condition)}
             return apply(params, jnp.concatenate([x, *read], axis=-1), time, {**condition, **added}, None)
 
         return make_bind(net, schedule, prediction, time_input, learned_variance=config.net.learned_variance)
