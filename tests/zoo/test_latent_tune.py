@@ -179,6 +179,7 @@ def test_the_loss_of_class_pictures_is_added_with_its_weight():
     batch = {"latent": jnp.asarray([1.0, 3.0]), f"{PRIOR}latent": jnp.asarray([10.0, 30.0])}
     data = jax.random.key_data(jax.random.split(jax.random.key(0), 2))
 
+    @jax.jit  # where the reuse of keys is seen
     def total(noise, weight):
         return preserving(loss, weight)(noise, batch, jax.random.wrap_key_data(data))
 
