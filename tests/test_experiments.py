@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1] / "experiments"
 NAMES = sorted(str(path.relative_to(ROOT).with_suffix("")) for path in ROOT.rglob("*.py"))
 UNCLIP = ("clip", "prior", "ar_prior", "decoder", "upsampler_256", "upsampler_1024")
 LARGE = ("unclip/", "stylegan2_", "adm_imagenet64", "ddpm_cifar10", "edm_cifar10", "iddpm_cifar10", "vqgan_imagenet256",
-         "kl_f8", "stable_diffusion/")  # fmt: skip
+         "vqvae2_imagenet256/", "kl_f8", "dit_imagenet256", "stable_diffusion/")  # fmt: skip
 """Their steps take seconds to trace; `ddpm_cifar10_small` is among them, the digits and scenes are not."""
 RUN_FIELDS = ("seed", "steps", "batch_size", "log_every", "preview_every", "checkpoint_every", "keep_checkpoints")
 
@@ -79,6 +79,8 @@ def test_train_step(name):
         ("adm_imagenet64", 0.005),
         ("vqgan_imagenet256", 0.0),
         ("kl_f8", 0.0),
+        ("dit_imagenet256", 0.0005),
+        ("stable_diffusion/v1", 0.0),
         ("unclip/clip", 0.0),
         ("unclip/decoder", 0.05),
         ("unclip/upsampler_256", 0.05),

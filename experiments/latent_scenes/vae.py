@@ -1,4 +1,4 @@
-"""The autoencoder of a small latent diffusion of drawn scenes: 32 x 32 pixels to 8 x 8 latents of 4 numbers [Rombach22].
+"""The autoencoder of a small latent diffusion of scenes [Rombach22]: 32 x 32 pixels to 8 x 8 latents of 4 numbers.
 
     flaxgen train experiments/latent_scenes/vae.py --workdir runs/latent/vae
     flaxgen reconstruct runs/latent/vae --num 512 --out out.png

@@ -187,7 +187,7 @@ def _of_model(parsed, asked, plan):
         request = read_request(
             model.verbs["sample"], {**given, "seed": parsed.seed}, with_article(f"{model.kind} model")
         )
-        model.handler(type(request)).check(model.config, request)
+        model.handler(type(request)).check(getattr(model, "config", model), request)
         fake = of_samples(model, request)
     elif "draw" in model.verbs:
         asking = {**given, "seed": parsed.seed, "captions": ("any",)}
@@ -204,8 +204,8 @@ def _of_model(parsed, asked, plan):
 
 
 def draws_pictures(model) -> bool:
-    """Whether what it samples are pictures, and not points."""
-    return "point" not in model.family.batch_spec(model.config)
+    """Whether what it samples are pictures, and not points; what is made of several models samples pictures."""
+    return not hasattr(model, "family") or "point" not in model.family.batch_spec(model.config)
 
 
 def _data(named: str, own, changes: list[str]):

@@ -1,8 +1,10 @@
-"""What lies between encoder and decoder, as values: nothing, a Gaussian, or the codes of `codebooks.py`.
+"""What lies between encoder and decoder, as values: nothing, a Gaussian, or the codes of `codebooks.py` and
+`levels.py`.
 
 Each bottleneck has the same methods, which is all that training, drawing and priors know of it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -48,8 +50,8 @@ class Bottleneck:
     moments: ClassVar[bool] = False
 
     @property
-    def num_codes(self) -> int:
-        """How many codes there are, 0 where latents are numbers."""
+    def num_codes(self) -> int | Mapping[str, int]:
+        """How many codes there are, of two levels by name, 0 where latents are numbers."""
         return 0
 
     @property

@@ -14,6 +14,8 @@ from flaxgen.train.config import require
 AUTOENCODER = "autoencoder"
 """What the companion is called, and the field of a config that says where it lies."""
 NAMED = companion_file(AUTOENCODER)
+ONE_MAP = "codes"
+"""What the map of an autoencoder without levels is called."""
 OWN = "the model's own"
 ASKED = ("temperature", "top_k", "top_p", "guidance")
 """Settings that a request may give."""
@@ -73,17 +75,23 @@ def asked(drawing: D, request: FromCodes, names: tuple[str, ...] = ASKED) -> D:
     return replace(drawing, **{name: value for name in names if (value := getattr(request, name)) is not None})
 
 
-def check_fits(net: Any, sides: tuple[int, int], autoencoder: Any, spare: bool = False) -> None:
-    """Raises ValueError unless a net for maps of codes with these `sides` is for the codes of the autoencoder; with
-    `spare` it may know more."""
+def check_fits(
+    net: Any, sides: tuple[int, int], autoencoder: Any, spare: bool = False, level: str = "", name: str = "net"
+) -> None:
+    """Raises ValueError unless a net, of this `name` in its config, for maps of codes with these `sides` is for the
+    codes of the autoencoder, or those of its `level`; with `spare` it may know more."""
     autoencoder.check_codes()
-    codes = autoencoder.config.bottleneck.num_codes
+    maps = autoencoder.maps
+    has = "one map of codes" if ONE_MAP in maps else f"two maps of codes, {' and '.join(maps)}"
+    said = f"its {level} one" if level else "one alone"
+    require((level or ONE_MAP) in maps, f"the autoencoder has {has}, and this model reads {said}: choose another")
+    codes, side = maps[level or ONE_MAP]
     fits = net.codes == codes or (spare and net.codes > codes)
-    require(fits, f"net.codes={net.codes}, the autoencoder has {codes}: set net.codes={codes}")
-    side = autoencoder.config.net.image_size // autoencoder.config.net.factor
+    require(fits, f"{name}.codes={net.codes}, the autoencoder has {codes}: set {name}.codes={codes}")
     require(
         sides == (side, side),
-        f"the net is for maps of {sides[0]} x {sides[1]} codes, the autoencoder's is {side} x {side}: set both alike",
+        f"the {name} is for maps of {sides[0]} x {sides[1]} codes, the autoencoder's is {side} x {side}: set both "
+        "alike",
     )
 
 

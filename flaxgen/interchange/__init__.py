@@ -2,6 +2,7 @@
 
 from flaxgen.interchange import (
     autoencoders,
+    controlnet,
     dalle_mini,
     diffusers,
     karlo,
@@ -21,6 +22,7 @@ LAYOUTS = (
     karlo.PIPELINE,
     karlo.PRIOR,
     stable_diffusion.LAYOUT,
+    controlnet.LAYOUT,
     transformers.LAYOUT,
     dalle_mini.LAYOUT,
     autoencoders.FLAVA,

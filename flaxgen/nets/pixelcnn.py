@@ -7,6 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from flaxgen.nets import causal, layers
+from flaxgen.nets.code_condition import CodeMap, read_condition
 from flaxgen.nets.layers import Image
 from flaxgen.nets.unet import DTYPES
 
@@ -15,8 +16,9 @@ class GatedLayer(nn.Module):
     """One layer of both stacks, each through tanh(a) sigmoid(b) [vdOord16b, fig. 2, eq. 2 and 4].
 
     The vertical stack reads rows up to its own, and shifted down by one it joins the horizontal one: so that sees all
-    places above and has no blind spot. The `first` layer reads what is predicted, so its mask is strict and it has no
-    residual connection. `runs` are the channels of a pixel, `num_classes` the rows of the table of biases.
+    places above and has no blind spot. What is given at every place is added to both. The `first` layer reads what is
+    predicted, so its mask is strict and it has no residual connection. `runs` are the channels of a pixel,
+    `num_classes` the rows of the table of biases.
     """
 
     size: int
@@ -27,7 +29,13 @@ class GatedLayer(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, vertical: Image, horizontal: Image, label: Int[Array, " B"] | None) -> tuple[Image, Image]:
+    def __call__(
+        self,
+        vertical: Image,
+        horizontal: Image,
+        label: Int[Array, " B"] | None,
+        condition: Float[Array, "B H W F"] | None = None,
+    ) -> tuple[Image, Image]:
         channels, reach, dtype = horizontal.shape[-1], self.size // 2 + 1, self.dtype
         gated = {"runs": self.runs, "halves": 2, "dtype": dtype}
         v = causal.down_conv(2 * channels, (reach, self.size), name="vertical", dtype=dtype)(vertical)
@@ -38,6 +46,9 @@ class GatedLayer(nn.Module):
             bias = nn.Embed(self.num_classes, 4 * channels, dtype=dtype, embedding_init=init, name="label")(label)
             v_bias, h_bias = jnp.split(bias[:, None, None], 2, axis=-1)
             v, h = v + v_bias, h + h_bias
+        if condition is not None:
+            v_shift, h_shift = jnp.split(layers.dense(4 * channels, name="condition", dtype=dtype)(condition), 2, -1)
+            v, h = v + v_shift, h + h_shift
         h = nn.Dropout(self.dropout, deterministic=self.dropout == 0)(_gate(h))
         h = causal.row_conv(channels, 1, channels, name="out", runs=self.runs, dtype=dtype)(h)
         return _gate(v), layers.once(h if self.first else horizontal + h)
@@ -55,8 +66,9 @@ class PixelCNN(nn.Module):
     given the places before and the values before it at its place, from a softmax over `codes` levels [vdOord16, sec.
     3.3]. `channels` is the features of either stack, in `depth` layers: the first of `first_size`, the others of `size`
     pixels. `out_channels` is the width of the two layers behind them. `num_classes` is the rows of the label table, the
-    null label's included; 0 is none. Dropout is on what the gates of the horizontal stack let through. `dtype` is what
-    is computed in; parameters and logits are float32. `remat` trades a second forward pass for memory.
+    null label's included; 0 is none. With `condition` it is also given a map of codes, read whole. Dropout is on what
+    the gates of the horizontal stack let through. `dtype` is what is computed in; parameters and logits are float32.
+    `remat` trades a second forward pass for memory.
     """
 
     height: int = 8
@@ -69,29 +81,35 @@ class PixelCNN(nn.Module):
     first_size: int = 7
     size: int = 3
     out_channels: int = 512
+    condition: CodeMap | None = None
     dropout: float = 0.0
     dtype: str = "float32"
     remat: bool = False
 
     @nn.compact
     def __call__(
-        self, codes: Int[Array, "B h w *C"], label: Int[Array, " B"] | None = None, train: bool = False
+        self,
+        codes: Int[Array, "B h w *C"],
+        label: Int[Array, " B"] | None = None,
+        condition: Int[Array, "B u v"] | None = None,
+        train: bool = False,
     ) -> Float[Array, "B h w *C K"]:
         """Logits of all codes at once.
 
         Raises:
-            ValueError: if codes are no grid of this size, a label is missing or not known, or a field is out of range.
+            ValueError: if codes are no grid of this size, a condition is missing or unknown, or a field out of range.
         """
         runs = self._check(codes, label)
         dtype = DTYPES[self.dtype]
         values = codes.reshape(*codes.shape[:3], runs)
         tables = (nn.Embed(self.codes, self.channels // runs, dtype=dtype, name=f"code_{i}") for i in range(runs))
         v = h = jnp.concatenate([table(values[..., i]) for i, table in enumerate(tables)], axis=-1)
+        given = read_condition(self, condition, dtype)
         layer = nn.remat(GatedLayer) if self.remat else GatedLayer
         rate = self.dropout if train else 0.0
         for i in range(self.depth):
             size = self.size if i else self.first_size
-            v, h = layer(size, i == 0, runs, self.num_classes, rate, dtype, name=f"layer_{i}")(v, h, label)
+            v, h = layer(size, i == 0, runs, self.num_classes, rate, dtype, name=f"layer_{i}")(v, h, label, given)
         point = {"taps": 1, "runs": runs, "dtype": dtype}
         h = causal.row_conv(self.out_channels, inputs=self.channels, name="out_1", **point)(nn.relu(h))
         h = causal.row_conv(runs * self.codes, inputs=self.out_channels, name="out_2", **point)(nn.relu(h))

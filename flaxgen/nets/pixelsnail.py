@@ -7,6 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Num
 
 from flaxgen.nets import causal, layers
+from flaxgen.nets.code_condition import CodeMap, read_condition
 from flaxgen.nets.layers import Image
 from flaxgen.nets.pixelcnn_plus import GatedResnet, check_pixels, count_parameters, enter
 from flaxgen.nets.unet import DTYPES
@@ -33,7 +34,7 @@ def attend_before(
 
 class SnailBlock(nn.Module):
     """`depth` gated blocks, then attention: keys and values know the codes of their places, queries do not
-    [Chen18, fig. 3]."""
+    [Chen18, fig. 3]. What is given at every place all blocks read."""
 
     depth: int
     key_channels: int
@@ -49,9 +50,10 @@ class SnailBlock(nn.Module):
         x: Float[Array, "B H W C"],
         where: Float[Array, "B H W 2"],
         label: Int[Array, " B"] | None,
+        condition: Float[Array, "B H W D"] | None,
     ) -> Float[Array, "B H W F"]:
         for i in range(self.depth):
-            h = self._gated("right", f"resnet_{i}")(h, None, label)
+            h = self._gated("right", f"resnet_{i}")(h, condition, label)
         content = self._gated("point", "content")(jnp.concatenate((x, h, where), axis=-1))
         query = self._gated("point", "query_in")(jnp.concatenate((h, where), axis=-1))
         query = layers.dense(self.key_channels, name="query", dtype=self.dtype)(query)
@@ -69,9 +71,9 @@ class PixelSNAIL(nn.Module):
     With `pixel_channels` it reads levels of so many channels, and gives the parameters of each pixel's mixture of
     `logistics` logistics, as PixelCNNPlus. `blocks` blocks of `depth` gated convolutions of `channels` features each
     end in attention by keys `key_channels` and values `value_channels` wide, these at least as wide as those; their
-    defaults are what was published for CIFAR-10. `num_classes` is the rows of the label table, the null label's
-    included; 0 is none. `dtype` is what is computed in; weights and logits are float32. `remat` trades a second forward
-    pass for memory.
+    defaults are what was published for CIFAR-10. With `condition` it is also given a map of codes, read whole.
+    `num_classes` is the rows of the label table, the null label's included; 0 is none. `dtype` is what is computed in;
+    weights and logits are float32. `remat` trades a second forward pass for memory.
     """
 
     height: int = 32
@@ -85,29 +87,32 @@ class PixelSNAIL(nn.Module):
     depth: int = 4
     key_channels: int = 16
     value_channels: int = 128
+    condition: CodeMap | None = None
     dropout: float = 0.5
     dtype: str = "float32"
     remat: bool = False
 
     @nn.compact
     def __call__(
-        self, codes: Num[Array, "B h w *C"], label: Int[Array, " B"] | None = None, train: bool = False
+        self,
+        codes: Num[Array, "B h w *C"],
+        label: Int[Array, " B"] | None = None,
+        condition: Int[Array, "B u v"] | None = None,
+        train: bool = False,
     ) -> Float[Array, "B h w K"]:
         """Logits of codes, or parameters of pixels.
 
         Raises:
-            ValueError: if codes are no grid of this size, a label is missing or not known, or a field is out of range.
+            ValueError: if codes are no grid of this size, a condition is missing or unknown, or a field out of range.
         """
         x = self._read(codes, label)
         places = jnp.broadcast_to(_places(self.height, self.width).astype(x.dtype)[None], (*x.shape[:3], 2))
-        h = enter(x, self.channels, x.dtype)
+        h, given = enter(x, self.channels, x.dtype), read_condition(self, condition, x.dtype)
         block = nn.remat(SnailBlock) if self.remat else SnailBlock
         rate = self.dropout if train else 0.0
         for i in range(self.blocks):
-            make = block(
-                self.depth, self.key_channels, self.value_channels, self.num_classes, rate, x.dtype, name=f"block_{i}"
-            )
-            h = make(h, x, places, label)
+            shape = (self.depth, self.key_channels, self.value_channels, self.num_classes)
+            h = block(*shape, rate, x.dtype, name=f"block_{i}")(h, x, places, label, given)
         pixels = self.pixel_channels
         features = count_parameters(self.logistics, pixels) if pixels else self.codes
         return layers.dense(features, name="out", dtype=x.dtype)(nn.elu(h)).astype(jnp.float32)

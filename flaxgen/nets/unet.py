@@ -1,6 +1,7 @@
 """The denoising U-Net: by its fields the DDPM net [Ho20], the ADM net [Dhariwal21] and diffusers' UNet2DModel."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,14 @@ OLD_ATTENTION = {
     "middle_norm_groups": None,
 }
 """Fields of version 0.1.0 that `attention` and `middle` stand for now, and what they were without a word."""
+
+
+class Residuals(NamedTuple):
+    """What another net adds inside a UNet [Zhang23, eq. 2]: to each feature map that is passed from the way down to the
+    way up, the largest first, and to what comes out of the middle."""
+
+    skips: tuple[Float[Array, "..."], ...]
+    middle: Float[Array, "..."]
 
 
 class UNet(nn.Module):
@@ -115,40 +124,28 @@ class UNet(nn.Module):
         level: Float[Array, " B"] | None = None,
         added: Float[Array, "B F"] | None = None,
         vector: Float[Array, "B V"] | None = None,
+        residuals: Residuals | None = None,
         train: bool = False,
     ) -> Float[Array, "B H W O"]:
         """The prediction for x at `time`, in the units the net was trained with (0 .. T-1 of a table).
 
         `token_mask` is True where a token may be read; `low_res` is resized to x, and `level` in [0, 1] is that of the
-        noise on it. With `train` and dropout, `rngs` needs a key `dropout`.
+        noise on it. `residuals` are those of a `ControlNet`. With `train` and dropout, `rngs` needs a key `dropout`.
 
         Raises:
-            ValueError: if a condition is missing or not known to this net, or the levels do not divide x.
+            ValueError: if a condition is missing or not known to this net, residuals are another net's, or the levels
+                do not divide x.
         """
-        self._check(x, tokens, token_mask, low_res)
+        self.check(x, tokens, token_mask, low_res)
         dtype = DTYPES[self.dtype]
-        emb = layers.Conditioning(
-            self.channels,
-            self.time_width,
-            self.time_embedding,
-            self.time_order,
-            self.time_shift,
-            self.num_classes,
-            self.embedding_dim,
-            dtype,
-            self.noise_level,
-            self.added,
-            self.vector_dim,
-            self.activation,
-            name="condition",
-        )(time, label, embedding, level, added, vector)
+        emb = conditioning(self)(time, label, embedding, level, added, vector)
         h = x if low_res is None else jnp.concatenate((x, resize_to(low_res, x)), axis=-1)
         first = self.conv_in_channels or self.channels
         h = layers.conv(first, name="conv_in", dtype=dtype)(space_to_depth(h, self.patch))
         if self.positions:
             places = layers.sinusoidal_places(h.shape[1], h.shape[2], first)
             h = h + layers.dense(first, name="positions", dtype=dtype)(places)[None]
-        h = self._decode(h, Context(emb, tokens, token_mask), self._blocks(train, dtype))
+        h = self._decode(h, Context(emb, tokens, token_mask), self.blocks(train), residuals)
         h = layers.GroupNorm(self.norm_groups, self.norm_eps, dtype, name="norm_out")(h)
         h = layers.ACTIVATIONS[self.activation](h)
         channels = self.out_channels * (1 + self.learned_variance)
@@ -156,13 +153,15 @@ class UNet(nn.Module):
         out = depth_to_space(h, self.patch).astype(jnp.float32)
         return out / time[:, None, None, None] if self.time_embedding == "fourier" else out
 
-    def _decode(self, h: Array, context: Context, blocks: Blocks) -> Array:
+    def _decode(self, h: Array, context: Context, blocks: Blocks, residuals: Residuals | None) -> Array:
         """Down, through the middle and up again; every block up reads what the block of its size passed down."""
         levels = make_levels(self.widths, self.depth, self.attention)
         passed = encode(blocks, h, context, levels)
         h = passed[-1]
         if self.middle != "none":
             h = between(blocks, h, context, None if isinstance(self.middle, str) else self.middle)
+        if residuals is not None:
+            passed, h = _moved(passed, residuals.skips), _moved([h], [residuals.middle])[0]
         for i, level in enumerate(reversed(levels)):
             for j in range(level.depth + 1):
                 h = jnp.concatenate((h, passed.pop()), axis=-1)
@@ -172,7 +171,8 @@ class UNet(nn.Module):
                 h = blocks.up(level.channels, f"up_{i}_resample")(h, context)
         return h
 
-    def _blocks(self, train: bool, dtype) -> Blocks:
+    def blocks(self, train: bool = False) -> Blocks:
+        """The blocks of this net, with its common options."""
         return Blocks(
             scale_shift=self.scale_shift,
             dropout=self.dropout if train else 0.0,
@@ -180,13 +180,14 @@ class UNet(nn.Module):
             norm_eps=self.norm_eps,
             resample=self.resample,
             downsample_padding=self.downsample_padding,
-            dtype=dtype,
+            dtype=DTYPES[self.dtype],
             remat=self.remat,
             activation=self.activation,
             skip_scale=self.skip_scale,
         )
 
-    def _check(self, x, tokens, token_mask, low_res) -> None:
+    def check(self, x, tokens=None, token_mask=None, low_res=None) -> None:
+        """Raises ValueError unless the fields go together, and such a net reads these."""
         layers.check_positive(self, "channels", "in_channels", "out_channels", "patch", "norm_groups")
         check_widths(self.channels, self.multipliers)
         layers.check_choice("dtype", self.dtype, tuple(DTYPES))
@@ -224,6 +225,38 @@ class UNet(nn.Module):
             "attention": list(attention_at(value, old["attention_resolutions"], sizes)),
             "middle": attending if old["middle"] == "attention" else old["middle"],
         }
+
+
+def conditioning(unet: UNet) -> layers.Conditioning:
+    """What a UNet conditions on beside x and tokens.
+
+    Call it inside a module's `__call__`, as `encode`: it becomes that module's.
+    """
+    return layers.Conditioning(
+        unet.channels,
+        unet.time_width,
+        unet.time_embedding,
+        unet.time_order,
+        unet.time_shift,
+        unet.num_classes,
+        unet.embedding_dim,
+        DTYPES[unet.dtype],
+        unet.noise_level,
+        unet.added,
+        unet.vector_dim,
+        unet.activation,
+        name="condition",
+    )
+
+
+def _moved(maps: Sequence[Array], residuals: Sequence[Array]) -> list[Array]:
+    """Each feature map with what is added to it; ValueError unless they are of the same shapes."""
+    shapes, found = ([value.shape[1:] for value in values] for values in (maps, residuals))
+    if shapes != found:
+        raise ValueError(
+            f"residuals are of shapes {found}, this net's feature maps of {shapes}: they are another net's"
+        )
+    return [h + residual for h, residual in zip(maps, residuals, strict=True)]
 
 
 def resize_to(low_res: Float[Array, "B h w C"], x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:

@@ -91,7 +91,7 @@ class Residuals(nn.Module):
 
 class Encoder(nn.Module):
     """4 x 4 convolutions of stride 2, the last as wide as the blocks and those before it half, then 3 x 3, the blocks,
-    and 1 x 1."""
+    and 1 x 1 to `features`; with 0 the blocks' own."""
 
     channels: int
     inner: int
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
             x = nn.relu(conv(x))
         x = layers.conv(self.channels, name="conv_in", dtype=self.dtype)(x)
         x = Residuals(self.depth, self.inner, self.dtype, name="residuals")(x)
-        return layers.conv(self.features, name="conv_out", dtype=self.dtype, size=1)(x)
+        return layers.conv(self.features, name="conv_out", dtype=self.dtype, size=1)(x) if self.features else x
 
 
 class Decoder(nn.Module):

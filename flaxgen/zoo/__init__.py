@@ -30,6 +30,8 @@ FAMILIES = (
     dalle.WHOLE,
     latent.FAMILY,
     latent.LORA,
+    latent.CONTROLNET,
     latent.WHOLE,
+    codes.WHOLE,
 )
 """All of them; a directory belongs to the first that `reads` it."""

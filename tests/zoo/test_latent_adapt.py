@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import compilations
 import jax
 import numpy as np
 import pytest
@@ -53,12 +54,8 @@ def test_loras_move_the_weights_by_their_strengths_and_compile_nothing(whole, lo
     )
     np.testing.assert_allclose(by_hand.draw(CAPTIONS, num=1).images.astype(int), both.astype(int), atol=1)
 
-    seen, listening = [], [True]
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, duration, **_: seen.append(event) if listening and "backend_compile" in event else None
-    )
-    whole.draw(CAPTIONS, num=1, lora=(f"{loras / 'a.safetensors'}:0.3", f"{loras / 'b.safetensors'}:-0.2"))
-    listening.clear()
+    with compilations.counted() as seen:
+        whole.draw(CAPTIONS, num=1, lora=(f"{loras / 'a.safetensors'}:0.3", f"{loras / 'b.safetensors'}:-0.2"))
     assert seen == []
 
 

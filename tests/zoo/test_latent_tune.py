@@ -223,7 +223,7 @@ def test_what_does_not_fit_is_said(toy, tmp_path):  # noqa: F811
         latent.LORA.prepare(dataclasses.replace(config, base=str(tmp_path / "net")), files)
     with pytest.raises(ValueError, match="rank=0: expected 1 or more"):
         latent.Lora(rank=0)
-    with pytest.raises(ValueError, match="prior_weight=-1.0: expected"):
+    with pytest.raises(ValueError, match=r"prior_weight=-1\.0: expected"):
         config_of(prior_weight=-1.0)
     with pytest.raises(ValueError, match="no such kernels"):
         init_params(lora_config(toy, net=net.clone(attention=(None,), token_dim=0)), jax.random.key(0))

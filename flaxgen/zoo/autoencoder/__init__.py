@@ -1,7 +1,8 @@
-"""Autoencoders of all kinds: AE, VAE, VQ-VAE, dVAE, VQGAN."""
+"""Autoencoders of all kinds: AE, VAE, VQ-VAE, VQ-VAE-2, dVAE, VQGAN."""
 
 from flaxgen.family.bottlenecks import Bottleneck, Gaussian
 from flaxgen.family.codebooks import Codebook, Finite, Gumbel, Signs
+from flaxgen.family.levels import Levels
 from flaxgen.zoo.autoencoder.config import Adversary, Config, Perceptual, Reconstruction
 from flaxgen.zoo.autoencoder.family import FAMILY
 
@@ -14,6 +15,7 @@ __all__ = [
     "Finite",
     "Gaussian",
     "Gumbel",
+    "Levels",
     "Perceptual",
     "Reconstruction",
     "Signs",

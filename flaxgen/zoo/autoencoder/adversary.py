@@ -17,6 +17,7 @@ from flaxgen.gan.state import Player
 from flaxgen.nets.dense_autoencoder import DenseAutoencoder
 from flaxgen.nets.patchgan import PatchDiscriminator
 from flaxgen.nets.vqvae import VqVae
+from flaxgen.nets.vqvae2 import VqVae2
 from flaxgen.train import optim
 from flaxgen.train.state import make_init, make_update
 from flaxgen.types import Batch, Held, Metrics, Params, PRNGKey, TrainStep
@@ -24,7 +25,7 @@ from flaxgen.zoo.autoencoder import training
 from flaxgen.zoo.autoencoder.config import Config, image_shape
 
 Image = training.Image
-LAST: dict[type, str] = {VqVae: "up_0", DenseAutoencoder: "out"}
+LAST: dict[type, str] = {VqVae: "up_0", VqVae2: "up_0", DenseAutoencoder: "out"}
 """What the last layer of a decoder is called, where it is not "conv_out"."""
 SMALLEST = 1e-4
 """What is added to the norm of the game's gradient before it divides [Esser21, eq. 7, their code]."""

@@ -10,11 +10,13 @@ from flaxgen.data import Data
 from flaxgen.family.bottlenecks import Bottleneck, Gaussian
 from flaxgen.family.codebooks import Codebook, Finite, Gumbel, Signs
 from flaxgen.family.codec import OVERLAP
+from flaxgen.family.levels import BOTTOM, TOP, Levels
 from flaxgen.nets.autoencoder import Autoencoder
 from flaxgen.nets.dalle_vae import DalleVae
 from flaxgen.nets.dense_autoencoder import DenseAutoencoder
 from flaxgen.nets.tiny_autoencoder import TinyAutoencoder
 from flaxgen.nets.vqvae import VqVae
+from flaxgen.nets.vqvae2 import VqVae2
 from flaxgen.train.config import require
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.train.run import GradientRun
@@ -109,9 +111,9 @@ class Config(GradientRun):
     `batch` pictures are drawn at once."""
 
     data: Data
-    net: VqVae | DenseAutoencoder | Autoencoder | TinyAutoencoder | DalleVae
+    net: VqVae | VqVae2 | DenseAutoencoder | Autoencoder | TinyAutoencoder | DalleVae
     latents: Latents = Latents()
-    bottleneck: Gaussian | Codebook | Gumbel | Finite | Signs | Bottleneck = Codebook()
+    bottleneck: Gaussian | Codebook | Gumbel | Finite | Signs | Levels | Bottleneck = Codebook()
     reconstruction: Reconstruction = Reconstruction()
     perceptual: Perceptual = Perceptual()
     adversary: Adversary = Adversary()
@@ -141,6 +143,11 @@ class Config(GradientRun):
             width in (0, net.latent_dim),
             f"net.latent_dim={net.latent_dim}: a {kind} bottleneck of this kind needs {width}",
         )
+        require(
+            isinstance(net, VqVae2) == isinstance(bottleneck, Levels),
+            f"a {type(net).__name__} net with a {kind} bottleneck: a VqVae2 has two maps, for which "
+            "bottleneck=Levels() has a codebook each, and no other net has",
+        )
         if self.adversary.net != "none":
             self._check_adversary()
 
@@ -167,6 +174,19 @@ def image_shape(config: Config) -> tuple[int, int, int]:
     return (config.net.image_size, config.net.image_size, config.net.in_channels)
 
 
+def of_levels(config: Config) -> bool:
+    """Whether a picture becomes two maps, a top and a bottom one."""
+    return isinstance(config.bottleneck, Levels)
+
+
+def sides_of(config: Config) -> dict[str, int]:
+    """How many codes a side each map has, by name."""
+    net = config.net
+    if isinstance(net, VqVae2):
+        return {TOP: net.image_size // net.top_factor, BOTTOM: net.image_size // net.factor}
+    return {"codes": net.image_size // net.factor}
+
+
 def says_scales(config: Config) -> bool:
     """Whether the decoder gives a scale for every number of a picture beside its value."""
     return config.net.out_channels == 2 * config.net.in_channels
@@ -185,6 +205,7 @@ def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
 
 def check_tile(config: Config, tile: int) -> None:
     """Raises ValueError unless the net takes tiles of so many pixels, 0 for none."""
+    require(not (tile and of_levels(config)), f"tile={tile}: a net of two levels takes pictures whole, leave it out")
     least = OVERLAP * config.net.factor
     fits = tile == 0 or (tile >= least and tile % config.net.factor == 0)
     require(fits, f"tile={tile}: expected 0 (none), or a multiple of {config.net.factor} pixels from {least} on")
@@ -192,7 +213,8 @@ def check_tile(config: Config, tile: int) -> None:
 
 def check_size(config: Config, height: int, width: int, what: str = "a picture") -> None:
     """Raises ValueError unless the net takes pictures of this size as they are, naming sizes near to it."""
-    factor, size = config.net.factor, config.net.image_size
+    net, size = config.net, config.net.image_size
+    factor = net.top_factor if isinstance(net, VqVae2) else net.factor
     if isinstance(config.net, DenseAutoencoder):
         require((height, width) == (size, size), f"{what} of {width}x{height}: this net takes {size}x{size} alone")
     near = [{max(side // factor, 1) * factor, -(-side // factor) * factor} for side in (width, height)]

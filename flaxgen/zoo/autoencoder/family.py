@@ -10,6 +10,7 @@ from flaxgen.data import to_pixels, unit_range
 from flaxgen.family import perceptual
 from flaxgen.family.drawing import walk_steps
 from flaxgen.family.family import Family
+from flaxgen.family.levels import BOTTOM, TOP, by_name
 from flaxgen.family.matching import real_examples
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.requests import check_beside, check_pictures, sampled
@@ -18,7 +19,15 @@ from flaxgen.metrics.picture import psnr
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
 from flaxgen.zoo.autoencoder import adversary, training
-from flaxgen.zoo.autoencoder.config import TYPE_NAMES, Config, batch_spec, check_size, latent_shape
+from flaxgen.zoo.autoencoder.config import (
+    TYPE_NAMES,
+    Config,
+    batch_spec,
+    check_size,
+    latent_shape,
+    of_levels,
+    sides_of,
+)
 from flaxgen.zoo.autoencoder.mapping import Map, check_map, draw_map
 from flaxgen.zoo.autoencoder.model import Model, check_draws, lost
 from flaxgen.zoo.autoencoder.requests import (
@@ -73,8 +82,8 @@ def encode(model: Model, request: Encode, progress: Progress) -> Pictures:
     progress("encoding")
     images = pictures_of(model, request)
     if model.config.bottleneck.num_codes:
-        extra = {"codes": model.encode_codes(images)}
-        drawn = model.decode_codes(extra["codes"])
+        codes = model.encode_codes(images)
+        extra, drawn = by_name(codes), model.decode_codes(codes)
     else:
         extra = {"latent": model.encode(images)}
         drawn = model.decode(extra["latent"])
@@ -85,38 +94,52 @@ def decode(model: Model, request: Decode, progress: Progress) -> Pictures:
     """The pictures of what the file holds."""
     values = read_latents(model, Path(request.file))
     progress("decoding")
-    whole = np.issubdtype(values.dtype, np.integer)
-    return Pictures(to_pixels(model.decode_codes(values) if whole else model.decode(values.astype(np.float32))))
+    if not model.config.bottleneck.num_codes:
+        return Pictures(to_pixels(model.decode(values["latent"].astype(np.float32))))
+    return Pictures(to_pixels(model.decode_codes(values if of_levels(model.config) else values["codes"])))
 
 
-def read_latents(model: Model, path: Path) -> np.ndarray:
-    """Codes or latents from a file.
+def read_latents(model: Model, path: Path) -> dict[str, np.ndarray]:
+    """Codes, of each level by name, or latents from a file.
 
     Raises:
         ValueError: if it holds none that this autoencoder can decode.
         OSError: if it cannot be read.
     """
-    kind, shape = ("codes", latent_shape(model.config)[:2]) if model.config.bottleneck.num_codes else (
-        "latent", latent_shape(model.config)
-    )  # fmt: skip
+    sides, values = sides_of(model.config), _read_arrays(model, path)
+    for name, found in values.items():
+        shape = latent_shape(model.config) if name == "latent" else (sides[name],) * 2
+        fits = found.ndim == len(shape) + 1 and found.shape[3:] == shape[2:] and len(found)
+        is_kind = np.issubdtype(found.dtype, np.floating if name == "latent" else np.integer)
+        require(bool(fits) and is_kind, f"{path} holds {found.dtype} {found.shape}: expected {name} of shape "
+                f"[N {' '.join(map(str, shape))}]")  # fmt: skip
+        factor = model.config.net.image_size // sides.get(name, latent_shape(model.config)[0])
+        check_size(model.config, found.shape[1] * factor, found.shape[2] * factor, f"{path}: a picture")
+    if of_levels(model.config):
+        top, bottom = (values[name] for name in sides)
+        wanted = (len(top), *(side * sides[BOTTOM] // sides[TOP] for side in top.shape[1:]))
+        require(bottom.shape == wanted, f"{path} holds {TOP} {top.shape} and {BOTTOM} {bottom.shape}: expected "
+                f"{BOTTOM} of shape {wanted}")  # fmt: skip
+    return values
+
+
+def _read_arrays(model: Model, path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file that have the names which its autoencoder gives them, by these."""
+    names = tuple(sides_of(model.config)) if model.config.bottleneck.num_codes else ("latent",)
     try:
         loaded = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is no .npz or .npy file: expected one that `flaxgen encode` writes") from error
-    if isinstance(loaded, np.lib.npyio.NpzFile):
-        with loaded:
-            require(kind in loaded, f"{path} holds {', '.join(loaded) or 'nothing'}: expected {kind}")
-            values, by = loaded[kind], str(loaded["autoencoder"]) if "autoencoder" in loaded else ""
-        require(by in ("", model.fingerprint), f"{path} was encoded by the autoencoder {by}, this one is "
-                f"{model.fingerprint}: its codes mean something else")  # fmt: skip
-    else:
-        values = loaded
-    fits = values.ndim == len(shape) + 1 and (kind == "codes" or values.shape[-1] == shape[-1]) and len(values)
-    is_kind = np.issubdtype(values.dtype, np.integer if kind == "codes" else np.floating)
-    require(bool(fits) and is_kind, f"{path} holds {values.dtype} {values.shape}: expected {kind} of shape "
-            f"[N {' '.join(map(str, shape))}]")  # fmt: skip
-    factor = model.config.net.factor
-    check_size(model.config, values.shape[1] * factor, values.shape[2] * factor, f"{path}: a picture")
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        require(len(names) == 1, f"{path} is one array: expected an .npz with {', '.join(names)}")
+        return {names[0]: loaded}
+    with loaded:
+        lacking = [name for name in names if name not in loaded]
+        require(not lacking, f"{path} holds {', '.join(loaded) or 'nothing'}: expected {', '.join(names)}")
+        values = {name: loaded[name] for name in names}
+        by = str(loaded["autoencoder"]) if "autoencoder" in loaded else ""
+    require(by in ("", model.fingerprint), f"{path} was encoded by the autoencoder {by}, this one is "
+            f"{model.fingerprint}: its codes mean something else")  # fmt: skip
     return values
 
 

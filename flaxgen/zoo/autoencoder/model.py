@@ -16,16 +16,26 @@ from flaxgen.data import Data, unit_range
 from flaxgen.data.transforms import middle_square
 from flaxgen.family.companions import Encoder
 from flaxgen.family.drawing import batch_for, draw_many, finished, numbered
+from flaxgen.family.levels import TOP, by_name
 from flaxgen.family.trained import Trained
 from flaxgen.latents import codebook, gaussian
 from flaxgen.metrics import picture as metrics
 from flaxgen.train.config import require
 from flaxgen.types import Codec, Params, PRNGKey
 from flaxgen.zoo.autoencoder import training
-from flaxgen.zoo.autoencoder.config import DISCRETE, Config, check_size, check_tile, image_shape, latent_shape
+from flaxgen.zoo.autoencoder.config import (
+    DISCRETE,
+    Config,
+    check_size,
+    check_tile,
+    image_shape,
+    latent_shape,
+    of_levels,
+    sides_of,
+)
 from flaxgen.zoo.autoencoder.training import latents_of, make_codec, pictures_of
 
-Inputs = Mapping[str, Array]
+Inputs = Mapping[str, Any]
 
 
 def _latents(config: Config, params: Params, inputs: Inputs, tile: int = 0) -> Array:
@@ -34,14 +44,14 @@ def _latents(config: Config, params: Params, inputs: Inputs, tile: int = 0) -> A
 
 
 def _features(config: Config, params: Params, inputs: Inputs) -> Array:
-    return training.encode(config, params, unit_range(inputs["image"]))
+    return training.features_of(config, params, unit_range(inputs["image"]))
 
 
 def _decode_features(config: Config, params: Params, inputs: Inputs) -> Array:
-    return _decode(config, params, {"latent": config.bottleneck.quantise(params, inputs["features"])})
+    return pictures_of(config, params, training.latents_of_features(config, params, inputs["features"]))
 
 
-def _codes(config: Config, params: Params, inputs: Inputs) -> Array:
+def _codes(config: Config, params: Params, inputs: Inputs) -> Any:
     h = training.encode(config, params, unit_range(inputs["image"]))
     return config.bottleneck.to_codes(params, h)
 
@@ -51,7 +61,11 @@ def _decode(config: Config, params: Params, inputs: Inputs, tile: int = 0) -> Ar
 
 
 def _decode_codes(config: Config, params: Params, inputs: Inputs) -> Array:
-    return _decode(config, params, {"latent": config.bottleneck.from_codes(params, inputs["codes"])})
+    return pictures_of(config, params, config.bottleneck.from_codes(params, inputs["codes"]))
+
+
+def _decode_top(config: Config, params: Params, inputs: Inputs) -> Array:
+    return pictures_of(config, params, training.latents_of_top(config, params, inputs["codes"]))
 
 
 def _sample(config: Config, params: Params, inputs: Inputs) -> Array:
@@ -77,6 +91,7 @@ PROGRAMS = {
     "codes": _codes,
     "decode": _decode,
     "decode_codes": _decode_codes,
+    "decode_top": _decode_top,
     "sample": _sample,
     "log_weight": _log_weight,
 }
@@ -122,8 +137,8 @@ class Model(Trained):
         """The pictures of `features`, through the bottleneck, in [-1, 1]."""
         return finished(self._run("decode_features", {"features": features}), pictures=True)
 
-    def encode_codes(self, images: UInt8[np.ndarray, "N H W C"]) -> Int[np.ndarray, "N h w"]:
-        """The codes of pictures.
+    def encode_codes(self, images: UInt8[np.ndarray, "N H W C"]) -> Any:
+        """The codes of pictures, [N h w]; of two levels those of each by name.
 
         Raises:
             ValueError: if its latents are numbers.
@@ -141,17 +156,36 @@ class Model(Trained):
         check_tile(self.config, tile)
         return finished(self._run("decode", {"latent": latents}, tile=tile), pictures=True)
 
-    def decode_codes(self, codes: Int[np.ndarray, "N h w"]) -> Float[np.ndarray, "N H W C"]:
-        """The pictures of codes, in [-1, 1].
+    def decode_codes(self, codes: Any) -> Float[np.ndarray, "N H W C"]:
+        """The pictures of codes as `encode_codes` gives them, in [-1, 1].
 
         Raises:
             ValueError: if its latents are numbers, or a code is none of its own.
         """
         self.check_codes()
-        known = self.config.bottleneck.num_codes
-        wrong = codes[(codes < 0) | (codes >= known)]
-        require(not wrong.size, f"code {wrong[:1]}: expected codes from 0 to {known - 1}" if wrong.size else "")
-        return finished(self._run("decode_codes", {"codes": codes.astype(np.int32)}), pictures=True)
+        maps, known = by_name(codes), by_name(self.config.bottleneck.num_codes)
+        require(maps.keys() == known.keys(), f"codes of {', '.join(maps)}: expected those of {', '.join(known)}")
+        for name, map_ in maps.items():
+            _check_range(map_, known[name])
+        whole = jax.tree.map(lambda map_: map_.astype(np.int32), codes)
+        return finished(self._run("decode_codes", {"codes": whole}), pictures=True)
+
+    def decode_top(self, codes: Int[np.ndarray, "N h w"]) -> Float[np.ndarray, "N H W C"]:
+        """What the top's codes say alone of pictures, in [-1, 1]: the bottom's are left at the mean of their vectors.
+
+        Raises:
+            ValueError: if it has no two levels, or a code is none of its own.
+        """
+        require(of_levels(self.config), "this autoencoder has no two levels, and so no top")
+        _check_range(codes, by_name(self.config.bottleneck.num_codes)[TOP])
+        return finished(self._run("decode_top", {"codes": codes.astype(np.int32)}), pictures=True)
+
+    @property
+    def maps(self) -> dict[str, tuple[int, int]]:
+        """How many codes there are, and how many a side, of each of its maps of codes by name: `codes`, or of two
+        levels `top` and `bottom`."""
+        known = by_name(self.config.bottleneck.num_codes)
+        return {name: (known[name], side) for name, side in sides_of(self.config).items()}
 
     def reconstruct(self, images: UInt8[np.ndarray, "N H W C"], tile: int = 0) -> Float[np.ndarray, "N H W C"]:
         """Pictures encoded and decoded, in [-1, 1]; see `encode` for other sizes, and `tile`."""
@@ -173,12 +207,12 @@ class Model(Trained):
     def _run(
         self,
         name: str,
-        inputs: Mapping[str, np.ndarray],
+        inputs: Mapping[str, Any],
         key: PRNGKey | None = None,
         first: int = 0,
         tile: int = 0,
     ) -> Any:
-        num, shape = len(next(iter(inputs.values()))), inputs.get("image", inputs.get("latent", np.empty(0))).shape[1:3]
+        num, shape = len(jax.tree.leaves(inputs)[0]), inputs.get("image", inputs.get("latent", np.empty(0))).shape[1:3]
         usual = not shape or shape in (image_shape(self.config)[:2], latent_shape(self.config)[:2])
         batch = batch_for(num, self.config.batch if usual else 1, self.plan.devices)
         key = jax.random.key(0) if key is None else key
@@ -189,18 +223,20 @@ class Model(Trained):
         """Raises ValueError if its latents are numbers."""
         kind = type(self.config.bottleneck).__name__
         require(
-            self.config.bottleneck.num_codes > 0, f"this autoencoder has no codes, its latents are numbers ({kind})"
+            bool(self.config.bottleneck.num_codes), f"this autoencoder has no codes, its latents are numbers ({kind})"
         )
 
     def measure(self, images: UInt8[np.ndarray, "N H W C"], bound: int = 1) -> dict[str, float]:
         """What a set of pictures loses on the way: `psnr` in dB and `ssim`, means over pictures; `nmse`, the mean
-        squared error over the set's variance; of codes `perplexity` and the share `used` over the set; of a Gaussian
-        with a likelihood, `bits_per_dim`, a bound on the bits of each number by `bound` draws a picture [Burda16]."""
+        squared error over the set's variance; of codes `perplexity` and the share `used` over the set, of each level by
+        name; of a Gaussian with a likelihood, `bits_per_dim`, a bound on the bits of each number by `bound` draws a
+        picture [Burda16]."""
         found = lost(self.reconstruct(images), images)
-        if num := self.config.bottleneck.num_codes:
-            count = np.bincount(self.encode_codes(images).reshape(-1), minlength=num)
-            found |= {"perplexity": float(codebook.perplexity(jnp.asarray(count, jnp.float32)))}
-            found |= {"used": float(np.mean(count > 0))}
+        known = self.config.bottleneck.num_codes
+        for name, codes in by_name(self.encode_codes(images), "").items() if known else ():
+            count, said = np.bincount(codes.reshape(-1), minlength=by_name(known, "")[name]), f"_{name}" if name else ""
+            found[f"perplexity{said}"] = float(codebook.perplexity(jnp.asarray(count, jnp.float32)))
+            found[f"used{said}"] = float(np.mean(count > 0))
         if self.config.bottleneck.draws and self.config.reconstruction.loss in DISCRETE:
             keys = jax.random.split(jax.random.key(self.config.seed), bound)
             weights = np.stack([self._run("log_weight", {"image": images}, key) for key in keys])
@@ -217,31 +253,38 @@ class Model(Trained):
     @property
     def encoder(self) -> Encoder:
         """What it says of examples, for the cache that a prior over its codes, or a model of its latents, reads."""
-        has_codes = self.config.bottleneck.num_codes > 0
+        has_codes = bool(self.config.bottleneck.num_codes)
+        fields = tuple(sides_of(self.config)) if has_codes else ("latent",)
         size, channels = self.config.net.image_size, self.config.net.in_channels
 
         def encode(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
             images = np.stack([example["image"] for example in examples])
-            return {"codes": self.encode_codes(images)} if has_codes else {"latent": self.encode(images)}
+            return by_name(self.encode_codes(images)) if has_codes else {"latent": self.encode(images)}
 
         def see(data: Data) -> Data:
             return replace(data, image_size=size, channels=channels)
 
         return Encoder(
-            "autoencoder", self.fingerprint, ("codes",) if has_codes else ("latent",), encode, see,
+            "autoencoder", self.fingerprint, fields, encode, see,
             needs={"image": "has no pictures: choose other data"},
         )  # fmt: skip
 
 
 def lost(drawn: Float[np.ndarray, "N H W C"], images: UInt8[np.ndarray, "N H W C"]) -> dict[str, float]:
-    """What is lost of pictures by what is drawn of them, in [-1, 1]: `psnr` in dB, `mse`, `nmse`, and of those that are
-    large enough `ssim`."""
+    """What is lost of pictures by what is drawn of them, in [-1, 1]: `psnr` in dB, `mse`, of pictures that are not all
+    one colour `nmse`, and of those that are large enough `ssim`."""
     x = np.asarray(images, np.float32) / 127.5 - 1
-    error = float(np.mean((drawn - x) ** 2))
-    found = {"psnr": float(np.mean(metrics.psnr(drawn, x, 2.0))), "mse": error, "nmse": error / float(np.var(x))}
+    error, variance = float(np.mean((drawn - x) ** 2)), float(np.var(x))
+    found = {"psnr": float(np.mean(metrics.psnr(drawn, x, 2.0))), "mse": error}
+    found |= {"nmse": error / variance} if variance else {}
     if min(x.shape[1:3]) > 2 * metrics.RADIUS:
         found["ssim"] = float(np.mean(metrics.ssim(drawn, x, 2.0)))
     return found
+
+
+def _check_range(codes: Int[np.ndarray, "N h w"], known: int) -> None:
+    wrong = codes[(codes < 0) | (codes >= known)]
+    require(not wrong.size, f"code {wrong[:1]}: expected codes from 0 to {known - 1}" if wrong.size else "")
 
 
 def check_draws(config: Config) -> None:

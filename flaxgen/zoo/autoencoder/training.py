@@ -6,17 +6,19 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from flaxgen.data import unit_range
 from flaxgen.diffusion.vlb import discretized_log_likelihood
 from flaxgen.family.bottlenecks import Passed, Sizes
 from flaxgen.family.codec import in_tiles, scaled, unscaled
+from flaxgen.family.levels import BOTTOM, TOP, Levels, TwoMaps
 from flaxgen.family.perceptual import frozen_weights, make_distance
 from flaxgen.family.trained import Files
 from flaxgen.latents import likelihood
+from flaxgen.nets.vqvae2 import VqVae2, join, split
 from flaxgen.types import Codec, Held, Keys, Loss, Metrics, Params, PRNGKey, Seen
-from flaxgen.zoo.autoencoder.config import DISCRETE, Config, check_tile, image_shape, says_scales
+from flaxgen.zoo.autoencoder.config import DISCRETE, Config, check_tile, image_shape, of_levels, says_scales
 from flaxgen.zoo.classifier import FAMILY as CLASSIFIER
 from flaxgen.zoo.clip import FAMILY as CLIP
 
@@ -58,9 +60,38 @@ def after_update(config: Config, params: Params, held: Held) -> Params:
     return config.bottleneck.settle(params, held.statistics)
 
 
-def encode(config: Config, params: Params, x: Image) -> Float[Array, "B h w D"]:
-    """What the encoder says of pictures in [-1, 1]."""
-    return cast(Array, config.net.apply(_net(params), x, method="encode"))
+def encode(config: Config, params: Params, x: Image) -> Any:
+    """What the encoder says of pictures in [-1, 1]: a map [B h w D], or of two levels `TwoMaps`."""
+    said = config.net.apply(_net(params), x, method="encode")
+    if not of_levels(config):
+        return said
+    top, below = cast(tuple[Array, Array], said)
+    return TwoMaps(top, lambda z: cast(Array, config.net.apply(_net(params), below, z, method="refine")))
+
+
+def features_of(config: Config, params: Params, x: Image) -> Float[Array, "B h w F"]:
+    """What the encoder says of pictures, as one map; of two levels the bottom knows the top's codes."""
+    h = encode(config, params, x)
+    if not of_levels(config):
+        return h
+    return join(h.top, h.bottom(cast(Levels, config.bottleneck).top.quantise(params[TOP], h.top)))
+
+
+def latents_of_features(config: Config, params: Params, features: Float[Array, "B h w F"]) -> Float[Array, "B h w D"]:
+    """What the decoder reads of `features_of` pictures."""
+    if not of_levels(config):
+        return config.bottleneck.quantise(params, features)
+    top, bottom = split(features, cast(VqVae2, config.net).ratio)
+    return cast(Levels, config.bottleneck).quantise(params, TwoMaps(top, lambda _: bottom))
+
+
+def latents_of_top(config: Config, params: Params, codes: Int[Array, "B u v"]) -> Float[Array, "B h w D"]:
+    """What the decoder reads of the top's codes alone: in place of the bottom's vectors stands their mean."""
+    levels = cast(Levels, config.bottleneck)
+    top = levels.top.from_codes(params[TOP], codes)
+    every = levels.bottom.from_codes(params[BOTTOM], jnp.arange(levels.bottom.codes)[None, None])
+    side = [cast(VqVae2, config.net).ratio * size for size in codes.shape[1:]]
+    return join(top, jnp.broadcast_to(every.mean(2, keepdims=True), (len(codes), *side, every.shape[-1])))
 
 
 def decode(config: Config, params: Params, z: Float[Array, "B h w D"]) -> Float[Array, "B H W E"]:
@@ -85,6 +116,8 @@ def drawn(config: Config, y: Float[Array, "B H W D"]) -> Image:
 
 def latents_of(config: Config, params: Params, x: Image, tile: int = 0) -> Float[Array, "B h w D"]:
     """What the decoder reads of pictures in [-1, 1], without chance; with `tile` in tiles of so many pixels."""
+    if of_levels(config):
+        return config.bottleneck.quantise(params, encode(config, params, x))
     factor = config.net.factor
     features = in_tiles(lambda x: encode(config, params, x), tile, factor, reads=factor)(x)
     return config.bottleneck.quantise(params, features)

@@ -2,7 +2,7 @@
 pixels."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ import numpy as np
 
 from flaxgen.data import Data
 from flaxgen.family.coded import CodeDrawing, check_plain
+from flaxgen.family.levels import BOTTOM
+from flaxgen.nets.code_condition import CodeMap
 from flaxgen.nets.code_transformer import CodeTransformer, MaskedCodeTransformer
 from flaxgen.nets.pixelcnn import PixelCNN
 from flaxgen.nets.pixelcnn_plus import PixelCNNPlus
@@ -41,10 +43,12 @@ class Config(GradientRun):
     """A prior's run over the codes of `data` by the autoencoder in that directory, kept in `cache` ("": there). A net
     with `pixel_channels` reads pixels instead, each value one of its `codes` levels, and needs no autoencoder. Labels
     are hidden from the share `condition_dropout` of the examples, behind the net's last class, for guidance. A masked
-    net learns with `smoothing` of its targets, from pictures of which the share `least_masked` is masked or more."""
+    net learns with `smoothing` of its targets, from pictures of which the share `least_masked` is masked or more.
+    Of an autoencoder with two maps `level` says which is drawn: the top one, or the bottom one given the top."""
 
     data: Data
     net: CodeTransformer | MaskedCodeTransformer | PixelCNN | PixelSNAIL | PixelCNNPlus
+    level: Literal["", "top", "bottom"] = ""
     autoencoder: str = ""
     cache: str = ""
     condition_dropout: float = 0.0
@@ -64,12 +68,27 @@ class Config(GradientRun):
             f"condition_dropout={self.condition_dropout} hides labels, and this net has none: set net.num_classes to "
             "the number of classes and one more",
         )
+        condition = condition_of(self)
+        require(
+            bool(condition) == (self.level == BOTTOM),
+            f"level={self.level!r} with net.condition={condition}: the bottom is drawn given the top, so set "
+            "net.condition=CodeMap(...) there, which PixelCNN and PixelSNAIL have, and leave it out elsewhere",
+        )
+        require(
+            not self.level or not of_pixels(self),
+            f"level={self.level}: a net with net.pixel_channels reads pixels, leave one of them out",
+        )
         if not of_pixels(self):
             check_plain(self.data)
         require(
             not (of_pixels(self) and self.autoencoder),
             f"autoencoder={self.autoencoder}: a net with net.pixel_channels reads pixels, leave one of them out",
         )
+
+
+def condition_of(config: Config) -> CodeMap | None:
+    """The map of codes that is given, None where none is."""
+    return getattr(config.net, "condition", None)
 
 
 def of_pixels(config: Config) -> bool:
@@ -100,9 +119,11 @@ def num_labels(config: Config) -> int:
 
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a batch as the loader gives it."""
-    size = config.batch_size
+    size, given = config.batch_size, condition_of(config)
     field, dtype = ("image", jnp.uint8) if of_pixels(config) else ("codes", jnp.int32)
     spec = {field: jax.ShapeDtypeStruct((size, *grid_shape(config)), dtype)}
+    if given is not None:
+        spec["condition"] = jax.ShapeDtypeStruct((size, given.height, given.width), jnp.int32)
     return spec | ({"label": jax.ShapeDtypeStruct((size,), jnp.int32)} if config.net.num_classes else {})
 
 

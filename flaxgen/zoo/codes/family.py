@@ -1,6 +1,7 @@
 """What a prior over codes can be asked, and the declaration of the family."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -11,8 +12,10 @@ from flaxgen.data import to_pixels
 from flaxgen.data.transforms import middle_square
 from flaxgen.family import coded
 from flaxgen.family.companions import Joined
+from flaxgen.family.composite import Composite, Part
 from flaxgen.family.family import Family
-from flaxgen.family.matching import open_matching
+from flaxgen.family.levels import BOTTOM, TOP
+from flaxgen.family.matching import open_matching, real_examples
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import option
 from flaxgen.family.requests import (
@@ -26,11 +29,16 @@ from flaxgen.family.requests import (
     set_option,
 )
 from flaxgen.family.trained import Files, Handler, Progress
+from flaxgen.nets.vqvae2 import VqVae2
 from flaxgen.train.config import override, require
 from flaxgen.types import Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
+from flaxgen.zoo.codes import whole
 from flaxgen.zoo.codes.config import Config, Drawing, batch_spec, num_labels, of_pixels, to_levels
+from flaxgen.zoo.codes.maps import load_autoencoder, split_codes
 from flaxgen.zoo.codes.model import Model, check_drawing, check_likelihood, init_params, make_loss
+
+PREVIEWED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +61,11 @@ def _drawing(config: Config, request: SampleCodes) -> Drawing:
 
 def check_sample(config: Config, request: SampleCodes) -> None:
     """Raises ValueError unless such a model can do that."""
+    require(
+        not config.level,
+        f"this draws the {config.level} map of codes alone: draw with the model that `flaxgen compose DIR "
+        "autoencoder=... top=... bottom=...` makes of it and the other parts",
+    )
     check_drawing(config, _drawing(config, request))
     classes = num_labels(config)
     if request.label is not None:
@@ -67,7 +80,7 @@ def draw_samples(model: Model, request: SampleCodes, progress: Progress) -> Pict
     progress("drawing codes")
     known, rows = None, request.rows or model.config.net.height // 2
     if request.complete is not None:
-        known = (codes_of(model, fitted(model, [request.complete]))[0], rows)
+        known = (codes_of(model, fitted(model, [request.complete]))[0][0], rows)
     key = jax.random.key(request.seed)
     codes = model.draw_codes(
         key, request.numbers, label=request.label, drawing=_drawing(model.config, request), known=known
@@ -116,8 +129,8 @@ def likelihood(model: Model, request: Likelihood, progress: Progress) -> Picture
         images = examples_of(config, request)
         label = examples_of(config, request, "label") if num_labels(config) else None
     progress("reading its codes")
-    codes = codes_of(model, images)
-    bits = model.likelihood_of(codes, label) / np.log(2)
+    codes, condition = codes_of(model, images)
+    bits = model.likelihood_of(codes, label, condition) / np.log(2)
     what = "a number of the pictures" if of_pixels(config) else "a code"
     return Pictures(images, scores=tuple(bits.tolist()), note=f"{bits.mean():.4f} bits {what}")
 
@@ -133,16 +146,23 @@ def fitted(model: Model, pictures: Sequence[Any]) -> np.ndarray:
     return np.stack([middle_square(pixels, net.height, model.config.data.filter) for pixels in seen])
 
 
-def codes_of(model: Model, images: np.ndarray) -> np.ndarray:
-    """The codes, or levels of pixels, of pictures."""
+def codes_of(model: Model, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The codes, or levels of pixels, of pictures, and for a bottom level the top's codes."""
     if of_pixels(model.config):
-        return np.asarray(to_levels(images, model.config.net.codes))
-    return model.autoencoder.encode_codes(images)
+        return np.asarray(to_levels(images, model.config.net.codes)), None
+    return split_codes(model.config, model.autoencoder.encode_codes(images))
 
 
 def preview(model: Model, key) -> np.ndarray:
-    """The first samples, of all classes in turn."""
-    return Pictures(to_pixels(model.generate(key, 16))).sheet()
+    """The first samples, of all classes in turn; of a top level what its codes say alone, and of a bottom level for the
+    top's codes of examples."""
+    if model.config.level != BOTTOM:
+        return Pictures(to_pixels(model.generate(key, PREVIEWED))).sheet()
+    data = model.autoencoder.encoder.see(model.config.data)
+    _, top = codes_of(model, real_examples(data, "image", PREVIEWED))
+    assert top is not None
+    codes = model.draw_codes(key, range(len(top)), condition=top)
+    return Pictures(to_pixels(model.to_pictures(codes, top))).sheet()
 
 
 def prepare(config: Config, found: Files) -> Files:
@@ -157,7 +177,7 @@ def prepare(config: Config, found: Files) -> Files:
 
 
 def _autoencoder(config: Config) -> Any:
-    return coded.load_autoencoder(AUTOENCODER, config, (config.net.height, config.net.width))
+    return load_autoencoder(AUTOENCODER, config)
 
 
 def open_source(family: Family, config: Config, files: Files) -> Source:
@@ -166,11 +186,16 @@ def open_source(family: Family, config: Config, files: Files) -> Source:
     if of_pixels(config):
         return open_matching(config.data, {n: spec.shape[1:] for n, spec in batch_spec(config).items()}, classes)
     cached = coded.open_codes(_autoencoder(config), config.data, config.cache)
-    codes = (cached, lambda example: {"codes": example["codes"]})
+    codes = (cached, functools.partial(_read_codes, config))
     if not classes:
         return Joined(codes)
     labelled = open_matching(config.data, {"label": ()}, classes)
     return Joined(codes, (labelled, lambda example: {"label": example["label"]}))
+
+
+def _read_codes(config: Config, example: Mapping[str, Any]) -> dict[str, Any]:
+    codes, condition = split_codes(config, example if config.level else example[coded.ONE_MAP])
+    return {"codes": codes} | ({} if condition is None else {"condition": condition})
 
 
 FAMILY = Family(
@@ -196,5 +221,15 @@ FAMILY = Family(
             lambda model, request: _drawing(model.config, request).used(),
         ),
         Likelihood: Handler(likelihood, check_asked, lambda request: 2),
+    },
+)
+
+WHOLE = Composite(
+    name="vqvae2",
+    parts={"autoencoder": Part(AUTOENCODER, VqVae2), TOP: Part(FAMILY), BOTTOM: Part(FAMILY)},
+    model=whole.Whole,
+    check=whole.check_parts,
+    requests={
+        whole.SampleLevels: Handler(whole.draw_samples, whole.check_sample, lambda request: 3, whole.settings),
     },
 )

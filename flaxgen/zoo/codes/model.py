@@ -16,7 +16,10 @@ from flaxgen import parallel
 from flaxgen.diffusion import losses
 from flaxgen.family import coded
 from flaxgen.family.drawing import announced, batch_for, choose_labels, draw_many, numbered, title
+from flaxgen.family.levels import BOTTOM, TOP
 from flaxgen.family.trained import Files, Trained
+from flaxgen.nets import layers
+from flaxgen.nets.code_condition import condition_like
 from flaxgen.nets.code_transformer import CodeTransformer, MaskedCodeTransformer
 from flaxgen.tokens import guidance, logistic, masked
 from flaxgen.tokens.sampling import Known, known_rows, make_choice, sample_codes, sample_without_cache
@@ -25,6 +28,7 @@ from flaxgen.types import Loss, Params, PRNGKey
 from flaxgen.zoo.codes.config import (
     Config,
     Drawing,
+    condition_of,
     from_levels,
     grid_shape,
     is_mixture,
@@ -32,12 +36,19 @@ from flaxgen.zoo.codes.config import (
     of_pixels,
     to_levels,
 )
+from flaxgen.zoo.codes.maps import load_autoencoder
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:
     """Fresh parameters."""
     label = jnp.zeros(1, jnp.int32) if config.net.num_classes else None
-    return config.net.init(key, jnp.zeros((1, *grid_shape(config)), jnp.int32), label)["params"]
+    given = conditions(label, condition_like(config.net))
+    return config.net.init(key, jnp.zeros((1, *grid_shape(config)), jnp.int32), **given)["params"]
+
+
+def conditions(label: Array | None, condition: Array | None) -> dict[str, Any]:
+    """What is given beside codes, by the net's own keywords."""
+    return {name: value for name, value in (("label", label), ("condition", condition)) if value is not None}
 
 
 def make_loss(config: Config, files: Files) -> Loss:
@@ -48,10 +59,11 @@ def make_loss(config: Config, files: Files) -> Loss:
         drop_key, net_key, mask_key = (jax.random.fold_in(key, use) for use in range(3))
         label = _read_label(config, batch, drop_key)
         codes = to_levels(batch["image"], config.net.codes) if of_pixels(config) else batch["codes"]
+        given = conditions(label, batch.get("condition"))
         rngs = {"dropout": net_key} if dropout else None
 
         def apply(read):
-            return cast(Array, config.net.apply({"params": params}, read, label, train=True, rngs=rngs))
+            return cast(Array, config.net.apply({"params": params}, read, train=True, rngs=rngs, **given))
 
         if isinstance(config.net, MaskedCodeTransformer):
             return _masked_loss(config, apply, codes, mask_key)
@@ -104,15 +116,16 @@ def make_draw(config: Config, kind: Drawing):
 
     def draw(arguments, inputs):
         keys = inputs["key"]
-        label = inputs.get("label")
+        label, condition = inputs.get("label"), inputs.get("condition")
         if guided:
             label = jnp.concatenate((label, jnp.full_like(label, net.num_classes - 1)))
+            condition = None if condition is None else jnp.concatenate((condition, condition))
         apply = functools.partial(net.apply, {"params": arguments["params"]})
         shape = grid_shape(config)
         known = Known(inputs["known"], inputs["is_known"]) if "known" in inputs else None
 
         def predict(codes):
-            logits = cast(Array, apply(codes.reshape(-1, *shape), label))
+            logits = cast(Array, apply(codes.reshape(-1, *shape), **conditions(label, condition)))
             return logits.reshape(len(codes), shape[0] * shape[1], -1)
 
         if is_mixture(config):
@@ -165,7 +178,8 @@ def compiled_nats(config: Config, plan: parallel.Plan):
     """The evaluator of `Model.likelihood_of`."""
 
     def evaluate(params, inputs):
-        logits = config.net.apply({"params": params}, inputs["codes"], inputs.get("label"))
+        given = conditions(inputs.get("label"), inputs.get("condition"))
+        logits = config.net.apply({"params": params}, inputs["codes"], **given)
         return nats(config, cast(Array, logits), inputs["codes"])
 
     return plan.compile_map(evaluate, key=("nats", config.net))
@@ -177,15 +191,20 @@ class Model(Trained):
     config: Config
 
     def likelihood_of(
-        self, codes: Int[np.ndarray, "N h w *C"], label: Int[np.ndarray, " N"] | None = None
+        self,
+        codes: Int[np.ndarray, "N h w *C"],
+        label: Int[np.ndarray, " N"] | None = None,
+        condition: Int[np.ndarray, "N u v"] | None = None,
     ) -> Float[np.ndarray, " N"]:
-        """-log P of each example in nats a code, or a number of its pixels, given its label where the net reads them.
+        """-log P of each example in nats a code, or a number of its pixels, given its label where the net reads them,
+        and of a bottom level the codes of the top, `condition`.
 
         Raises:
             ValueError: for a masked net, which says no probability of all codes together.
         """
         check_likelihood(self.config)
-        inputs = {"codes": codes.astype(np.int32)} | ({} if label is None else {"label": label.astype(np.int32)})
+        found = {"codes": codes, "label": label, "condition": condition}
+        inputs = {name: value.astype(np.int32) for name, value in found.items() if value is not None}
         batch = batch_for(len(codes), self.config.drawing.batch, self.plan.devices)
         compiled, key = compiled_nats(self.config, self.plan), jax.random.key(0)
         return draw_many(compiled, self.params, key, inputs, num=len(codes), batch=batch)
@@ -197,8 +216,7 @@ class Model(Trained):
         Raises:
             ValueError: if it is not where the config says, or another one than the prior was trained with.
         """
-        height, width = grid_shape(self.config)
-        found = coded.load_autoencoder(self.family.companions[coded.AUTOENCODER], self.config, (height, width))
+        found = load_autoencoder(self.family.companions[coded.AUTOENCODER], self.config)
         coded.name_autoencoder(self.files, found)
         return found
 
@@ -210,17 +228,22 @@ class Model(Trained):
         label: int | None = None,
         drawing: Drawing | None = None,
         known: tuple[Int[np.ndarray, "h w *C"], int] | None = None,
+        condition: Int[np.ndarray, "N u v"] | None = None,
     ) -> Int[np.ndarray, "N h w *C"]:
         """Codes of the numbers, or values of pixels; those of a number depend on the key and on it alone.
 
-        `label` is the class to draw; None takes all in turn. `known` are codes of which so many upper rows are kept.
+        `label` is the class to draw; None takes all in turn. `known` are codes of which so many upper rows are kept,
+        and `condition` the top's codes that a bottom level is drawn for.
 
         Raises:
             ValueError: if a value is out of range or not for this model.
         """
         chosen, num = drawing or self.config.drawing, len(numbers)
         check_drawing(self.config, chosen)
+        layers.check_given("condition", condition, "condition", condition_of(self.config) is not None)
         inputs: dict[str, np.ndarray] = dict(choose_labels(num_labels(self.config), label, numbers))
+        if condition is not None:
+            inputs["condition"] = condition.astype(np.int32)
         if known is not None:
             inputs |= _known_inputs(self.config, *known, num)
         batch = batch_for(num, chosen.batch, self.plan.devices)
@@ -230,11 +253,16 @@ class Model(Trained):
         drawn = draw_many(draw, arguments, key, inputs, num=num, batch=batch, first=numbers.start)
         return drawn.reshape(num, *grid_shape(self.config))
 
-    def to_pictures(self, codes: Int[np.ndarray, "N h w *C"]) -> Float[np.ndarray, "N H W C"]:
-        """The pictures of codes, or of pixels, in [-1, 1]."""
+    def to_pictures(
+        self, codes: Int[np.ndarray, "N h w *C"], condition: Int[np.ndarray, "N u v"] | None = None
+    ) -> Float[np.ndarray, "N H W C"]:
+        """The pictures of codes, or of pixels, in [-1, 1]; of the top's codes what they say alone, and of the bottom's
+        beside those of the top, `condition`."""
         if of_pixels(self.config):
             return from_levels(codes, self.config.net.codes).astype(np.float32) / 127.5 - 1
-        return self.autoencoder.decode_codes(codes)
+        if self.config.level == TOP:
+            return self.autoencoder.decode_top(codes)
+        return self.autoencoder.decode_codes(codes if condition is None else {TOP: condition, BOTTOM: codes})
 
     def generate(
         self, key: PRNGKey, num: int | range = 64, *, label: int | None = None, drawing: Drawing | None = None

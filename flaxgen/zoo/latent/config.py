@@ -1,16 +1,19 @@
 """What a run of a diffusion model over an autoencoder's latents is, as plain values [Rombach22]."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
 
 from flaxgen.data import Data
 from flaxgen.family.coded import check_plain
 from flaxgen.family.denoising import Objective, check_objective, check_time_embedding
-from flaxgen.family.process import Process, choose
-from flaxgen.family.sampling import Sampling
+from flaxgen.family.process import Process, choose, make_schedule
+from flaxgen.family.sampling import Sampling, Subject, make_grid
+from flaxgen.nets.dit import DiT
 from flaxgen.nets.unet import UNet
 from flaxgen.train.config import require
 from flaxgen.train.run import GradientRun
@@ -64,7 +67,7 @@ class Config(GradientRun):
     `prior_weight` times its loss is added, so that the class stays what it was [Ruiz23, eq. 2]."""
 
     data: Data
-    net: UNet
+    net: UNet | DiT
     autoencoder: str = ""
     clip: str = ""
     clip_2: str = ""
@@ -85,7 +88,8 @@ class Config(GradientRun):
             check_plain(data)
         require(self.prior_weight > 0, f"prior_weight={self.prior_weight}: expected a number above 0")
         check_objective(self.objective, self.process, net.learned_variance)
-        check_time_embedding(net.time_embedding, self.process)
+        if isinstance(net, UNet):
+            check_time_embedding(net.time_embedding, self.process)
         require(
             net.in_channels in (net.out_channels, 2 * net.out_channels + 1),
             f"net.in_channels={net.in_channels}: expected {net.out_channels} as net.out_channels, or "
@@ -128,6 +132,12 @@ def latent_shape(config: Config) -> tuple[int, int, int]:
     return (config.net.image_size, config.net.image_size, config.net.out_channels)
 
 
+def multiple(config: Config) -> int:
+    """Of what the sides of a map of latents have to be multiples."""
+    net = config.net
+    return net.patch * 2 ** (len(net.multipliers) - 1) if isinstance(net, UNet) else net.patch
+
+
 def condition_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of one example's condition: states of `context` tokens in half precision, as they are kept."""
     net, spec = config.net, {}
@@ -162,3 +172,31 @@ def with_solver(sampling: Sampling, name: str) -> Sampling:
     chosen = choose("sampler", name, SOLVERS)
     same = sampling.grid == "trailing" and chosen["grid"] != "karras"
     return replace(sampling, **({"sampler": chosen["sampler"]} if same else chosen))
+
+
+def walked_times(config: Config, sampling: Sampling, strength: float = 1.0) -> Float[np.ndarray, " N"]:
+    """The times that are walked: of a picture that is varied the last int(strength * steps) steps, one at least.
+
+    Raises:
+        ValueError: if there are more steps than the table has.
+    """
+    subject = Subject(make_schedule(config.process), config.process.timesteps, (), cast(Any, None), None)
+    return make_grid(subject, sampling)[sampling.steps - max(int(sampling.steps * strength), 1) :]
+
+
+def check_sampling(config: Config, sampling: Sampling) -> None:
+    """Raises ValueError unless these settings can draw from such a model. The empty caption is one like others, which a
+    net that is tuned may know without having read it in this run."""
+    has_null = bool(config.objective.condition_dropout) or reads_text(config)
+    require(
+        sampling.guidance == 1 or has_null,
+        f"guidance={sampling.guidance} needs a model trained with objective.condition_dropout, and this one was not",
+    )
+    walked_times(config, sampling)
+
+
+def check_label(config: Config, label: int | None) -> None:
+    """Raises ValueError unless it is a class that the net knows."""
+    known = num_labels(config)
+    require(label is None or known > 0, f"label={label}: this model knows no classes")
+    require(label is None or label < known, f"label={label}: expected a class from 0 to {known - 1}")

@@ -21,7 +21,8 @@ from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
 from flaxgen.weights.autoencoder_config import Latents
 from flaxgen.zoo.latent import requests
-from flaxgen.zoo.latent.config import Config, fills_in, num_labels, reads_text
+from flaxgen.zoo.latent.config import Config, fills_in, multiple, num_labels, reads_text
+from flaxgen.zoo.latent.control import Control, fit_hint
 from flaxgen.zoo.latent.model import Asked, Latent, Model, Start
 from flaxgen.zoo.latent.prompts import read_prompts
 from flaxgen.zoo.latent.requests import Captioned, DrawLatent, InpaintLatent, Sampled, SampleLatent, VaryLatent
@@ -34,14 +35,15 @@ FREE = 127
 
 
 class Parts(NamedTuple):
-    """What draws: the net over latents, whose they are, the text encoders with the names of their parts, and words of
-    one's own with their ids for each encoder."""
+    """What draws: the net over latents, whose they are, the text encoders with the names of their parts, words of one's
+    own with their ids for each encoder, and a ControlNet."""
 
     denoiser: Model
     autoencoder: Any
     clips: tuple[Any, ...] = ()
     encoders: tuple[str, ...] = ()
     words: Mapping[str, tuple[range, ...]] = {}
+    controlnet: Any = None
 
     @property
     def config(self) -> Config:
@@ -80,11 +82,11 @@ class Parts(NamedTuple):
             ValueError: if autoencoder and net do not divide the sides.
         """
         height, width = height or self.image_size, width or self.image_size
-        multiple = self.factor * self.config.net.patch * 2 ** (len(self.config.net.multipliers) - 1)
+        step = self.factor * multiple(self.config)
+        near = [max(round(side / step), 1) * step for side in (width, height)]
         require(
-            height % multiple == 0 and width % multiple == 0,
-            f"a picture of {width}x{height}: expected multiples of {multiple}, the nearest are "
-            f"{max(round(width / multiple), 1) * multiple}x{max(round(height / multiple), 1) * multiple}",
+            height % step == 0 and width % step == 0,
+            f"a picture of {width}x{height}: expected multiples of {step}, the nearest are {near[0]}x{near[1]}",
         )
         return (height // self.factor, width // self.factor, self.config.net.out_channels)
 
@@ -104,8 +106,15 @@ def scales_of(files: Files) -> Latents | None:
         raise ValueError(f"{SCALES} is damaged: expected the mean and std of each channel") from error
 
 
-def conditions(parts: Parts, request: Captioned, captions: Sequence[str], shape: tuple[int, int, int]) -> Asked:
-    """What the net reads of captions, and of what pictures shall not show."""
+def conditions(
+    parts: Parts,
+    request: Captioned,
+    captions: Sequence[str],
+    shape: tuple[int, int, int],
+    window: regions.Window | None = None,
+) -> Asked:
+    """What the net reads of captions, and of what pictures shall not show, and its hint: of a picture of which a window
+    is drawn, what lies there."""
     config, (height, width) = parts.config, (side * parts.factor for side in shape[:2])
     text, sizes = replace(config.text, skip=config.text.skip + request.clip_skip), usual_sizes(config, height, width)
     negative = request.negative or ""
@@ -115,7 +124,13 @@ def conditions(parts: Parts, request: Captioned, captions: Sequence[str], shape:
     if request.negative is None and config.text.zero_empty:
         zeros = states._replace(tokens=0 * states.tokens, embedding=0 * states.embedding)
         null = {name: value[-1:] for name, value in condition_of(config, zeros, sizes).items()}
-    return Asked(wanted, {name: np.repeat(value, len(captions), 0) for name, value in null.items()})
+    null = {name: np.repeat(value, len(captions), 0) for name, value in null.items()}
+    if request.hint is None:
+        return Asked(wanted, null)
+    pixels = request.hint.with_channels(parts.controlnet.config.net.hint_channels)
+    hint = fit_hint(pixels if window is None else pixels[window.place], height, width)
+    strength = 1.0 if request.hint_strength is None else request.hint_strength
+    return Asked(wanted, null, Control(parts.controlnet, hint, strength))
 
 
 def _draw(
@@ -188,7 +203,7 @@ def inpaint(parts: Parts, request: InpaintLatent, progress: Progress) -> Picture
     seen = window.cut(image, size)
     marked = window.cut(free.astype(np.uint8) * 255, size) > FREE
     known = _known(parts, seen, marked, request.num)
-    asked = conditions(parts, request, [request.caption] * request.num, known["latent"].shape[1:])
+    asked = conditions(parts, request, [request.caption] * request.num, known["latent"].shape[1:], window)
     drawn = _draw(parts, request, asked, range(request.num), progress, Start("inpaint", known))
     return Pictures(window.put(image, drawn, free, request.feather))
 

@@ -22,10 +22,19 @@ from flaxgen.train.config import require
 from flaxgen.types import PRNGKey, Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
-from flaxgen.zoo.latent import drawing
+from flaxgen.zoo.latent import control, drawing
 from flaxgen.zoo.latent.adapt import adapted
-from flaxgen.zoo.latent.config import Config, batch_spec, condition_spec, fills_in, num_labels, of_class, reads_text
-from flaxgen.zoo.latent.model import Model, check_sampling, init_params, make_loss, text_encoders
+from flaxgen.zoo.latent.config import (
+    Config,
+    batch_spec,
+    check_sampling,
+    condition_spec,
+    fills_in,
+    num_labels,
+    of_class,
+    reads_text,
+)
+from flaxgen.zoo.latent.model import Model, init_params, make_loss, text_encoders
 from flaxgen.zoo.latent.preservation import Paired
 from flaxgen.zoo.latent.requests import (
     Captioned,
@@ -144,7 +153,7 @@ def check_same_net(config: Config, other: Config, place: str) -> None:
     """Raises ValueError unless the net is the one whose weights lie there: what has no shape, such as how many heads
     share a width, would be noticed by no tensor."""
     for field in dataclasses.fields(config.net):
-        ours, theirs = getattr(config.net, field.name), getattr(other.net, field.name)
+        ours, theirs = getattr(config.net, field.name), getattr(other.net, field.name, "no such field")
         require(
             ours == theirs or field.name in NOT_WEIGHTS,
             f"net.{field.name}={ours}: the net in {place} has {theirs}, set it alike",
@@ -269,7 +278,8 @@ class Whole(Assembled):
         missing = reads_text(denoiser.config) and not named
         require(not missing, "this model lacks the part 'clip', its text encoder: add it with `flaxgen compose`")
         clips = tuple(self.parts[name] for name in named)
-        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named))
+        controlnet = self.parts.get("controlnet")
+        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), controlnet=controlnet)
 
     @property
     def data(self) -> Data:
@@ -289,12 +299,15 @@ def _check_parts(parts: Parts) -> None:
         check_fits(parts["denoiser"].config, parts["autoencoder"])
         clips = tuple(parts[name] for name in ENCODERS if name in parts)
         _check_names(parts["denoiser"].files, parts["autoencoder"], clips)
+        if "controlnet" in parts:
+            factor = parts["autoencoder"].config.net.factor
+            control.check_fits(parts["controlnet"].config.net, parts["denoiser"].config.net, factor)
 
 
 def _together(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:
     return Handler(
         lambda model, request, progress: answer(_adapted(model.whole, request), request, progress),
-        lambda model, request: check_request(model.whole.config, request),
+        lambda model, request: check_request(model.whole.config, request, model.whole.controlnet is not None),
         lambda request: 3,
         lambda model, request: used(model.whole.config, request),
     )
@@ -302,7 +315,13 @@ def _together(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:
 
 WHOLE = Composite(
     name="latent_diffusion",
-    parts={"autoencoder": Part(AUTOENCODER), "clip": Part(CLIP), "clip_2": Part(CLIP), "denoiser": Part(FAMILY)},
+    parts={
+        "autoencoder": Part(AUTOENCODER),
+        "clip": Part(CLIP),
+        "clip_2": Part(CLIP),
+        "denoiser": Part(FAMILY),
+        "controlnet": Part(control.FAMILY),
+    },
     model=Whole,
     check=_check_parts,
     requests={kind: _together(answer) for kind, answer in ANSWERS.items()},

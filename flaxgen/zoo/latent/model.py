@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ from flaxgen import parallel
 from flaxgen.diffusion.denoise import make_bind
 from flaxgen.diffusion.edit import inpaint
 from flaxgen.diffusion.samplers import Grid, make_grid
-from flaxgen.family import sampling as engine
 from flaxgen.family.batches import Drop, read_batch
 from flaxgen.family.companions import load_companion
 from flaxgen.family.denoising import make_apply, make_denoising_loss
@@ -22,10 +21,12 @@ from flaxgen.family.drawing import announced, batch_for, draw_many, finished, ti
 from flaxgen.family.process import make_prediction, make_schedule, make_time_input
 from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, walk
 from flaxgen.family.trained import Files, Trained
+from flaxgen.nets.controlnet import ControlNet
 from flaxgen.train.config import require
 from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
 from flaxgen.zoo.clip import FAMILY as CLIP
-from flaxgen.zoo.latent.config import Config, condition_spec, fills_in, latent_shape, num_labels, reads_text
+from flaxgen.zoo.latent.config import Config, condition_spec, fills_in, latent_shape, reads_text
+from flaxgen.zoo.latent.control import Control, Steer, make_steer
 from flaxgen.zoo.latent.preservation import preserving
 from flaxgen.zoo.latent.text import make_encoder
 
@@ -34,10 +35,12 @@ Latent = Float[np.ndarray, "N h w D"]
 
 
 class Asked(NamedTuple):
-    """What is to be drawn: a row of `condition` for each example, and of `null`, which guidance leads away from."""
+    """What is to be drawn: a row of `condition` for each example, and of `null`, which guidance leads away from; and
+    the `control` that steers all of them."""
 
     condition: Mapping[str, np.ndarray]
     null: Mapping[str, np.ndarray]
+    control: Control | None = None
 
 
 class Start(NamedTuple):
@@ -106,9 +109,9 @@ def empty_caption(config: Config) -> Mapping[str, np.ndarray]:
     return make_encoder(config, text_encoders(config), config.data.image_size).empty()
 
 
-def make_net_bind(config: Config) -> Callable[[Params, Condition], Bind]:
-    """From parameters, and what a net that fills in reads beside latents, to a denoiser that waits for its
-    condition."""
+def make_net_bind(config: Config) -> Callable[[Params, Condition, Steer | None], Bind]:
+    """From parameters, what a net that fills in reads beside latents, and what steers it, to a denoiser that waits for
+    its condition."""
     schedule, prediction, time_input = (
         make_schedule(config.process),
         make_prediction(config.process),
@@ -116,19 +119,22 @@ def make_net_bind(config: Config) -> Callable[[Params, Condition], Bind]:
     )
     apply = make_apply(config.net, _read)
 
-    def bind(params: Params, beside: Condition) -> Bind:
+    def bind(params: Params, beside: Condition, steer: Steer | None) -> Bind:
         def net(x, time, condition):
             read = [jnp.broadcast_to(value, (*x.shape[:-1], value.shape[-1])) for value in beside.values()]
-            return apply(params, jnp.concatenate([x, *read], axis=-1), time, condition, None)
+            added = {} if steer is None else {"residuals": steer(x, time, condition)}
+            return apply(params, jnp.concatenate([x, *read], axis=-1), time, {**condition, **added}, None)
 
         return make_bind(net, schedule, prediction, time_input, learned_variance=config.net.learned_variance)
 
     return bind
 
 
-def make_draw(config: Config, kind: Sampling, task: Task, shape: tuple[int, int, int]):
+def make_draw(
+    config: Config, kind: Sampling, task: Task, shape: tuple[int, int, int], control: ControlNet | None = None
+):
     """`draw(arguments, inputs)`: latents of one example, of its `condition` and `null`, and what is known as in
-    `Start`; `arguments` are the parameters and all that may change without compiling again."""
+    `Start`; `arguments` are the parameters and all that may change without compiling again, of a `control` too."""
     schedule, bind = make_schedule(config.process), make_net_bind(config)
 
     def draw(arguments, inputs):
@@ -136,8 +142,9 @@ def make_draw(config: Config, kind: Sampling, task: Task, shape: tuple[int, int,
         beside = {}
         if fills_in(config):
             beside = {"free": 1 - inputs["mask"][None], "outside": inputs["outside"][None]}
+        steer = None if control is None else make_steer(control, arguments["control"], _read)
         subject = Subject(
-            schedule, config.process.timesteps, shape, lambda params: bind(params, beside), lambda _: null
+            schedule, config.process.timesteps, shape, lambda params: bind(params, beside, steer), lambda _: null
         )
         settings = (arguments[name] for name in ("params", "guidance", "rescale", "interval", "eta"))
         denoise = guided(subject, kind, Strengths(*settings), condition)
@@ -160,11 +167,18 @@ def make_draw(config: Config, kind: Sampling, task: Task, shape: tuple[int, int,
 
 
 @functools.lru_cache(maxsize=16)
-def compiled_draw(config: Config, kind: Sampling, task: Task, shape: tuple[int, int, int], plan: parallel.Plan):
+def compiled_draw(
+    config: Config,
+    kind: Sampling,
+    task: Task,
+    shape: tuple[int, int, int],
+    plan: parallel.Plan,
+    control: ControlNet | None,
+):
     """One drawing program, kept for the next call."""
     said = title(plan, kind.batch, shape, f"latents by {kind.sampler}")
-    program = jax.vmap(make_draw(config, kind, task, shape), (None, 0))
-    key = ("latent", config.net, config.process, config.text, kind, task, shape)
+    program = jax.vmap(make_draw(config, kind, task, shape, control), (None, 0))
+    key = ("latent", config.net, config.process, config.text, kind, task, shape, control)
     return announced(plan.compile_map(program, key=key), said)
 
 
@@ -199,42 +213,13 @@ class Model(Trained):
         shape = shape or (known["latent"].shape[1:] if "latent" in known else latent_shape(self.config))
         check_sampling(self.config, chosen)
         require(0 < strength <= 1, f"strength={strength}: expected above 0 and at most 1")
-        grid = make_grid(_times(self.config, chosen, shape, strength))
+        grid = make_grid(walked_times(self.config, chosen, strength))
         batch = batch_for(len(numbers), chosen.batch, self.plan.devices)
-        draw = compiled_draw(self.config, compiled_kind(chosen, batch), task, shape, self.plan)
+        control = asked.control
+        net = None if control is None else control.model.config.net
+        draw = compiled_draw(self.config, compiled_kind(chosen, batch), task, shape, self.plan, net)
         arguments = {name: getattr(chosen, name) for name in ("guidance", "rescale", "interval", "eta")}
-        arguments |= {"params": self.params, **grid._asdict()}
+        arguments |= {"params": self.params, **grid._asdict()} | ({"control": control.arguments} if control else {})
         inputs = {"condition": dict(asked.condition), "null": dict(asked.null), **known}
         drawn = draw_many(draw, arguments, key, inputs, num=len(numbers), batch=batch, first=numbers.start)
         return finished(drawn, pictures=False)
-
-
-def _times(config: Config, sampling: Sampling, shape: tuple[int, int, int], strength: float):
-    """The times that are walked: of a picture that is varied the last int(strength * steps), one at least."""
-    times = engine.make_grid(_subject(config, shape), sampling)
-    walked = max(int(sampling.steps * strength), 1)
-    return times[sampling.steps - walked :]
-
-
-def _subject(config: Config, shape: tuple[int, int, int]) -> Subject:
-    """A subject of which only the schedule is read."""
-    bind = cast(Any, None)
-    return Subject(make_schedule(config.process), config.process.timesteps, shape, bind, None)
-
-
-def check_sampling(config: Config, sampling: Sampling) -> None:
-    """Raises ValueError unless these settings can draw from such a model. The empty caption is one like others, which a
-    net that is tuned may know without having read it in this run."""
-    has_null = bool(config.objective.condition_dropout) or reads_text(config)
-    require(
-        sampling.guidance == 1 or has_null,
-        f"guidance={sampling.guidance} needs a model trained with objective.condition_dropout, and this one was not",
-    )
-    engine.make_grid(_subject(config, latent_shape(config)), sampling)
-
-
-def check_label(config: Config, label: int | None) -> None:
-    """Raises ValueError unless it is a class that the net knows."""
-    known = num_labels(config)
-    require(label is None or known > 0, f"label={label}: this model knows no classes")
-    require(label is None or label < known, f"label={label}: expected a class from 0 to {known - 1}")

@@ -4,12 +4,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from flaxgen.diffusion.times import check_steps
-from flaxgen.family.request import Request, option
+from flaxgen.family.request import Clash, Request, option, picture_option
 from flaxgen.family.requests import Draw, Inpaint, Sample, Vary, label_option, set_option
 from flaxgen.family.sampling import Sampling
 from flaxgen.train.config import override, require
-from flaxgen.zoo.latent.config import SOLVERS, Config, num_labels, reads_text, with_solver
-from flaxgen.zoo.latent.model import check_label, check_sampling
+from flaxgen.zoo.latent.config import SOLVERS, Config, check_label, check_sampling, num_labels, reads_text, with_solver
 
 OWN = "the model's own"
 
@@ -34,6 +33,14 @@ class Captioned(Sampled):
     plain: bool = option(False, "read ( ) [ ] and BREAK as they stand, and not as A1111 does")
     lora: tuple[str, ...] = option((), "a LoRA's file, or FILE:0.8 for its strength", flag="lora FILE")
     word: tuple[str, ...] = option((), "a file of textual inversion, whose word captions may have", flag="word FILE")
+    hint: Any = picture_option("edges, depth, a pose: what the model's ControlNet reads", "hint FILE")
+    hint_strength: float | None = option(None, "how far the hint is followed", least=0, most=2, default_text="1")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.hint is None and self.hint_strength is not None:
+            raise Clash("{hint_strength} is that of a {hint}: give both or none", hint_strength=self.hint_strength,
+                        hint=None)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +57,7 @@ class DrawLatent(Captioned, Draw):
     examples: ClassVar[tuple[str, ...]] = (
         'flaxgen draw "a cat on a red chair" --model models/sd --num 4 --steps 30 --sampler dpmpp_2m_karras',
         'flaxgen draw "a lighthouse" --model models/sd --negative "blurry" --width 768 --height 512 --out out.png',
+        'flaxgen draw "a stone house" --model models/sd_canny --hint edges.png --hint-strength 0.8 --out out.png',
     )
 
     height: int | None = option(None, "pixels from top to bottom", least=8, most=8192, default_text=OWN)
@@ -83,6 +91,11 @@ class InpaintLatent(Captioned, Inpaint):
             (height, width) == mask[:2],
             f"the mask is {mask[1]}x{mask[0]} and the image {width}x{height}: expected one size",
         )
+        hint = (height, width) if self.hint is None else self.hint.pixels.shape[:2]
+        require(
+            hint == (height, width),
+            f"the hint is {hint[1]}x{hint[0]} and the image {width}x{height}: expected one size, as it is of the whole",
+        )
 
 
 def sampling_for(config: Config, request: Sampled) -> Sampling:
@@ -97,8 +110,9 @@ def used(config: Config, request: Sampled) -> dict[str, Any]:
     return {name: value for name, value in vars(sampling_for(config, request)).items() if name != "batch"}
 
 
-def check_request(config: Config, request: Sampled) -> None:
-    """Raises ValueError unless such a net can do that, by itself or with an autoencoder and text encoders."""
+def check_request(config: Config, request: Sampled, has_controlnet: bool = False) -> None:
+    """Raises ValueError unless such a net can do that, by itself or with an autoencoder and text encoders, and with a
+    ControlNet."""
     sampling = sampling_for(config, request)
     check_sampling(config, sampling)
     check_steps(sampling.steps, config.process.timesteps)
@@ -106,4 +120,8 @@ def check_request(config: Config, request: Sampled) -> None:
         require(not reads_text(config), "this model draws what captions say: use draw")
         check_label(config, request.label)
     else:
+        require(
+            has_controlnet or getattr(request, "hint", None) is None,
+            "this model lacks the part 'controlnet', which reads a hint: add it with `flaxgen compose`",
+        )
         require(reads_text(config), f"this model reads no captions{': use sample' if num_labels(config) else ''}")

@@ -1,0 +1,117 @@
+"""ControlNet as a part of a model of latent diffusion [Zhang23]: its declaration, and how a picture is its hint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+from PIL import Image
+
+from flaxgen.data import Data
+from flaxgen.family.family import Family
+from flaxgen.family.trained import Trained
+from flaxgen.nets.controlnet import ControlNet
+from flaxgen.nets.unet import Residuals, UNet
+from flaxgen.train.config import require
+from flaxgen.train.run import Run
+from flaxgen.types import Condition, Params, PRNGKey
+from flaxgen.weights import controlnet
+
+SAME = ("widths", "depth", "conv_in_channels", "token_dim", "vector_dim", "num_classes")
+"""Fields in which a ControlNet's UNet has to be the one that it steers."""
+MOST_CUT = 0.5
+"""A hint of another shape than the drawing's is cut to it, if no larger share than this one is lost."""
+Steer = Callable[[Float[Array, "B h w D"], Float[Array, " B"], Condition], Residuals]
+"""(x, time, condition) -> what the UNet adds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Run):
+    """An imported ControlNet; what it was trained on is not known."""
+
+    data: Data
+    net: ControlNet
+
+
+class Control(NamedTuple):
+    """What steers a drawing: a ControlNet, its hint in [0, 1], and how far it is followed."""
+
+    model: Trained
+    hint: Float[np.ndarray, "H W C"]
+    strength: float
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All of it that may change without compiling again."""
+        return {"params": self.model.params, "hint": self.hint, "strength": self.strength}
+
+
+def init_params(config: Config, key: PRNGKey) -> Params:
+    """Fresh parameters, with which it adds nothing."""
+    return controlnet.init_params(config.net, key)
+
+
+def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """Nothing: it is not trained here."""
+    return {}
+
+
+FAMILY = Family(
+    name="controlnet",
+    config=Config,
+    type_name="ImportedControlNet",
+    init_params=init_params,
+    batch_spec=batch_spec,
+    is_trainable=lambda config: False,
+    instead="steers a model of latent diffusion, and draws nothing by itself: draw with the model that `flaxgen "
+    "compose DIR controlnet=... denoiser=... autoencoder=... clip=...` makes of it and the other parts",
+)
+
+
+def make_steer(net: ControlNet, arguments: dict[str, Any], read: Callable[[Condition], Any]) -> Steer:
+    """The net with its hint in place; `read` makes of a condition the net's keywords."""
+
+    def steer(x, time, condition):
+        hint = arguments["hint"][None]
+        added = net.apply({"params": arguments["params"]}, x, time, hint, **read(condition))
+        return jax.tree.map(lambda residual: arguments["strength"] * residual, added)
+
+    return steer
+
+
+def check_fits(net: ControlNet, unet: UNet, factor: int) -> None:
+    """Raises ValueError unless the ControlNet steers such a UNet over latents `factor` times as small as pictures."""
+    for name in SAME:
+        ours, other = getattr(net.unet, name), getattr(unet, name)
+        require(ours == other, f"controlnet was made for another UNet: {name}={ours} where the denoiser has {other}")
+    channels = net.unet.in_channels
+    require(channels == unet.out_channels, f"controlnet was made for another UNet: it reads latents of {channels} "
+            f"channels, and the denoiser's have {unet.out_channels}")  # fmt: skip
+    require(net.factor == factor, f"controlnet reads hints {net.factor} times as large as latents, and the autoencoder "
+            f"makes pictures {factor} times as large")  # fmt: skip
+    require(net.hint_channels in (1, 3), f"controlnet reads hints of {net.hint_channels} channels, expected 1 or 3: "
+            "pictures have no others")  # fmt: skip
+
+
+def fit_hint(pixels: UInt8[np.ndarray, "H W C"], height: int, width: int) -> Float[np.ndarray, "{height} {width} C"]:
+    """The middle of a picture in the shape of a drawing, at its size and in [0, 1].
+
+    Raises:
+        ValueError: if more than half of it would be cut off.
+    """
+    rows, columns = pixels.shape[:2]
+    scale = min(rows / height, columns / width)
+    cut = [max(round(side * scale), 1) for side in (height, width)]
+    top, left = (rows - cut[0]) // 2, (columns - cut[1]) // 2
+    require(
+        cut[0] * cut[1] >= (1 - MOST_CUT) * rows * columns,
+        f"the hint is {columns}x{rows} and the drawing {width}x{height}: expected like shapes, as more than half of it "
+        "would be cut off",
+    )
+    middle = pixels[top : top + cut[0], left : left + cut[1]]
+    if middle.shape[:2] != (height, width):
+        image = Image.fromarray(middle[..., 0] if middle.shape[-1] == 1 else middle)
+        middle = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)).reshape(height, width, -1)
+    return middle.astype(np.float32) / 255
