@@ -14,6 +14,7 @@ from flaxgen.zoo import (
     unclip,
     upsampler,
 )
+from flaxgen.zoo.latent import lora
 
 FAMILIES = (
     diffusion.FAMILY,
@@ -29,7 +30,7 @@ FAMILIES = (
     dalle.FAMILY,
     dalle.WHOLE,
     latent.FAMILY,
-    latent.LORA,
+    lora.LORA,
     latent.CONTROLNET,
     latent.WHOLE,
     codes.WHOLE,

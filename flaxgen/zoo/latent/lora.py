@@ -56,7 +56,9 @@ class LoraConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         kind = type(self.net).__name__
-        require(isinstance(self.net, UNet), f"net is a {kind}: expected a UNet, whose kernels LoRA files have names for")
+        require(
+            isinstance(self.net, UNet), f"net is a {kind}: expected a UNet, whose kernels LoRA files have names for"
+        )
 
 
 @functools.lru_cache(maxsize=8)
