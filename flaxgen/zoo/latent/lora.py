@@ -57,7 +57,7 @@ class LoraConfig(Config):
         super().__post_init__()
         kind = type(self.net).__name__
         require(
-            isinstance(self.net, UNet), f"net is a {kind}: expected a UNet, whose kernels LoRA files have names for"
+            isinstance(self.net, UNet), f"net is a {kind}: expected a UNet, which LoRA files are of"
         )
 
 
