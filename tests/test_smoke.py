@@ -24,6 +24,7 @@ from flaxgen.nets.mlp import MLP
 from flaxgen.nets.pixelcnn import PixelCNN
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import FAMILIES, classifier, codes, diffusion, latent
+from flaxgen.zoo.latent.lora import LoraConfig
 
 pytestmark = pytest.mark.smoke
 
@@ -54,7 +55,7 @@ CONFIGS = {
         net=PixelCNN(height=8, width=8, codes=17, pixel_channels=1, channels=4, depth=1, out_channels=8),
     ),
     "latents": latent.Config(seed=0, steps=1, batch_size=4, data=DIGITS, net=LATENTS, objective=Objective()),
-    "LoRA": latent.LoraConfig(seed=0, steps=1, batch_size=4, data=DIGITS, net=LATENTS, objective=Objective()),
+    "LoRA": LoraConfig(seed=0, steps=1, batch_size=4, data=DIGITS, net=LATENTS, objective=Objective()),
     **{f"transformer of {name}": dalle_toy.config_of(name, caption_dropout=0.0) for name in dalle_toy.NETS},
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from flaxgen.family.denoising import Objective
 from flaxgen.nets.attention import SpatialTransformer
 from flaxgen.nets.unet import UNet
 from flaxgen.train.optim import Ema, Optimizer
-from flaxgen.zoo.latent import Lora, LoraConfig
+from flaxgen.zoo.latent.lora import Lora, LoraConfig
 
 PUBLISHED = 797_184
 """Parameters, counted from peft's LoRA of rank 4 in to_q, to_k, to_v and to_out.0 of that net."""

@@ -7,9 +7,8 @@ from typing import Any
 from flaxgen.family.files import new_directory
 from flaxgen.interchange.layout import Layout
 from flaxgen.weights.lora import write_lora
-from flaxgen.zoo.latent import LORA
 from flaxgen.zoo.latent.adapt import UNET
-from flaxgen.zoo.latent.lora import factors_of
+from flaxgen.zoo.latent.lora import LORA, factors_of
 
 FILE = "pytorch_lora_weights.safetensors"
 """What diffusers' `load_lora_weights` looks for in a folder."""

@@ -14,6 +14,7 @@ from flaxgen.zoo import (
     unclip,
     upsampler,
 )
+from flaxgen.zoo.latent import lora
 
 FAMILIES = (
     diffusion.FAMILY,
@@ -29,8 +30,8 @@ FAMILIES = (
     dalle.FAMILY,
     dalle.WHOLE,
     latent.FAMILY,
+    lora.LORA,
     latent.CONTROLNET,
-    latent.LORA,
     latent.WHOLE,
     codes.WHOLE,
 )

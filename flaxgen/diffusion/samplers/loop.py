@@ -46,9 +46,10 @@ def sample(
     x_T is x at times[0]: where there is no signal left, sigma(times[0]) times unit noise.
     """
     if isinstance(times, Grid):
+        along = jnp.asarray(times.times)
 
         def body(i, state):
-            return sampler.step(denoise, state, times.times[i], times.times[i + 1], jax.random.fold_in(key, i))
+            return sampler.step(denoise, state, along[i], along[i + 1], jax.random.fold_in(key, i))
 
         return jax.lax.fori_loop(0, times.steps, body, sampler.init(x_T)).x
     return _run(sampler, denoise, x_T, times, key, lambda state: state.x, max(len(times) - 1, 1))[-1]

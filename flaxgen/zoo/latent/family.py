@@ -153,7 +153,7 @@ def check_same_net(config: Config, other: Config, place: str) -> None:
     """Raises ValueError unless the net is the one whose weights lie there: what has no shape, such as how many heads
     share a width, would be noticed by no tensor."""
     for field in dataclasses.fields(config.net):
-        ours, theirs = getattr(config.net, field.name), getattr(other.net, field.name)
+        ours, theirs = getattr(config.net, field.name), getattr(other.net, field.name, "no such field")
         require(
             ours == theirs or field.name in NOT_WEIGHTS,
             f"net.{field.name}={ours}: the net in {place} has {theirs}, set it alike",

@@ -53,6 +53,11 @@ class LoraConfig(Config):
     base: str = ""
     lora: Lora = Lora()
 
+    def __post_init__(self):
+        super().__post_init__()
+        kind = type(self.net).__name__
+        require(isinstance(self.net, UNet), f"net is a {kind}: expected a UNet, which LoRA files are of")
+
 
 @functools.lru_cache(maxsize=8)
 def kernels(net: UNet, where: str) -> dict[str, tuple[int, ...]]:

@@ -32,7 +32,7 @@ def preserving(loss: Loss, weight: float) -> Loss:
     with a time and noise of its own."""
 
     def both(params, batch, keys):
-        own_keys, prior_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        own_keys, prior_keys = jax.vmap(lambda key: tuple(jax.random.split(key)))(keys)
         own = {name: value for name, value in batch.items() if not name.startswith(PRIOR)}
         value, metrics = loss(params, own, own_keys)
         prior, _ = loss(params, {name: batch[PRIOR + name] for name in own}, prior_keys)
