@@ -4,12 +4,14 @@ python -m benchmarks.dalle_scenes codes --model DIR    # an autoencoder: what is
 python -m benchmarks.dalle_scenes draw --model DIR     # captions that hold, seen and unseen: best of 1, 8, 32 by CLIP
 
 All take --num N (512) and --seed N (0), and print JSON. `draw` takes a run of the transformer or a composed model;
-without a CLIP it draws one candidate.
+without a CLIP it draws one candidate. It also takes --temperature, --top-p and --guidance, by default the model's own,
+and --candidates 1 8 32.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from flaxgen.metrics.scene_oracle import holds
 from flaxgen.scenes.captions import parse
 
 CANDIDATES = (1, 8, 32)
+SETTINGS = ("temperature", "top_p", "guidance")
 
 
 def codes(model, num: int, seed: int) -> dict:
@@ -34,14 +37,14 @@ def codes(model, num: int, seed: int) -> dict:
     return result
 
 
-def draw(model, num: int, seed: int) -> dict:
+def draw(model, num: int, seed: int, numbers: Sequence[int] = CANDIDATES, **settings: float) -> dict:
     """Share of captions that hold, for each number of candidates, and the seconds that a picture takes."""
     result = {}
     for split in ("seen", "novel"):
         captions = scenes(split, num, 16)[1]
-        for candidates in CANDIDATES if _has_clip(model) else CANDIDATES[:1]:
+        for candidates in numbers if _has_clip(model) else (1,):
             start = time.perf_counter()
-            drawn = model.draw(captions, num=1, seed=seed, candidates=candidates).images
+            drawn = model.draw(captions, num=1, seed=seed, candidates=candidates, **settings).images
             seconds = (time.perf_counter() - start) / num
             held = np.array([holds(image, caption) for image, caption in zip(drawn, captions, strict=True)])
             single = np.array([len(parse(caption).things) == 1 for caption in captions])
@@ -60,9 +63,16 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--num", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
+    for name in SETTINGS:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float)
+    parser.add_argument("--candidates", type=int, nargs="+", default=CANDIDATES)
     parsed = parser.parse_args()
     model = flaxgen.load(parsed.model)
-    found = {"codes": codes, "draw": draw}[parsed.what](model, parsed.num, parsed.seed)
+    if parsed.what == "codes":
+        found = codes(model, parsed.num, parsed.seed)
+    else:
+        asked = {name: value for name in SETTINGS if (value := getattr(parsed, name)) is not None}
+        found = draw(model, parsed.num, parsed.seed, parsed.candidates, **asked)
     print(json.dumps(found, indent=2, default=float))
 
 

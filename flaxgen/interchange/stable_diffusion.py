@@ -42,8 +42,9 @@ SIGMA_SAMPLERS = ("euler", "euler_ancestral", "heun")
 
 
 def is_pipeline(folder: Path) -> bool:
-    """Whether the folder is one of PIPELINES."""
-    return (folder / INDEX).is_file() and store.read_json(folder / INDEX).get("_class_name") in PIPELINES
+    """Whether the folder is one of PIPELINES, with its net."""
+    index = store.read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+    return index.get("_class_name") in PIPELINES and "unet" in index
 
 
 def import_pipeline(folder: Path, directory: Path) -> None:

@@ -25,7 +25,15 @@ from flaxgen.nets.controlnet import ControlNet
 from flaxgen.train.config import require
 from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
 from flaxgen.zoo.clip import FAMILY as CLIP
-from flaxgen.zoo.latent.config import Config, condition_spec, fills_in, latent_shape, reads_text
+from flaxgen.zoo.latent.config import (
+    Config,
+    check_sampling,
+    condition_spec,
+    fills_in,
+    latent_shape,
+    reads_text,
+    walked_times,
+)
 from flaxgen.zoo.latent.control import Control, Steer, make_steer
 from flaxgen.zoo.latent.preservation import preserving
 from flaxgen.zoo.latent.text import make_encoder
