@@ -259,7 +259,7 @@ def test_parts_that_do_not_belong_together_are_refused(toy, tmp_path, capsys):
     with pytest.raises(ValueError, match="the autoencoder's latents have 3 channels"):
         latent.FAMILY.prepare(config_of(toy, net=dataclasses.replace(NET, in_channels=2, out_channels=2)), {})
     narrow = config_of(toy, net=dataclasses.replace(NET, token_dim=8))
-    with pytest.raises(ValueError, match=r"give tokens \[16, 16\], the net reads \[16, 8\]"):
+    with pytest.raises(ValueError, match=r"states are 16 wide|give tokens"):
         latent.FAMILY.open_source(latent.FAMILY, narrow, latent.FAMILY.prepare(config_of(toy), {}))
 
 

@@ -8,7 +8,7 @@ import flaxgen
 from flaxgen import verbs
 from flaxgen.data import Data, open_source
 from flaxgen.family import files
-from flaxgen.metrics.scene_oracle import accuracy, arrange, read, relation
+from flaxgen.metrics.scene_oracle import accuracy, arrange, holds, read, relation
 from flaxgen.scenes.captions import RELATIONS, parse
 
 MOST_BYTES = 25_000_000
@@ -79,3 +79,15 @@ def test_it_draws_single_objects(shipped):
     painted = shipped.inpaint(drawn[0], mask, "a red circle", seed=1, num=1).images
     assert (painted[0][~mask] == drawn[0][~mask]).all()
     assert jax.tree.leaves(shipped.parts["decoder"].params)[0].dtype == np.float32
+
+
+def test_the_dalle_that_comes_along_is_small_and_draws_what_captions_say():
+    """One object each, of eight candidates the best, which holds for nearly all."""
+    dalle = flaxgen.load("dalle-scenes")
+    assert dalle.parts.keys() == dalle.composite.parts.keys()
+    assert files.bytes_in(verbs.find("dalle-scenes")) <= 10_000_000
+    for path in verbs.find("dalle-scenes").rglob("*.json"):
+        assert '": "/' not in path.read_text(), path
+    captions = ["a red circle", "a blue square", "a green ring", "a yellow triangle"]
+    drawn = dalle.draw(captions, num=2, candidates=8).images
+    assert np.mean([holds(image, captions[i // 2]) for i, image in enumerate(drawn)]) >= 0.75
