@@ -190,6 +190,7 @@ def test_the_second_process_compiles_nothing_and_draws_the_same(tmp_path):
         "print(*(seen.count(f'/jax/compilation_cache/cache_{what}') for what in ('misses', 'hits')))"
     )
     environ, drawn, counts = {**os.environ, cache.VARIABLE: str(tmp_path / "cache")}, [], []
+    del environ["JAX_COMPILATION_CACHE_DIR"]  # in which an earlier run of the tests may have left these programs
     for out in (tmp_path / "first.npz", tmp_path / "second.npz"):
         command = [sys.executable, "-c", code, "sample", str(tmp_path / "model"), "--num", "4", "--steps", "2"]
         done = subprocess.run([*command, "--out", str(out)], env=environ, capture_output=True, text=True, check=True)

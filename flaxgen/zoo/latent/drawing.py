@@ -26,7 +26,7 @@ from flaxgen.zoo.latent.control import Control, fit_hint
 from flaxgen.zoo.latent.model import Asked, Latent, Model, Start
 from flaxgen.zoo.latent.prompts import read_prompts
 from flaxgen.zoo.latent.requests import Captioned, DrawLatent, InpaintLatent, Sampled, SampleLatent, VaryLatent
-from flaxgen.zoo.latent.text import condition_of, usual_sizes
+from flaxgen.zoo.latent.text import POOR, States, condition_of, usual_sizes
 
 SCALES = "latents.json"
 """The small file with the mean and deviation of latents that a net was trained on."""
@@ -116,14 +116,13 @@ def conditions(
     """What the net reads of captions, and of what pictures shall not show, and its hint: of a picture of which a window
     is drawn, what lies there."""
     config, (height, width) = parts.config, (side * parts.factor for side in shape[:2])
-    text, sizes = replace(config.text, skip=config.text.skip + request.clip_skip), usual_sizes(config, height, width)
-    negative = request.negative or ""
-    states = read_prompts(parts.clips, text, [*captions, negative], request.plain, parts.words)
-    fields = condition_of(config, states, sizes)
-    wanted, null = ({name: value[rows] for name, value in fields.items()} for rows in (slice(-1), slice(-1, None)))
+    text = replace(config.text, skip=config.text.skip + request.clip_skip)
+    states = read_prompts(parts.clips, text, [*captions, request.negative or ""], request.plain, parts.words)
+    said, unsaid = (States(*(field[rows] for field in states)) for rows in (slice(-1), slice(-1, None)))
     if request.negative is None and config.text.zero_empty:
-        zeros = states._replace(tokens=0 * states.tokens, embedding=0 * states.embedding)
-        null = {name: value[-1:] for name, value in condition_of(config, zeros, sizes).items()}
+        unsaid = unsaid._replace(tokens=0 * unsaid.tokens, embedding=0 * unsaid.embedding)
+    wanted = condition_of(config, said, usual_sizes(config, height, width))
+    null = condition_of(config, unsaid, usual_sizes(config, height, width, POOR))
     null = {name: np.repeat(value, len(captions), 0) for name, value in null.items()}
     if request.hint is None:
         return Asked(wanted, null)

@@ -26,6 +26,10 @@ BLOCKS = "intermediates"
 """What Flax calls the outputs of modules that are kept."""
 
 
+GOOD, POOR = 6.0, 2.5
+"""The aesthetic scores that a refiner is told of what it is to draw, and of what guidance leads away from."""
+
+
 class States(NamedTuple):
     """What encoders say of captions: states of every token, where a caption has tokens, and the last encoder's
     embedding."""
@@ -98,15 +102,11 @@ def size_waves(sizes: Sequence[float]) -> Float[np.ndarray, " V"]:
     return np.asarray(waves).reshape(-1)
 
 
-def usual_sizes(config: Config, height: int, width: int) -> tuple[float, ...]:
+def usual_sizes(config: Config, height: int, width: int, score: float = GOOD) -> tuple[float, ...]:
     """The numbers of a whole picture of this size: its original size, where it was cut (nowhere), and its size; a
-    refiner is told how well it looks instead of the last [Podell23, app. B]."""
+    refiner is told the aesthetic score instead of the last [Podell23, app. B]."""
     size = (float(height), float(width))
-    return (*size, 0.0, 0.0, *(size if config.sizes == 6 else (GOOD,)))
-
-
-GOOD = 6.0
-"""The aesthetic score that a refiner is told of what it is to draw."""
+    return (*size, 0.0, 0.0, *(size if config.sizes == 6 else (score,)))
 
 
 def condition_of(config: Config, states: States, sizes: Sequence[float] = ()) -> Fields:
