@@ -18,7 +18,8 @@ UNET = "unet"
 """What the net over latents is called in LoRA files."""
 WORDS = ("clip_l", "clip_g")
 """What files of XL call the vectors of its two text encoders."""
-_merged = jax.jit(merge)
+merged_params = jax.jit(merge)
+"""One program for LoRAs of the same shapes, whatever their strengths."""
 
 
 def adapted(parts: Parts, loras: Sequence[str], words: Sequence[str]) -> Parts:
@@ -58,7 +59,7 @@ def with_loras(parts: Parts, loras: Sequence[tuple[Path, float]]) -> Parts:
     for name, model in models.items():
         factors = [(lora[name], np.float32(strength)) for lora, strength in read if name in lora]
         if factors:
-            models[name] = dataclasses.replace(model, params=_merged(model.params, factors))
+            models[name] = dataclasses.replace(model, params=merged_params(model.params, factors))
     denoiser, *clips = models.values()
     return parts._replace(denoiser=denoiser, clips=tuple(clips))
 

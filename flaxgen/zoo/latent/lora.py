@@ -20,7 +20,7 @@ from flaxgen.weights.lora import Factors, merge
 from flaxgen.weights.lora_names import places
 from flaxgen.weights.tree import leaves_of, unflatten
 from flaxgen.zoo.latent import drawing, family, model
-from flaxgen.zoo.latent.adapt import UNET
+from flaxgen.zoo.latent.adapt import UNET, merged_params
 from flaxgen.zoo.latent.config import Config, batch_spec, num_labels
 from flaxgen.zoo.latent.model import Model
 
@@ -28,7 +28,6 @@ BASE = "base"
 """What the net that is tuned is called, and the field of a config that says where it lies."""
 ATTENTION, BLOCK = {"self_attention", "cross_attention"}, "block_"
 KERNEL, DOWN, UP = "/kernel", "/down", "/up"
-_merged = jax.jit(merge)
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def merged(adapter: Any) -> Model:
     """
     config, base = adapter.config, load_base(adapter.config)
     check_companion(adapter.files, BASE, base.fingerprint)
-    params = _merged(base.params, [(factors_of(config, adapter.params), 1.0)])
+    params = merged_params(base.params, [(factors_of(config, adapter.params), 1.0)])
     own = {name: getattr(adapter, name) for name in ("config", "step", "plan", "files", "name")}
     return dataclasses.replace(base, params=params, **own)
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int32
 from flaxgen.data.tokenize import Tokenizer, Tokens
 from flaxgen.train.config import require
 from flaxgen.zoo.latent.config import Text
-from flaxgen.zoo.latent.text import States, read_tokens
+from flaxgen.zoo.latent.text import States, check_lengths, read_tokens
 
 ROUND, SQUARE = 1.1, 1 / 1.1
 BACK = 20
@@ -152,8 +152,7 @@ def read_prompts(
     Raises:
         ValueError: if two encoders do not read as many tokens, or one has fewer blocks than are skipped.
     """
-    lengths = [clip.tokenizer.context for clip in clips]
-    require(len(set(lengths)) == 1, f"the text encoders read {lengths[0]} and {lengths[-1]} tokens: expected as many")
+    check_lengths(clips)
     told = []
     for i, clip in enumerate(clips):
         own = {word: ids[i] for word, ids in words.items()}

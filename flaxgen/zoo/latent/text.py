@@ -85,14 +85,19 @@ def read_tokens(clips: Sequence[Any], text: Text, tokens: Sequence[Any]) -> Stat
     return States(states, np.asarray(tokens[0].mask), found[-1][1])
 
 
+def check_lengths(clips: Sequence[Any]) -> None:
+    """Raises ValueError unless all text encoders read as many tokens."""
+    lengths = [clip.tokenizer.context for clip in clips]
+    require(len(set(lengths)) == 1, f"the text encoders read {lengths[0]} and {lengths[-1]} tokens: expected as many")
+
+
 def read_captions(clips: Sequence[Any], text: Text, captions: Sequence[str]) -> States:
     """The states of captions.
 
     Raises:
         ValueError: if two encoders do not read as many tokens, or one has fewer blocks than are skipped.
     """
-    lengths = [clip.tokenizer.context for clip in clips]
-    require(len(set(lengths)) == 1, f"the text encoders read {lengths[0]} and {lengths[-1]} tokens: expected as many")
+    check_lengths(clips)
     return read_tokens(clips, text, [clip.tokenizer(captions) for clip in clips])
 
 
