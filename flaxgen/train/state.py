@@ -163,12 +163,18 @@ def accumulated(gradient: Callable, parts: int) -> Callable:
         return gradient
 
     def mean_gradient(params, batch, keys):
-        split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (batch, keys))
+        # As numbers, because JAX's check of keys takes those that a loop's body consumes for consumed before it
+        data, kind = jax.random.key_data(keys), jax.random.key_impl(keys)
+        split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (batch, data))
         part = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), split)
-        like = jax.eval_shape(gradient, params, *part)
+
+        def gradient_of(batch, data):
+            return gradient(params, batch, jax.random.wrap_key_data(data, impl=kind))
+
+        like = jax.eval_shape(gradient_of, *part)
 
         def add(total, part):
-            return jax.tree.map(jnp.add, total, gradient(params, *part)), None
+            return jax.tree.map(jnp.add, total, gradient_of(*part)), None
 
         # XLA's CPU code for gradients of convolutions is many times slower in the body of a loop
         written_out = jax.default_backend() == "cpu"

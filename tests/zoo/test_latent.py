@@ -209,7 +209,8 @@ def test_a_step_on_a_mesh_is_a_step_on_one_device(toy):
     for plan in (parallel.jit_plan(), parallel.mesh_plan(data=4, fsdp=2), parallel.pmap_plan()):
         init, make_step = latent.FAMILY.training(model.config, model.files)
         state = init(jax.random.key(0))
-        state = plan.place_state(state._replace(params=jax.tree.map(jnp.array, model.params)))
+        # a third of the toy's weights, which are so large that the last digits of sums show in its gradients
+        state = plan.place_state(state._replace(params=jax.tree.map(lambda x: jnp.array(x / 3), model.params)))
         state, metrics = plan.compile_step(make_step)(state, plan.place_batch(batch), jax.random.key(1))
         found.append((jax.device_get(plan.single(state).params), {k: float(v) for k, v in metrics.items()}))
     for ours, said in found[1:]:
