@@ -8,6 +8,7 @@ from typing import Any
 
 from flaxgen.data.decode import BrokenImage, DataError
 from flaxgen.data.digits import Digits
+from flaxgen.data.emoji import EmojiPictures
 from flaxgen.data.folder import open_folder
 from flaxgen.data.identity import Filed, identify
 from flaxgen.data.images import Frame, Images, Stored
@@ -49,6 +50,8 @@ class Data:
     Captions come from `caption_field` ("": text or caption), labels from `label_field`. Toys have `size` points, and
     scenes are `size` pictures, drawn by `seed`, which is part of the data set's identity and no seed of the run; scenes
     also have the splits "seen" (which is "test") and "novel", and easy ones to begin with, "lesson1" and "lesson2".
+    Emoji are pictures put together in the same way, of those in the folder `path`; they have the splits "seen",
+    "novel" and "closeups".
     Reading stops when more than the share `max_broken` of the images cannot be used. `threads` make batches, of which
     `prefetch` may wait.
     """
@@ -74,11 +77,14 @@ class Data:
 
 MAX_SIZE = 2**30
 """Examples that are drawn: their order in an epoch takes 8 bytes each."""
+MADE = ("scenes", "emoji")
+"""Sources whose pictures are put together by number, with captions."""
 FREE = frozenset({"path", "threads", "prefetch", "max_broken"})
 """Fields that may change between two commands of one run."""
 STORED: Mapping[str, Callable[[Data], Stored]] = {
     "digits": lambda data: Digits(data.split),
     "scenes": lambda data: Scenes(data.split, data.seed, data.size, data.resize or data.image_size),
+    "emoji": lambda data: EmojiPictures(data.path, data.split, data.seed, data.size, data.resize or data.image_size),
     "folder": lambda data: open_folder(Path(_split_path(data)), data.caption_field, data.label_field),
     "webdataset": lambda data: Shards(_split_path(data), data.caption_field, data.label_field),
     "array_record": lambda data: Records(_split_path(data), data.caption_field, data.label_field),
@@ -104,7 +110,7 @@ def open_source(data: Data) -> Images | Toy:
             return Toy(data.source, data.split, data.seed, data.size)
         return Images(STORED[data.source](data), frame, data.max_broken)
     except MemoryError as error:
-        what = f"data.size={data.size}" if data.source in (*TOYS, "scenes") else f"data.path {data.path}"
+        what = f"data.size={data.size}" if data.source in (*TOYS, *MADE) else f"data.path {data.path}"
         raise DataError(f"{what} has more examples than fit into memory: use fewer") from error
 
 
@@ -142,8 +148,10 @@ def _check(data: Data) -> None:
         raise DataError(
             f"data.flip and data.random_crop are for images, and {data.source!r} has points: set them false"
         )
-    if data.source == "scenes" and (data.flip or data.channels != 3):
-        raise DataError("captions of scenes say left and right, and colours: set data.flip false and data.channels 3")
+    if data.source in MADE and (data.flip or data.channels != 3):
+        raise DataError(
+            f"captions of {data.source} say left and right, and colours: set data.flip false and data.channels 3"
+        )
     if data.random_crop and not data.image_size:
         raise DataError("data.random_crop needs a size: set data.image_size")
     if data.threads < 0 or data.prefetch < 1:

@@ -103,7 +103,7 @@ def direction(across: float, down: float) -> str:
 def write(description: Description, choices: tuple[float, ...]) -> str:
     """A caption. `choices` are five numbers in [0, 1): which template, article, phrase, and word of either size."""
     template, article, phrase, *sizes = choices
-    sentence = _template(description, template)
+    sentence = pick_sentence(len(description.things), description.relation is not None, template)
     articles = ARTICLES if sentence.startswith("{") else ARTICLES[:2]
     nouns = [
         _pick(articles, article)
@@ -111,11 +111,7 @@ def write(description: Description, choices: tuple[float, ...]) -> str:
         + f"{thing.colour} {thing.shape}"
         for thing, size in zip(description.things, sizes, strict=False)
     ]
-    words = dict(zip("ab", nouns, strict=False))
-    if own := description.relation:
-        said = {"relation": RELATIONS[own], "place": PLACES[own], "other": PLACES[OPPOSITE[own]]}
-        words |= {name: _pick(phrases, phrase) for name, phrases in said.items()}
-    return sentence.format(**words)
+    return sentence.format(**dict(zip("ab", nouns, strict=False)), **pick_phrases(description.relation, phrase))
 
 
 def contradict(description: Description, choices: tuple[float, ...]) -> tuple[Description, ...]:
@@ -189,14 +185,23 @@ def parse(caption: str) -> Description:
     raise ValueError(f"caption {shown!r} is not about scenes: write for example 'a red circle above a blue square'")
 
 
-def _template(description: Description, choice: float) -> str:
-    if len(description.things) == 1:
-        return _pick(ONE_PLACED if description.relation else ONE, choice)
+def pick_sentence(count: int, is_placed: bool, choice: float) -> str:
+    """A template for one thing, whose place is said or not, or for two."""
+    if count == 1:
+        return _pick(ONE_PLACED if is_placed else ONE, choice)
     for share, templates in zip(SHARES, (TWO, INVERTED, PLACED), strict=True):
         if choice < share:
             return _pick(templates, choice / share)
         choice -= share
     return PLACED[-1]
+
+
+def pick_phrases(relation: str | None, choice: float) -> dict[str, str]:
+    """What a template says of a relation, by the names that it has there."""
+    if relation is None:
+        return {}
+    said = {"relation": RELATIONS[relation], "place": PLACES[relation], "other": PLACES[OPPOSITE[relation]]}
+    return {name: _pick(phrases, choice) for name, phrases in said.items()}
 
 
 def by_places(choice: float) -> float:
