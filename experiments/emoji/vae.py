@@ -1,4 +1,4 @@
-"""The autoencoder of the latent diffusion of emoji [Rombach22]: 128 x 128 pixels to 16 x 16 latents of 4 numbers.
+"""The autoencoder of the latent diffusion of emoji [Rombach22]: 128 x 128 pixels to 16 x 16 latents of 8 numbers.
 
     flaxgen train experiments/emoji/vae.py --workdir runs/emoji/vae --set data.path=EMOJI
     flaxgen reconstruct runs/emoji/vae --num 64 --out out.png
@@ -19,13 +19,19 @@ def get_config() -> Config:
         batch_size=16,
         data=Data(source="emoji", resize=128, image_size=64, random_crop=True, size=2**17, threads=2),
         net=Autoencoder(
-            image_size=64, channels=16, multipliers=(1, 2, 4, 8), depth=1, middle="resblocks", norm_groups=8
+            image_size=64,
+            channels=16,
+            multipliers=(1, 2, 4, 8),
+            depth=1,
+            middle="resblocks",
+            latent_channels=8,
+            norm_groups=8,
         ),
         bottleneck=Gaussian(beta=1e-6),
         reconstruction=Reconstruction(loss="absolute"),
-        optimizer=Optimizer(learning_rate=1.5e-3, warmup=200, decay="cosine"),
+        optimizer=Optimizer(learning_rate=1e-3, warmup=200, decay="cosine"),
         ema=Ema(decay=0.998),
         log_every=100,
-        preview_every=1000,
+        preview_every=0,
         checkpoint_every=1000,
     )

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -57,24 +58,24 @@ def cut_out(path: Path) -> Image.Image:
         raise DataError(f"{path} shows nothing but white: give an emoji on white, or on nothing")
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     cut = Image.fromarray(pixels.round().astype(np.uint8)).crop(box)
-    square = Image.new("RGBA", (max(cut.size),) * 2)
-    square.paste(cut, tuple((square.width - side) // 2 for side in cut.size))
+    side = max(cut.size)
+    square = Image.new("RGBA", (side, side))
+    square.paste(cut, ((side - cut.width) // 2, (side - cut.height) // 2))
     return square
 
 
 def _without_white(rgb: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 4"]:
     white = np.pad(rgb.min(-1) >= WHITE, 1, constant_values=True)
-    regions, _ = ndimage.label(white)
-    empty = (regions == regions[0, 0])[1:-1, 1:-1]
-    inner = ndimage.binary_erosion(~empty, iterations=2, border_value=1)
+    labelled: Any = ndimage.label(white)
+    empty = (labelled[0] == labelled[0][0, 0])[1:-1, 1:-1]
+    inner: Any = ndimage.binary_erosion(~empty, iterations=2, border_value=1)
     solid = inner if inner.any() else ~empty
-    rows, columns = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
+    nearest: Any = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
     beside = ~empty & ~solid
-    nearest = rgb[rows, columns]
-    darkness, full = 255 - rgb.min(-1), np.maximum(255 - nearest.min(-1), 1)
+    colour = rgb[tuple(nearest)]
+    darkness, full = 255 - rgb.min(-1), np.maximum(255 - colour.min(-1), 1)
     share = np.clip(darkness / full, 0, 1)
     # where the neighbour is as light as the pixel, nothing is known of a mixture
     mixed = beside & (share < 1) & (full > 60) & ndimage.binary_dilation(empty, iterations=1)
     alpha = np.where(empty, 0, np.where(mixed, share, 1))
-    colour = np.where(mixed[..., None], nearest, rgb)
-    return np.concatenate([colour, 255 * alpha[..., None]], -1)
+    return np.concatenate([np.where(mixed[..., None], colour, rgb), 255 * alpha[..., None]], -1)

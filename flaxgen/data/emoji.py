@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from flaxgen.data.cutouts import cut_out, find_files
 from flaxgen.data.decode import DataError
 from flaxgen.data.folder import file_size
-from flaxgen.scenes.emoji import NAMES, Emoji, Row, contradict, write
+from flaxgen.scenes.emoji import MARGIN, NAMES, Emoji, Row, contradict, write
 
 EMOJI = 7005
 """The last word of the seed, so that no other stream of the same seed is equal."""
@@ -23,8 +23,8 @@ DRAWS = 40
 SPLITS = ("train", "seen", "novel", "closeups")
 COUNTS = (0.45, 0.9)
 """Up to these shares of the pictures show one thing, and two; the rest three."""
-MARGIN, GAP = 0.03, 0.06
-"""Least distances, in shares of the side: to the picture's edge, and between two things along their relation."""
+GAP = 0.06
+"""The least distance between two things along their relation, in shares of the side."""
 ONE: Mapping[str, tuple[float, float]] = {"small": (0.36, 0.46), "large": (0.58, 0.8)}
 TWO: Mapping[str, tuple[float, float]] = {"small": (0.28, 0.33), "large": (0.38, 0.43)}
 THIRD = (0.24, 0.27)
@@ -148,7 +148,7 @@ class EmojiPictures:
         canvas = _ground(picture, side)
         _paste(canvas, self._cuts[names[label]], picture.things[0])
         blurred = canvas.filter(ImageFilter.GaussianBlur(next(u) * side / 40))
-        pixels = np.asarray(blurred.resize((self._image_size,) * 2, Image.Resampling.BICUBIC), np.float32)
+        pixels = np.asarray(blurred.resize((self._image_size, self._image_size), Image.Resampling.BICUBIC), np.float32)
         noise = np.random.default_rng((*self._words, index)).random(pixels.shape, np.float32)
         noisy = pixels + 60 * next(u) * (noise - 0.5)
         return {"image": np.clip(noisy + 0.5, 0, 255).astype(np.uint8), "label": label, "text": names[label]}
@@ -229,8 +229,8 @@ def _ground(picture: Picture, size: int) -> Image.Image:
 def _paste(canvas: Image.Image, cut: Image.Image, thing: Placed) -> None:
     side = max(1, round(thing.extent * canvas.width))
     drawn = cut.resize((side, side), Image.Resampling.LANCZOS)
-    corner = tuple(round(place * canvas.width - side / 2) for place in (thing.x, thing.y))
-    canvas.paste(drawn, corner, drawn)
+    left, top = (round(place * canvas.width - side / 2) for place in (thing.x, thing.y))
+    canvas.paste(drawn, (left, top), drawn)
 
 
 def _between(low: float, high: float, share: float) -> float:

@@ -54,6 +54,8 @@ THREE: Mapping[str, tuple[str, ...]] = {
 }
 """Sentences of three things, by how the first lies to the second and the second to the third."""
 ARTICLES = ("a", "one", "")
+MARGIN = 0.03
+"""The least distance of a thing to the picture's edge, in shares of the side."""
 VOWELS = ("a", "e", "i", "o", "um")
 """What "an" goes before."""
 STRIDE = 37
