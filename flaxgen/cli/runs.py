@@ -1,5 +1,7 @@
-"""Commands about runs and models: train, sample, export, compose, import, info."""
+"""Commands about runs and models: train, export, compose, import, info, plot, watch."""
 
+import sys
+import time
 from pathlib import Path
 
 from flaxgen.cli.options import (
@@ -19,6 +21,8 @@ def add_commands(commands) -> None:
     _add_compose(commands.add_parser("compose", help="put the parts of an unCLIP into one model directory"))
     _add_import(commands.add_parser("import", help="read another project's weights into a model directory"))
     _add_info(commands.add_parser("info", help="parameters, config, step and size"))
+    _add_plot(commands.add_parser("plot", help="the curves and previews of runs as one HTML page"))
+    _add_watch(commands.add_parser("watch", help="how far a run is, in the terminal"))
 
 
 def _add_train(parser):
@@ -80,6 +84,19 @@ def _add_info(parser):
     parser.set_defaults(run=_info)
 
 
+def _add_plot(parser):
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories, drawn in the same axes")
+    parser.add_argument("--out", type=Path, default=Path("runs.html"), help="the page that is written (runs.html)")
+    parser.set_defaults(run=_plot)
+
+
+def _add_watch(parser):
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
+    parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="how often it looks (5)")
+    parser.add_argument("--once", action="store_true", help="look once, and end")
+    parser.set_defaults(run=_watch)
+
+
 def _train(parsed) -> int:
     from flaxgen import parallel, verbs
     from flaxgen.train import config as configs
@@ -138,3 +155,28 @@ def _info(parsed) -> int:
 
     print(verbs.describe(parsed.source, MeshShape(**parse_mesh(parsed.mesh)) if parsed.mesh else None))
     return 0
+
+
+def _plot(parsed) -> int:
+    from flaxgen.measure import curves
+
+    parsed.out.write_text(curves.make_page([curves.read_run(run) for run in parsed.runs]), encoding="utf-8")
+    print(f"wrote {parsed.out}")
+    return 0
+
+
+def _watch(parsed) -> int:
+    """Until Ctrl-C, or until all runs are done; lines are written over where a terminal can do that."""
+    from flaxgen.measure import curves
+
+    if not parsed.every > 0:
+        raise ValueError(f"--every {parsed.every}: expected seconds above 0")
+    over = ""
+    while True:
+        told = [curves.read_run(run) for run in parsed.runs]
+        lines = [line for run in told for line in curves.make_lines(run)]
+        print(over + "\n".join(lines), flush=True)
+        if parsed.once or all(run.is_done for run in told):
+            return 0
+        over = f"\x1b[{len(lines)}A\x1b[J" if sys.stdout.isatty() else ""
+        time.sleep(parsed.every)
