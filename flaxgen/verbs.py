@@ -11,6 +11,7 @@ import flaxgen
 from flaxgen import parallel
 from flaxgen.data import Order, batches, identity
 from flaxgen.family import directory, files
+from flaxgen.family.card import make_card
 from flaxgen.family.composite import Composite
 from flaxgen.family.describe import MeshShape
 from flaxgen.family.describe import describe as describe_path
@@ -224,6 +225,17 @@ def compose(target: str | Path, sources: Mapping[str, Path], *, dtype: str | Non
     known = [family for family in families() if isinstance(family, Composite)]
     fitting = max(known, key=lambda composite: len(set(sources) & set(composite.parts)))
     fitting.compose(Path(target), {name: find(path) for name, path in sources.items()}, dtype)
+
+
+def push(model: str | Path, repository: str, *, private: bool = False) -> str:
+    """Puts a model directory, with a model card, into a Hub repository; returns its address.
+
+    Raises:
+        ValueError: if it is no model directory, or `repository` is no Hub id.
+        OSError: if the Hub cannot be reached, or refuses.
+    """
+    path = find(model)
+    return hub.upload(path, repository, card=make_card(path, repository, families()), private=private)
 
 
 def describe(path: str | Path, mesh: MeshShape | None = None) -> str:

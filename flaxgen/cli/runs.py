@@ -1,4 +1,4 @@
-"""Commands about runs and models: train, export, compose, import, info, plot, watch."""
+"""Commands about runs and models: train, export, compose, import, push, info, plot, watch."""
 
 import sys
 import time
@@ -20,6 +20,7 @@ def add_commands(commands) -> None:
     _add_export(commands.add_parser("export", help="write a model directory from a run"))
     _add_compose(commands.add_parser("compose", help="put the parts of an unCLIP into one model directory"))
     _add_import(commands.add_parser("import", help="read another project's weights into a model directory"))
+    _add_push(commands.add_parser("push", help="put a model directory into a repository of the Hugging Face Hub"))
     _add_info(commands.add_parser("info", help="parameters, config, step and size"))
     _add_plot(commands.add_parser("plot", help="the curves and previews of runs as one HTML page"))
     _add_watch(commands.add_parser("watch", help="how far a run is, in the terminal"))
@@ -74,6 +75,13 @@ def _add_import(parser):
     parser.add_argument("--variant", metavar="NAME", help="of the weights, such as fp16 for model.fp16.safetensors")
     add_set(parser, "generator.clamp=0, or size=256 (what no tensor says)")
     parser.set_defaults(run=_import)
+
+
+def _add_push(parser):
+    parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="a model directory (of `export` or `compose`)")
+    parser.add_argument("repository", metavar="USER/NAME", help="the Hub id; it is made if it is not there")
+    parser.add_argument("--private", action="store_true", help="a new repository is seen by its owner alone")
+    parser.set_defaults(run=_push)
 
 
 def _add_info(parser):
@@ -146,6 +154,13 @@ def _import(parsed) -> int:
     given = {"revision": parsed.revision, "overrides": parsed.set, "variant": parsed.variant}
     verbs.import_model(parsed.source, parsed.directory, **given)
     print(f"wrote {parsed.directory}")
+    return 0
+
+
+def _push(parsed) -> int:
+    from flaxgen import verbs
+
+    print(f"pushed to {verbs.push(parsed.model, parsed.repository, private=parsed.private)}")
     return 0
 
 

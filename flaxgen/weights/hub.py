@@ -138,6 +138,37 @@ def _is_variant(name: str, names: set[str]) -> bool:
     return any(other in names for other in plain)
 
 
+def upload(folder: Path, name: str, *, card: str, private: bool = False) -> str:
+    """Puts the files of a model directory, and a card, into the Hub repository `name` in one commit; it is made if it
+    is not there, and its card stays if it has one. Returns its address.
+
+    The token is the one of `hf auth login`, or HF_TOKEN.
+
+    Raises:
+        ValueError: if `name` is no Hub id.
+        OSError: if the Hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi  # slow to import
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        raise ValueError(f"{name!r} is no Hub id: expected user/name")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = [path for path in paths if any(fnmatchcase(path.name, pattern) for pattern in FILES)]
+    added = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in paths]
+    api = HfApi()
+    try:
+        address = api.create_repo(name, private=private, exist_ok=True)
+        if not api.file_exists(name, "README.md"):
+            added.append(CommitOperationAdd("README.md", card.encode()))
+        api.create_commit(name, added, commit_message="Model written by flaxgen")
+    except LocalTokenNotFoundError as error:
+        raise OSError("the Hub asks for a token: log in by `hf auth login`, or set HF_TOKEN") from error
+    except HfHubHTTPError as error:
+        raise OSError(f"the Hub does not take {name}: {str(error).splitlines()[0]}") from error
+    return str(address)
+
+
 def _matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
     patterns = tuple(patterns)
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
