@@ -1,6 +1,6 @@
 """From captions or pictures to pictures: text encoders, the net over latents, and the autoencoder [Rombach22]."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -30,8 +30,6 @@ from flaxgen.zoo.latent.text import POOR, States, condition_of, usual_sizes
 
 SCALES = "latents.json"
 """The small file with the mean and deviation of latents that a net was trained on."""
-FREE = 127
-"""Levels of a mask above this one are to be drawn anew."""
 
 
 class Parts(NamedTuple):
@@ -111,10 +109,10 @@ def conditions(
     request: Captioned,
     captions: Sequence[str],
     shape: tuple[int, int, int],
-    window: regions.Window | None = None,
+    cut: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels,
 ) -> Asked:
-    """What the net reads of captions, and of what pictures shall not show, and its hint: of a picture of which a window
-    is drawn, what lies there."""
+    """What the net reads of captions, and of what pictures shall not show, and its hint: of a picture of which a part
+    is drawn, the same `cut` of it."""
     config, (height, width) = parts.config, (side * parts.factor for side in shape[:2])
     text = replace(config.text, skip=config.text.skip + request.clip_skip)
     states = read_prompts(parts.clips, text, [*captions, request.negative or ""], request.plain, parts.words)
@@ -127,12 +125,12 @@ def conditions(
     if request.hint is None:
         return Asked(wanted, null)
     pixels = request.hint.with_channels(parts.controlnet.config.net.hint_channels)
-    hint = fit_hint(pixels if window is None else pixels[window.place], height, width)
+    hint = fit_hint(cut(pixels), height, width)
     strength = 1.0 if request.hint_strength is None else request.hint_strength
     return Asked(wanted, null, Control(parts.controlnet, hint, strength))
 
 
-def _draw(
+def draw_asked(
     parts: Parts,
     request: Sampled,
     asked: Asked,
@@ -156,7 +154,7 @@ def draw(parts: Parts, request: DrawLatent, progress: Progress) -> Pictures:
     captions = [caption for caption in request.captions for _ in range(request.num)]
     asked = conditions(parts, request, captions, shape)
     start = Start(known=_beside(parts, shape, len(captions)))
-    images = _draw(parts, request, asked, range(len(captions)), progress, start, shape)
+    images = draw_asked(parts, request, asked, range(len(captions)), progress, start, shape)
     return Pictures(images, "rows", request.captions)
 
 
@@ -164,7 +162,7 @@ def sample(parts: Parts, request: SampleLatent, progress: Progress) -> Pictures:
     """Pictures of a class, of all in turn, or of nothing in particular."""
     asked = labels(parts.config, request.label, request.numbers)
     start = Start(known=_beside(parts, parts.shape(None, None), request.num))
-    images = _draw(parts, request, asked, request.numbers, progress, start)
+    images = draw_asked(parts, request, asked, request.numbers, progress, start)
     return sampled(parts.denoiser, request, images.astype(np.float32) / 127.5 - 1)
 
 
@@ -183,7 +181,7 @@ def vary(parts: Parts, request: VaryLatent, progress: Progress) -> Pictures:
     asked = conditions(parts, request, [request.caption] * request.num, latent.shape[1:])
     known = {"latent": latent, **_beside(parts, latent.shape[1:], request.num)}
     start = Start("vary", known, request.strength)
-    return Pictures(_draw(parts, request, asked, range(request.num), progress, start))
+    return Pictures(draw_asked(parts, request, asked, range(request.num), progress, start))
 
 
 def fit(parts: Parts, image: Any) -> UInt8[np.ndarray, "S S C"]:
@@ -197,18 +195,22 @@ def inpaint(parts: Parts, request: InpaintLatent, progress: Progress) -> Picture
     the marked part, which the caption describes, or with `whole` the picture's middle square."""
     progress("text")
     image = request.image.with_channels(parts.autoencoder.config.net.in_channels)
-    free = request.mask.pixels > FREE
+    free = request.mask.pixels > regions.HALF
     window, size = regions.middle(free) if request.whole else regions.around(free), parts.image_size
     seen = window.cut(image, size)
-    marked = window.cut(free.astype(np.uint8) * 255, size) > FREE
-    known = _known(parts, seen, marked, request.num)
-    asked = conditions(parts, request, [request.caption] * request.num, known["latent"].shape[1:], window)
-    drawn = _draw(parts, request, asked, range(request.num), progress, Start("inpaint", known))
+    marked = window.cut(free.astype(np.uint8) * 255, size) > regions.HALF
+    known = known_of(parts, seen, marked, request.num)
+    asked = conditions(parts, request, [request.caption] * request.num, known["latent"].shape[1:], _at(window))
+    drawn = draw_asked(parts, request, asked, range(request.num), progress, Start("inpaint", known))
     return Pictures(window.put(image, drawn, free, request.feather))
 
 
-def _known(
-    parts: Parts, image: UInt8[np.ndarray, "S S C"], free: Bool[np.ndarray, "S S 1"], num: int
+def _at(window: regions.Window) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda pixels: pixels[window.place]
+
+
+def known_of(
+    parts: Parts, image: UInt8[np.ndarray, "H W C"], free: Bool[np.ndarray, "H W 1"], num: int
 ) -> dict[str, Float[np.ndarray, "N ..."]]:
     """The picture's latents and the mask of those that stay; where the net reads it, also latents of the picture in
     grey where it is free. As in Stable Diffusion, a latent is free if its upper left pixel is."""

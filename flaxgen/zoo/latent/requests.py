@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from flaxgen.diffusion.times import check_steps
 from flaxgen.family.request import Clash, Request, option, picture_option
-from flaxgen.family.requests import Draw, Inpaint, Sample, Vary, label_option, set_option
+from flaxgen.family.requests import Draw, Inpaint, Outpaint, Sample, Vary, label_option, set_option
 from flaxgen.family.sampling import Sampling
 from flaxgen.train.config import override, require
 from flaxgen.zoo.latent.config import SOLVERS, Config, check_label, check_sampling, num_labels, reads_text, with_solver
@@ -91,11 +91,26 @@ class InpaintLatent(Captioned, Inpaint):
             (height, width) == mask[:2],
             f"the mask is {mask[1]}x{mask[0]} and the image {width}x{height}: expected one size",
         )
-        hint = (height, width) if self.hint is None else self.hint.pixels.shape[:2]
-        require(
-            hint == (height, width),
-            f"the hint is {hint[1]}x{hint[0]} and the image {width}x{height}: expected one size, as it is of the whole",
-        )
+        check_hint_size(self, "image", height, width)
+
+
+def check_hint_size(request: Captioned, what: str, height: int, width: int) -> None:
+    """Raises ValueError unless the hint, where there is one, is of this size."""
+    hint = (height, width) if request.hint is None else request.hint.pixels.shape[:2]
+    require(
+        hint == (height, width),
+        f"the hint is {hint[1]}x{hint[0]} and the {what} {width}x{height}: expected one size, as it is of the whole",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutpaintLatent(Captioned, Outpaint):
+    """Draw what lies around a picture."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        (height, width), (left, right, top, bottom) = self.image.pixels.shape[:2], self.margins
+        check_hint_size(self, "larger picture", height + top + bottom, width + left + right)
 
 
 def sampling_for(config: Config, request: Sampled) -> Sampling:
