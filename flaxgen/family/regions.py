@@ -72,8 +72,7 @@ class Ground(NamedTuple):
         self, pixels: UInt8[np.ndarray, "H W C"], scale: float, height: int, width: int
     ) -> UInt8[np.ndarray, "h w C"]:
         """Another picture of the same size as `cut` has this one."""
-        resized = resize(pixels, *self._size(scale))
-        return mirrored(resized, 0, height - len(resized), 0, width - resized.shape[1])
+        return fitted(pixels, self._size(scale), height, width)
 
     def put(self, drawn: UInt8[np.ndarray, "N h w C"], scale: float) -> UInt8[np.ndarray, "N H W C"]:
         """What was drawn of a `cut`, with the picture where it is not free."""
@@ -101,6 +100,14 @@ def ground(image: UInt8[np.ndarray, "H W C"], margins: tuple[int, int, int, int]
     rows, columns = (slice(more + r.start, more + r.stop) for more, r in zip((top, left), kept, strict=True))
     free[rows, columns] = False
     return Ground(mirrored(image, top, bottom, left, right), free, feather)
+
+
+def fitted(
+    pixels: UInt8[np.ndarray, "H W C"], size: tuple[int, int], height: int, width: int
+) -> UInt8[np.ndarray, "{height} {width} C"]:
+    """A picture in another size, in the upper left of so many pixels: it is mirrored in the rest."""
+    resized = resize(pixels, *size, "lanczos")
+    return mirrored(resized, 0, height - size[0], 0, width - size[1])
 
 
 def mirrored(

@@ -63,10 +63,10 @@ class Parts(NamedTuple):
         latents = scales_of(self.denoiser.files) or self.autoencoder.config.latents
         return affine(latents, self.config.net.out_channels)
 
-    def encode(self, images: UInt8[np.ndarray, "N H W C"] | Float[np.ndarray, "N H W C"]) -> Latent:
+    def encode(self, images: UInt8[np.ndarray, "N H W C"] | Float[np.ndarray, "N H W C"], tile: int = 0) -> Latent:
         """Pictures, 8-bit or in [-1, 1], as the net works on them."""
         mean, scale = self.scales()
-        return (self.autoencoder.encode(images) - mean) * scale
+        return (self.autoencoder.encode(images, tile) - mean) * scale
 
     def decode(self, latents: Latent, tile: int = 0) -> UInt8[np.ndarray, "N H W C"]:
         """The pictures of latents."""
@@ -153,7 +153,7 @@ def draw(parts: Parts, request: DrawLatent, progress: Progress) -> Pictures:
     progress("text")
     captions = [caption for caption in request.captions for _ in range(request.num)]
     asked = conditions(parts, request, captions, shape)
-    start = Start(known=_beside(parts, shape, len(captions)))
+    start = Start(known=beside(parts, shape, len(captions)))
     images = draw_asked(parts, request, asked, range(len(captions)), progress, start, shape)
     return Pictures(images, "rows", request.captions)
 
@@ -161,7 +161,7 @@ def draw(parts: Parts, request: DrawLatent, progress: Progress) -> Pictures:
 def sample(parts: Parts, request: SampleLatent, progress: Progress) -> Pictures:
     """Pictures of a class, of all in turn, or of nothing in particular."""
     asked = labels(parts.config, request.label, request.numbers)
-    start = Start(known=_beside(parts, parts.shape(None, None), request.num))
+    start = Start(known=beside(parts, parts.shape(None, None), request.num))
     images = draw_asked(parts, request, asked, request.numbers, progress, start)
     return sampled(parts.denoiser, request, images.astype(np.float32) / 127.5 - 1)
 
@@ -179,7 +179,7 @@ def vary(parts: Parts, request: VaryLatent, progress: Progress) -> Pictures:
     picture = fit(parts, request.image)[None]
     latent = np.repeat(parts.encode(picture), request.num, 0)
     asked = conditions(parts, request, [request.caption] * request.num, latent.shape[1:])
-    known = {"latent": latent, **_beside(parts, latent.shape[1:], request.num)}
+    known = {"latent": latent, **beside(parts, latent.shape[1:], request.num)}
     start = Start("vary", known, request.strength)
     return Pictures(draw_asked(parts, request, asked, range(request.num), progress, start))
 
@@ -222,7 +222,7 @@ def known_of(
     return {name: np.repeat(value[None], num, 0) for name, value in known.items()}
 
 
-def _beside(parts: Parts, shape: tuple[int, ...], num: int) -> dict[str, np.ndarray]:
+def beside(parts: Parts, shape: tuple[int, ...], num: int) -> dict[str, np.ndarray]:
     """What a net that fills in reads where there is no picture to keep: nothing of it stays, and it is grey."""
     if not fills_in(parts.config):
         return {}

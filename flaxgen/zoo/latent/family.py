@@ -42,6 +42,7 @@ from flaxgen.zoo.latent.requests import (
     OutpaintLatent,
     Sampled,
     SampleLatent,
+    UpscaleLatent,
     VaryLatent,
     check_request,
     used,
@@ -220,6 +221,7 @@ ANSWERS: dict[type[Sampled], Callable] = {
     VaryLatent: drawing.vary,
     InpaintLatent: drawing.inpaint,
     OutpaintLatent: enlarging.outpaint,
+    UpscaleLatent: enlarging.upscale,
 }
 FAMILY = Family(
     name="latent",

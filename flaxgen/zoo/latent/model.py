@@ -14,7 +14,9 @@ from flaxgen import parallel
 from flaxgen.diffusion.denoise import make_bind
 from flaxgen.diffusion.edit import inpaint
 from flaxgen.diffusion.samplers import Grid, make_grid
+from flaxgen.diffusion.tiles import tiled_bind
 from flaxgen.family.batches import Drop, read_batch
+from flaxgen.family.codec import OVERLAP
 from flaxgen.family.companions import load_companion
 from flaxgen.family.denoising import make_apply, make_denoising_loss
 from flaxgen.family.drawing import announced, batch_for, draw_many, finished, title
@@ -54,11 +56,23 @@ class Asked(NamedTuple):
 class Start(NamedTuple):
     """Where drawing starts. "draw" is from noise; "vary" from `latent` of what is `known` and noise for the last share
     `strength` of the steps; "inpaint" draws what the `mask` [h w 1] leaves free of `latent` (0: free). A net that fills
-    in always reads the mask, and `outside`, the latents of a picture without what is free."""
+    in always reads the mask, and `outside`, the latents of a picture without what is free. The net is called on tiles
+    of `tile` latents a side (0: on all)."""
 
     task: Task = "draw"
     known: Mapping[str, np.ndarray] = {}
     strength: float = 1.0
+    tile: int = 0
+
+
+class Form(NamedTuple):
+    """What of a drawing has to be compiled beside the sampler: the task, the shape of the latents, a ControlNet, and
+    tiles."""
+
+    task: Task
+    shape: tuple[int, int, int]
+    control: ControlNet | None = None
+    tile: int = 0
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:
@@ -138,12 +152,10 @@ def make_net_bind(config: Config) -> Callable[[Params, Condition, Steer | None],
     return bind
 
 
-def make_draw(
-    config: Config, kind: Sampling, task: Task, shape: tuple[int, int, int], control: ControlNet | None = None
-):
+def make_draw(config: Config, kind: Sampling, form: Form):
     """`draw(arguments, inputs)`: latents of one example, of its `condition` and `null`, and what is known as in
     `Start`; `arguments` are the parameters and all that may change without compiling again, of a `control` too."""
-    schedule, bind = make_schedule(config.process), make_net_bind(config)
+    schedule, bind, (task, shape, control, tile) = make_schedule(config.process), make_net_bind(config), form
 
     def draw(arguments, inputs):
         condition, null = (jax.tree.map(lambda x: x[None], inputs[name]) for name in ("condition", "null"))
@@ -151,9 +163,12 @@ def make_draw(
         if fills_in(config):
             beside = {"free": 1 - inputs["mask"][None], "outside": inputs["outside"][None]}
         steer = None if control is None else make_steer(control, arguments["control"], _read)
-        subject = Subject(
-            schedule, config.process.timesteps, shape, lambda params: bind(params, beside, steer), lambda _: null
-        )
+
+        def bind_params(params: Params) -> Bind:
+            whole = bind(params, beside, steer)
+            return tiled_bind(whole, tile=tile, overlap=tile // OVERLAP, pictures=()) if tile else whole
+
+        subject = Subject(schedule, config.process.timesteps, shape, bind_params, lambda _: null)
         settings = (arguments[name] for name in ("params", "guidance", "rescale", "interval", "eta"))
         denoise = guided(subject, kind, Strengths(*settings), condition)
         grid = Grid(arguments["times"], arguments["steps"])
@@ -175,18 +190,11 @@ def make_draw(
 
 
 @functools.lru_cache(maxsize=16)
-def compiled_draw(
-    config: Config,
-    kind: Sampling,
-    task: Task,
-    shape: tuple[int, int, int],
-    plan: parallel.Plan,
-    control: ControlNet | None,
-):
+def compiled_draw(config: Config, kind: Sampling, form: Form, plan: parallel.Plan):
     """One drawing program, kept for the next call."""
-    said = title(plan, kind.batch, shape, f"latents by {kind.sampler}")
-    program = jax.vmap(make_draw(config, kind, task, shape, control), (None, 0))
-    key = ("latent", config.net, config.process, config.text, kind, task, shape, control)
+    said = title(plan, kind.batch, form.shape, f"latents by {kind.sampler}")
+    program = jax.vmap(make_draw(config, kind, form), (None, 0))
+    key = ("latent", config.net, config.process, config.text, kind, *form)
     return announced(plan.compile_map(program, key=key), said)
 
 
@@ -217,15 +225,15 @@ class Model(Trained):
             ValueError: if a value is out of range or not for this model.
             FloatingPointError: if the weights draw what is not finite.
         """
-        chosen, (task, known, strength) = sampling or self.config.sampling, start
+        chosen, known = sampling or self.config.sampling, start.known
         shape = shape or (known["latent"].shape[1:] if "latent" in known else latent_shape(self.config))
         check_sampling(self.config, chosen)
-        require(0 < strength <= 1, f"strength={strength}: expected above 0 and at most 1")
-        grid = make_grid(walked_times(self.config, chosen, strength))
+        require(0 < start.strength <= 1, f"strength={start.strength}: expected above 0 and at most 1")
+        grid = make_grid(walked_times(self.config, chosen, start.strength))
         batch = batch_for(len(numbers), chosen.batch, self.plan.devices)
         control = asked.control
-        net = None if control is None else control.model.config.net
-        draw = compiled_draw(self.config, compiled_kind(chosen, batch), task, shape, self.plan, net)
+        form = Form(start.task, shape, None if control is None else control.model.config.net, start.tile)
+        draw = compiled_draw(self.config, compiled_kind(chosen, batch), form, self.plan)
         arguments = {name: getattr(chosen, name) for name in ("guidance", "rescale", "interval", "eta")}
         arguments |= {"params": self.params, **grid._asdict()} | ({"control": control.arguments} if control else {})
         inputs = {"condition": dict(asked.condition), "null": dict(asked.null), **known}

@@ -5,12 +5,15 @@ from typing import Any, ClassVar
 
 from flaxgen.diffusion.times import check_steps
 from flaxgen.family.request import Clash, Request, option, picture_option
-from flaxgen.family.requests import Draw, Inpaint, Outpaint, Sample, Vary, label_option, set_option
+from flaxgen.family.requests import Draw, Inpaint, Outpaint, Sample, Upscale, Vary, label_option, set_option
 from flaxgen.family.sampling import Sampling
 from flaxgen.train.config import override, require
 from flaxgen.zoo.latent.config import SOLVERS, Config, check_label, check_sampling, num_labels, reads_text, with_solver
 
 OWN = "the model's own"
+LARGEST = 8192
+"""Pixels of a side of what is drawn, at most."""
+THROUGH = ("latents", "pixels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +63,8 @@ class DrawLatent(Captioned, Draw):
         'flaxgen draw "a stone house" --model models/sd_canny --hint edges.png --hint-strength 0.8 --out out.png',
     )
 
-    height: int | None = option(None, "pixels from top to bottom", least=8, most=8192, default_text=OWN)
-    width: int | None = option(None, "pixels from left to right", least=8, most=8192, default_text=OWN)
+    height: int | None = option(None, "pixels from top to bottom", least=8, most=LARGEST, default_text=OWN)
+    width: int | None = option(None, "pixels from left to right", least=8, most=LARGEST, default_text=OWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +114,26 @@ class OutpaintLatent(Captioned, Outpaint):
         super().__post_init__()
         (height, width), (left, right, top, bottom) = self.image.pixels.shape[:2], self.margins
         check_hint_size(self, "larger picture", height + top + bottom, width + left + right)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleLatent(Captioned, Upscale):
+    """Draw a picture larger."""
+
+    caption: str = option("", "what the picture shows")
+    factor: float = option(2.0, "how many times as large it becomes", above=1, most=8)
+    strength: float = option(0.6, "how far the result may leave the picture: the share of the steps", above=0, most=1)
+    through: str = option("latents", "what is enlarged, before it is drawn over: latents or pixels", choices=THROUGH)
+    tile: int = option(0, "draw and decode in tiles of so many pixels, in less memory; 0 is all at once", least=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        height, width = self.image.pixels.shape[:2]
+        check_hint_size(self, "image", height, width)
+        size = [round(side * self.factor) for side in (width, height)]
+        require(max(size) <= LARGEST, f"a picture of {size[0]}x{size[1]}: expected at most {LARGEST} a side")
+        if self.tile and self.hint is not None:
+            raise Clash("{tile} and {hint} do not go together: give one of them", tile=self.tile, hint=None)
 
 
 def sampling_for(config: Config, request: Sampled) -> Sampling:

@@ -1,5 +1,5 @@
-"""What an unCLIP can be asked: draw, vary, blend, edit, inpaint, outpaint [Ramesh22, sec. 2 and 3]; and of which parts it is
-made.
+"""What an unCLIP can be asked: draw, vary, blend, edit, inpaint, outpaint [Ramesh22, sec. 2 and 3]; and of which parts
+it is made.
 
 Picture i depends on the seed, on what it is drawn from and on i alone, on any number of devices.
 """
