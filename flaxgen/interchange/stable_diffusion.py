@@ -141,9 +141,10 @@ def export_pipeline(model: Any, directory: Path) -> None:
     require(isinstance(net, Autoencoder), f"a {type(net).__name__} is not the autoencoder of such a pipeline")
     require(bool(parts.clips), "diffusers' pipelines have a text encoder, and this model has none: not exported")
     known = [name for name in ENCODERS if name in model.parts]
-    if "controlnet" in model.parts:
-        print("the ControlNet has no place in the pipeline's folder: export it by itself, from the model's controlnet/",
-              file=sys.stderr)  # fmt: skip
+    for name in ("controlnet", "refiner"):
+        if name in model.parts:
+            print(f"the {name} has no place in the pipeline's folder: export it by itself, from a model of its own",
+                  file=sys.stderr)  # fmt: skip
     index: dict[str, Any] = {"_class_name": _pipeline_name(config, known)}
     scheduler = scheduler_config(config.process, config.sampling, False)
     with whole_directory(directory):

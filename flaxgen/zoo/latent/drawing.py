@@ -23,18 +23,20 @@ from flaxgen.weights.autoencoder_config import Latents
 from flaxgen.zoo.latent import requests
 from flaxgen.zoo.latent.config import Config, fills_in, multiple, num_labels, reads_text
 from flaxgen.zoo.latent.control import Control, fit_hint
-from flaxgen.zoo.latent.model import Asked, Latent, Model, Start
+from flaxgen.zoo.latent.model import Asked, Latent, Model, Refiner, Start, draw_refined
 from flaxgen.zoo.latent.prompts import read_prompts
 from flaxgen.zoo.latent.requests import Captioned, DrawLatent, InpaintLatent, Sampled, SampleLatent, VaryLatent
 from flaxgen.zoo.latent.text import POOR, States, condition_of, usual_sizes
 
+SINCE = 0.8
+"""The share of all time after which a refiner draws, where nothing else is said."""
 SCALES = "latents.json"
 """The small file with the mean and deviation of latents that a net was trained on."""
 
 
 class Parts(NamedTuple):
     """What draws: the net over latents, whose they are, the text encoders with the names of their parts, words of one's
-    own with their ids for each encoder, and a ControlNet."""
+    own with their ids for each encoder, a ControlNet, and a refiner."""
 
     denoiser: Model
     autoencoder: Any
@@ -42,6 +44,7 @@ class Parts(NamedTuple):
     encoders: tuple[str, ...] = ()
     words: Mapping[str, tuple[range, ...]] = {}
     controlnet: Any = None
+    refiner: Any = None
 
     @property
     def config(self) -> Config:
@@ -113,7 +116,25 @@ def conditions(
 ) -> Asked:
     """What the net reads of captions, and of what pictures shall not show, and its hint: of a picture of which a part
     is drawn, the same `cut` of it."""
-    config, (height, width) = parts.config, (side * parts.factor for side in shape[:2])
+    height, width = (side * parts.factor for side in shape[:2])
+    asked = Asked(*_said(parts, request, captions, height, width))
+    since = SINCE if request.refine_from is None else request.refine_from
+    if parts.refiner is not None and since < 1:
+        words = {word: ids[-1:] for word, ids in parts.words.items()}
+        last = parts._replace(denoiser=parts.refiner, clips=parts.clips[-1:], words=words)
+        asked = asked._replace(refiner=Refiner(parts.refiner, *_said(last, request, captions, height, width), since))
+    if request.hint is None:
+        return asked
+    pixels = request.hint.with_channels(parts.controlnet.config.net.hint_channels)
+    strength = 1.0 if request.hint_strength is None else request.hint_strength
+    return asked._replace(control=Control(parts.controlnet, fit_hint(cut(pixels), height, width), strength))
+
+
+def _said(
+    parts: Parts, request: Captioned, captions: Sequence[str], height: int, width: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Of each caption what the net reads of it, and what it reads of what its picture shall not show."""
+    config = parts.config
     text = replace(config.text, skip=config.text.skip + request.clip_skip)
     states = read_prompts(parts.clips, text, [*captions, request.negative or ""], request.plain, parts.words)
     said, unsaid = (States(*(field[rows] for field in states)) for rows in (slice(-1), slice(-1, None)))
@@ -121,13 +142,7 @@ def conditions(
         unsaid = unsaid._replace(tokens=0 * unsaid.tokens, embedding=0 * unsaid.embedding)
     wanted = condition_of(config, said, usual_sizes(config, height, width))
     null = condition_of(config, unsaid, usual_sizes(config, height, width, POOR))
-    null = {name: np.repeat(value, len(captions), 0) for name, value in null.items()}
-    if request.hint is None:
-        return Asked(wanted, null)
-    pixels = request.hint.with_channels(parts.controlnet.config.net.hint_channels)
-    hint = fit_hint(cut(pixels), height, width)
-    strength = 1.0 if request.hint_strength is None else request.hint_strength
-    return Asked(wanted, null, Control(parts.controlnet, hint, strength))
+    return wanted, {name: np.repeat(value, len(captions), 0) for name, value in null.items()}
 
 
 def draw_asked(
@@ -142,7 +157,7 @@ def draw_asked(
     """Pictures of each row of what is asked."""
     progress("drawing latents")
     sampling, key = requests.sampling_for(parts.config, request), jax.random.key(request.seed)
-    latents = parts.denoiser.draw_latents(asked, key, numbers, start=start, sampling=sampling, shape=shape)
+    latents = draw_refined(parts.denoiser, asked, key, numbers, start=start, sampling=sampling, shape=shape)
     progress("decoding")
     return parts.decode(latents, request.tile)
 

@@ -246,8 +246,8 @@ FAMILY = Family(
 def _together(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:
     return Handler(
         lambda model, request, progress: answer(_adapted(model.whole, request), request, progress),
-        lambda model, request: check_request(model.whole.config, request, model.whole.controlnet is not None),
-        lambda request: 3,
+        lambda model, request: check_request(model.whole.config, request, model.parts),
+        lambda request: 4,
         lambda model, request: used(model.whole.config, request),
     )
 
@@ -260,6 +260,7 @@ WHOLE = Composite(
         "clip_2": Part(CLIP),
         "denoiser": Part(FAMILY),
         "controlnet": Part(control.FAMILY),
+        "refiner": Part(FAMILY),
     },
     model=Whole,
     check=check_parts,

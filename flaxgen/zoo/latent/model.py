@@ -42,27 +42,42 @@ from flaxgen.zoo.latent.text import make_encoder
 
 Task = Literal["draw", "vary", "inpaint"]
 Latent = Float[np.ndarray, "N h w D"]
+NO_PICTURE = 2**32 - 1
+"""A number that no picture has, for another key."""
 
 
 class Asked(NamedTuple):
     """What is to be drawn: a row of `condition` for each example, and of `null`, which guidance leads away from; and
-    the `control` that steers all of them."""
+    the `control` that steers all of them, and the `refiner` that ends what they begin."""
 
     condition: Mapping[str, np.ndarray]
     null: Mapping[str, np.ndarray]
     control: Control | None = None
+    refiner: "Refiner | None" = None
+
+
+class Refiner(NamedTuple):
+    """A net that was trained on little noise, and draws when the share `since` of all time is over [Podell23, sec.
+    2.5]; condition and null are what it reads."""
+
+    model: "Model"
+    condition: Mapping[str, np.ndarray]
+    null: Mapping[str, np.ndarray]
+    since: float
 
 
 class Start(NamedTuple):
     """Where drawing starts. "draw" is from noise; "vary" from `latent` of what is `known` and noise for the last share
     `strength` of the steps; "inpaint" draws what the `mask` [h w 1] leaves free of `latent` (0: free). A net that fills
-    in always reads the mask, and `outside`, the latents of a picture without what is free. The net is called on tiles
-    of `tile` latents a side (0: on all)."""
+    in always reads the mask, and `outside`, the latents of a picture without what is free. Drawing goes on from `x_T`
+    where that is known. The net is called on tiles of `tile` latents a side (0: on all), in steps that begin in the
+    `span` of all time."""
 
     task: Task = "draw"
     known: Mapping[str, np.ndarray] = {}
     strength: float = 1.0
     tile: int = 0
+    span: tuple[float, float] = (0.0, 1.0)
 
 
 class Form(NamedTuple):
@@ -172,8 +187,9 @@ def make_draw(config: Config, kind: Sampling, form: Form):
         settings = (arguments[name] for name in ("params", "guidance", "rescale", "interval", "eta"))
         denoise = guided(subject, kind, Strengths(*settings), condition)
         grid = Grid(arguments["times"], arguments["steps"])
-        key, x_T, edit = inputs["key"], None, lambda sampler: sampler
-        if task == "vary":
+        key, edit = inputs["key"], lambda sampler: sampler
+        x_T = inputs["x_T"][None] if "x_T" in inputs else None
+        if task == "vary" and x_T is None:
             key, noise_key = jax.random.split(key)
             alpha, sigma = schedule(grid.times[0])
             x_T = (alpha * inputs["latent"] + sigma * jax.random.normal(noise_key, shape))[None]
@@ -181,7 +197,8 @@ def make_draw(config: Config, kind: Sampling, form: Form):
             known, mask = inputs["latent"][None], inputs["mask"][None]
             noise_key, key = jax.random.split(key)
             noise = jax.random.normal(noise_key, (1, *shape))
-            x_T = (1.0 if kind.begin == "unit" else schedule(grid.times[0]).sigma) * noise
+            if x_T is None:
+                x_T = (1.0 if kind.begin == "unit" else schedule(grid.times[0]).sigma) * noise
             last = 1 / config.process.timesteps if config.process.timesteps else 0.0
             edit = functools.partial(inpaint, schedule=schedule, known=known, mask=mask, noise=noise, clean=last)
         return walk(subject, kind, arguments["eta"], denoise, key, x_T=x_T, edit=edit, grid=grid)[0]
@@ -229,7 +246,7 @@ class Model(Trained):
         shape = shape or (known["latent"].shape[1:] if "latent" in known else latent_shape(self.config))
         check_sampling(self.config, chosen)
         require(0 < start.strength <= 1, f"strength={start.strength}: expected above 0 and at most 1")
-        grid = make_grid(walked_times(self.config, chosen, start.strength))
+        grid = make_grid(walked_times(self.config, chosen, start.strength, start.span))
         batch = batch_for(len(numbers), chosen.batch, self.plan.devices)
         control = asked.control
         form = Form(start.task, shape, None if control is None else control.model.config.net, start.tile)
@@ -239,3 +256,29 @@ class Model(Trained):
         inputs = {"condition": dict(asked.condition), "null": dict(asked.null), **known}
         drawn = draw_many(draw, arguments, key, inputs, num=len(numbers), batch=batch, first=numbers.start)
         return finished(drawn, pictures=False)
+
+
+def draw_refined(
+    model: Model,
+    asked: Asked,
+    key: PRNGKey,
+    numbers: range,
+    *,
+    start: Start,
+    sampling: Sampling,
+    shape: tuple[int, int, int] | None = None,
+) -> Latent:
+    """As `Model.draw_latents`; where there is a refiner, it goes on from the latents that the model leaves it, along
+    the same times."""
+    refiner = asked.refiner
+    if refiner is None:
+        return model.draw_latents(asked, key, numbers, start=start, sampling=sampling, shape=shape)
+    before, after = (start._replace(span=span) for span in ((0.0, refiner.since), (refiner.since, 1.0)))
+    steps = [len(walked_times(model.config, sampling, one.strength, one.span)) - 1 for one in (before, after)]
+    if steps[0]:
+        latents = model.draw_latents(asked, key, numbers, start=before, sampling=sampling, shape=shape)
+        if not steps[1]:
+            return latents
+        after, key = after._replace(known={**start.known, "x_T": latents}), jax.random.fold_in(key, NO_PICTURE)
+    asked = Asked(refiner.condition, refiner.null)
+    return refiner.model.draw_latents(asked, key, numbers, start=after, sampling=sampling, shape=shape)

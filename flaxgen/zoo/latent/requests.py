@@ -1,5 +1,6 @@
 """What a diffusion model over latents can be asked, and what of it such a model cannot do."""
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -38,6 +39,10 @@ class Captioned(Sampled):
     word: tuple[str, ...] = option((), "a file of textual inversion, whose word captions may have", flag="word FILE")
     hint: Any = picture_option("edges, depth, a pose: what the model's ControlNet reads", "hint FILE")
     hint_strength: float | None = option(None, "how far the hint is followed", least=0, most=2, default_text="1")
+
+    refine_from: float | None = option(
+        None, "share of all time after which the model's refiner draws; 1 is never", least=0, most=1, default_text="0.8"
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -148,9 +153,8 @@ def used(config: Config, request: Sampled) -> dict[str, Any]:
     return {name: value for name, value in vars(sampling_for(config, request)).items() if name != "batch"}
 
 
-def check_request(config: Config, request: Sampled, has_controlnet: bool = False) -> None:
-    """Raises ValueError unless such a net can do that, by itself or with an autoencoder and text encoders, and with a
-    ControlNet."""
+def check_request(config: Config, request: Sampled, parts: Container[str] = ()) -> None:
+    """Raises ValueError unless such a net can do that, by itself or with the other parts."""
     sampling = sampling_for(config, request)
     check_sampling(config, sampling)
     check_steps(sampling.steps, config.process.timesteps)
@@ -158,8 +162,9 @@ def check_request(config: Config, request: Sampled, has_controlnet: bool = False
         require(not reads_text(config), "this model draws what captions say: use draw")
         check_label(config, request.label)
     else:
-        require(
-            has_controlnet or getattr(request, "hint", None) is None,
-            "this model lacks the part 'controlnet', which reads a hint: add it with `flaxgen compose`",
-        )
+        for field, part in (("hint", "controlnet"), ("refine_from", "refiner")):
+            require(
+                part in parts or getattr(request, field, None) is None,
+                f"this model lacks the part {part!r}, which {field} is for: add it with `flaxgen compose`",
+            )
         require(reads_text(config), f"this model reads no captions{': use sample' if num_labels(config) else ''}")

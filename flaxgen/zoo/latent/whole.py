@@ -31,8 +31,8 @@ class Whole(Assembled):
         missing = reads_text(denoiser.config) and not named
         require(not missing, "this model lacks the part 'clip', its text encoder: add it with `flaxgen compose`")
         clips = tuple(self.parts[name] for name in named)
-        controlnet = self.parts.get("controlnet")
-        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), controlnet=controlnet)
+        more: dict[str, Any] = {name: self.parts.get(name) for name in ("controlnet", "refiner")}
+        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), **more)
 
     @property
     def data(self) -> Data:
@@ -55,6 +55,21 @@ def check_parts(parts: Parts) -> None:
         if "controlnet" in parts:
             factor = parts["autoencoder"].config.net.factor
             control.check_fits(parts["controlnet"].config.net, parts["denoiser"].config.net, factor)
+        if "refiner" in parts:
+            check_refiner(parts["refiner"].config, parts["denoiser"].config, clips)
+
+
+def check_refiner(config: Config, base: Config, clips: tuple[Any, ...]) -> None:
+    """Raises ValueError unless the refiner goes on with what the denoiser begins, and reads the last text encoder."""
+    require(config.process == base.process, f"refiner was trained on {config.process}, and the denoiser on "
+            f"{base.process}: expected the same noise")  # fmt: skip
+    channels = base.net.out_channels
+    require(config.net.in_channels == channels, f"refiner reads {config.net.in_channels} channels, and the denoiser's "
+            f"latents have {channels}")  # fmt: skip
+    require(reads_text(config) and bool(clips), "refiner reads captions: give it and the denoiser a text encoder")
+    width = clips[-1].config.net.text.width
+    require(config.net.token_dim in (0, width), f"refiner reads states {config.net.token_dim} wide, and those of the "
+            f"last text encoder are {width} wide")  # fmt: skip
 
 
 def check_fits(config: Config, autoencoder: Any) -> None:
