@@ -38,6 +38,7 @@ SOLVERS: dict[str, dict] = {
     "dpmpp_2m_sde": {"sampler": "dpmpp_2m_sde", "grid": "leading_open", "offset": 1, "final": "zero"},
     "dpmpp_2m_sde_karras": {"sampler": "dpmpp_2m_sde", "grid": "karras", "offset": 0, "final": "zero"},
     "unipc": {"sampler": "unipc", "grid": "leading_open", "offset": 1, "final": "zero"},
+    "lcm": {"sampler": "lcm", "grid": "lcm", "offset": 0, "final": "zero"},
 }
 """Samplers by the names that users of Stable Diffusion know, each with the times that it walks there."""
 
@@ -114,6 +115,11 @@ def reads_text(config: Config) -> bool:
     return bool(config.net.token_dim or config.net.vector_dim)
 
 
+def imitates_guidance(config: Config) -> bool:
+    """Whether the net was distilled to draw as if guided, and reads the scale [Meng23]."""
+    return isinstance(config.net, UNet) and config.net.guidance_dim > 0
+
+
 def fills_in(config: Config) -> bool:
     """Whether the net was made for inpainting, and reads a mask and what lies outside it."""
     return config.net.in_channels > config.net.out_channels
@@ -172,7 +178,7 @@ def with_solver(sampling: Sampling, name: str) -> Sampling:
         ValueError: listing the samplers.
     """
     chosen = choose("sampler", name, SOLVERS)
-    same = sampling.grid == "trailing" and chosen["grid"] != "karras"
+    same = sampling.grid == "trailing" and chosen["grid"] not in ("karras", "lcm")
     return replace(sampling, **({"sampler": chosen["sampler"]} if same else chosen))
 
 

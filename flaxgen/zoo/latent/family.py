@@ -29,6 +29,7 @@ from flaxgen.zoo.latent.config import (
     check_sampling,
     condition_spec,
     fills_in,
+    imitates_guidance,
     num_labels,
     of_class,
     reads_text,
@@ -113,6 +114,8 @@ def prepare(config: Config, found: Files) -> Files:
     Raises:
         ValueError: if one of them is not there, does not fit the net, or is not the one found.
     """
+    require(not imitates_guidance(config), f"net.guidance_dim={config.net.guidance_dim}: a net that imitates guidance "
+            "is imported, and not trained here")  # fmt: skip
     require(not fills_in(config), f"net.in_channels={config.net.in_channels}: a net that fills in is imported, and not "
             "trained here")  # fmt: skip
     if config.start and FAMILY.reads(Path(config.start)):

@@ -32,6 +32,7 @@ from flaxgen.zoo.latent.config import (
     check_sampling,
     condition_spec,
     fills_in,
+    imitates_guidance,
     latent_shape,
     reads_text,
     walked_times,
@@ -98,6 +99,7 @@ def init_params(config: Config, key: PRNGKey) -> Params:
     """
     height, width, _ = latent_shape(config)
     given = {name: jnp.zeros((1, *spec.shape), spec.dtype) for name, spec in condition_spec(config).items()}
+    given |= {"guidance": jnp.ones(1)} if imitates_guidance(config) else {}
     x = jnp.zeros((1, height, width, config.net.in_channels))
     return config.net.init(key, x, jnp.ones(1), **_read(given))["params"]
 
@@ -159,7 +161,8 @@ def make_net_bind(config: Config) -> Callable[[Params, Condition, Steer | None],
     def bind(params: Params, beside: Condition, steer: Steer | None) -> Bind:
         def net(x, time, condition):
             read = [jnp.broadcast_to(value, (*x.shape[:-1], value.shape[-1])) for value in beside.values()]
-            added: Any = {} if steer is None else {"residuals": steer(x, time, condition)}
+            told = {name: value for name, value in condition.items() if name != "guidance"}
+            added: Any = {} if steer is None else {"residuals": steer(x, time, told)}
             return apply(params, jnp.concatenate([x, *read], axis=-1), time, {**condition, **added}, None)
 
         return make_bind(net, schedule, prediction, time_input, learned_variance=config.net.learned_variance)
@@ -175,6 +178,8 @@ def make_draw(config: Config, kind: Sampling, form: Form):
     def draw(arguments, inputs):
         condition, null = (jax.tree.map(lambda x: x[None], inputs[name]) for name in ("condition", "null"))
         beside = {}
+        if imitates_guidance(config):
+            condition["guidance"] = jnp.asarray(arguments["guidance"], jnp.float32)[None]
         if fills_in(config):
             beside = {"free": 1 - inputs["mask"][None], "outside": inputs["outside"][None]}
         steer = None if control is None else make_steer(control, arguments["control"], _read)
@@ -249,8 +254,10 @@ class Model(Trained):
         grid = make_grid(walked_times(self.config, chosen, start.strength, start.span))
         batch = batch_for(len(numbers), chosen.batch, self.plan.devices)
         control = asked.control
+        kind = compiled_kind(chosen, batch)
+        kind = replace(kind, guidance=1.0) if imitates_guidance(self.config) else kind
         form = Form(start.task, shape, None if control is None else control.model.config.net, start.tile)
-        draw = compiled_draw(self.config, compiled_kind(chosen, batch), form, self.plan)
+        draw = compiled_draw(self.config, kind, form, self.plan)
         arguments = {name: getattr(chosen, name) for name in ("guidance", "rescale", "interval", "eta")}
         arguments |= {"params": self.params, **grid._asdict()} | ({"control": control.arguments} if control else {})
         inputs = {"condition": dict(asked.condition), "null": dict(asked.null), **known}

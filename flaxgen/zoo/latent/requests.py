@@ -21,7 +21,7 @@ THROUGH = ("latents", "pixels")
 class Sampled(Request):
     """What every verb may say of how latents are drawn."""
 
-    guidance: float | None = option(None, "classifier-free guidance; 1 is none", least=0, default_text=OWN)
+    guidance: float | None = option(None, "classifier-free guidance; 0 or 1 is none", least=0, default_text=OWN)
     steps: int | None = option(None, "sampling steps", least=1, default_text=OWN)
     sampler: str | None = option(None, f"one of {', '.join(SOLVERS)}", default_text=OWN)
     set: tuple[str, ...] = set_option()
@@ -145,6 +145,8 @@ def sampling_for(config: Config, request: Sampled) -> Sampling:
     """The model's own settings with those that were asked for."""
     chosen = config.sampling if request.sampler is None else with_solver(config.sampling, request.sampler)
     named = {name: value for name in ("steps", "guidance") if (value := getattr(request, name)) is not None}
+    if named.get("guidance") == 0:  # what distilled models are told elsewhere, and means none there
+        named["guidance"] = 1.0
     return override(replace(chosen, **named), request.set)
 
 
