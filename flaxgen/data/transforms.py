@@ -29,15 +29,25 @@ def resize_short_side(
     Raises:
         BrokenImage: if the other side becomes so long that there would be more than MAX_PIXELS pixels.
     """
-    height, width, channels = image.shape
+    height, width = image.shape[:2]
     short = min(height, width)
     if short == size:
         return image
-    shape = (max(size, round(width * size / short)), max(size, round(height * size / short)))
+    shape = (max(size, round(height * size / short)), max(size, round(width * size / short)))
     if shape[0] * shape[1] > MAX_PIXELS:
-        raise BrokenImage(f"{width}x{height} pixels, too narrow to become {shape[0]}x{shape[1]}")
-    resized = np.array(_resized(Image.fromarray(image[..., 0] if channels == 1 else image), shape, method))
-    return resized.reshape(*resized.shape[:2], channels)  # Pillow knows no [H W 1]
+        raise BrokenImage(f"{width}x{height} pixels, too narrow to become {shape[1]}x{shape[0]}")
+    return resize(image, *shape, method)
+
+
+def resize(
+    image: UInt8[np.ndarray, "H W C"], height: int, width: int, method: str = FILTERS[0]
+) -> UInt8[np.ndarray, "{height} {width} C"]:
+    """The picture in another size, by one of FILTERS."""
+    if image.shape[:2] == (height, width):
+        return image
+    channels = image.shape[-1]
+    resized = np.array(_resized(Image.fromarray(image[..., 0] if channels == 1 else image), (width, height), method))
+    return resized.reshape(height, width, channels)  # Pillow knows no [H W 1]
 
 
 def _resized(image: Image.Image, shape: tuple[int, int], method: str) -> Image.Image:

@@ -19,6 +19,8 @@ Times: TypeAlias = Float[np.ndarray, " N"]
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 """The range of sigma / alpha in [Karras22], taken where a schedule itself has no end."""
+DISTILLED = 50
+"""On how many times latent consistency models were distilled."""
 ENDLESS = 500.0
 """The sigma / alpha from which on a schedule counts as having no noisy end: cosine tables, straight paths."""
 
@@ -100,6 +102,16 @@ def karras(schedule: Schedule, steps: int, timesteps: int, *, rho: float = 7.0) 
     return _grid(np.asarray(times))
 
 
+def consistency(steps: int, timesteps: int) -> Times:
+    """Of the DISTILLED times that a consistency model was distilled on, equal steps apart in the table, as many equally
+    apart from the noisiest on [Luo23, sec. 4.3]. In continuous time it is `trailing`."""
+    if timesteps == 0:
+        return trailing(steps, timesteps)
+    check_steps(steps, timesteps)
+    known = min(max(DISTILLED, steps), timesteps)
+    return _grid((known - np.arange(steps) * known // steps) * (timesteps // known) / timesteps)
+
+
 TIME_GRIDS: dict[str, Callable[[Schedule, int, int], Times]] = {
     "leading": lambda schedule, steps, timesteps: leading(steps, timesteps),
     "trailing": lambda schedule, steps, timesteps: trailing(steps, timesteps),
@@ -109,6 +121,7 @@ TIME_GRIDS: dict[str, Callable[[Schedule, int, int], Times]] = {
     "linspace_open": lambda schedule, steps, timesteps: _open(linspace)(steps, timesteps),
     "quadratic": lambda schedule, steps, timesteps: quadratic(steps, timesteps),
     "karras": karras,
+    "lcm": lambda schedule, steps, timesteps: consistency(steps, timesteps),
 }
 """Each by (schedule, steps, timesteps)."""
 

@@ -157,6 +157,43 @@ class Inpaint(Request):
     feather: int = option(2, "pixels over which the new part fades into the old one", least=0)
 
 
+SIDES = ("left", "right", "top", "bottom")
+"""Where a picture may be given more ground."""
+
+
+def _more(side: str) -> Any:
+    return option(0, f"pixels to add at the {side}", least=0, most=8192)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outpaint(Request):
+    """Draw what lies around a picture."""
+
+    verb: ClassVar[str] = "outpaint"
+    examples: ClassVar[tuple[str, ...]] = (
+        'flaxgen outpaint photo.png "a wide beach" --left 64 --right 64 --model models/sd --out out.png',
+    )
+
+    image: Any = picture("the picture")
+    caption: str = positional("what the larger picture shall show")
+    num: int = option(4, "how many", least=1)
+    left: int = _more("left")
+    right: int = _more("right")
+    top: int = _more("top")
+    bottom: int = _more("bottom")
+    feather: int = option(8, "pixels of the picture's edge that fade into what is new", least=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not any(self.margins):
+            raise Clash("nothing is added: give {left}, {right}, {top} or {bottom}", **dict.fromkeys(SIDES))
+
+    @property
+    def margins(self) -> tuple[int, int, int, int]:
+        """The pixels that are added, in the order of SIDES."""
+        return self.left, self.right, self.top, self.bottom
+
+
 @dataclass(frozen=True, kw_only=True)
 class Upscale(Request):
     """Draw a picture larger."""

@@ -79,6 +79,11 @@ SCHEDULERS = {
         "euler", EXACT, {**NO_SIGMAS, **NO_RANGE, "interpolation_type": ("linear",)}, ("linspace",)
     ),
     "EulerAncestralDiscreteScheduler": Scheduler("euler_ancestral", EXACT),
+    "LCMScheduler": Scheduler(
+        "lcm",
+        {"linspace": "lcm", "trailing": "lcm", "leading": "lcm"},
+        {"original_inference_steps": (50,), "timestep_scaling": (10.0,)},
+    ),
     "HeunDiscreteScheduler": Scheduler("heun", EXACT, NO_SIGMAS, ("linspace",)),
 }
 
@@ -253,7 +258,7 @@ def _write_grid(table: Table, sampling: Sampling, missing: dict[str, Any]) -> di
 
 
 def _write_final(table: Table, sampling: Sampling, missing: dict[str, Any]) -> dict[str, Any]:
-    keys, is_clean = {field.key for field in table.fields}, sampling.final == "zero"
+    keys, is_clean = {field.ours for field in table.fields}, sampling.final == "zero"
     if CLEAN_END in keys:
         return {CLEAN_END: is_clean}
     if "final_sigmas_type" in keys - SCHEDULERS[table.name].known.keys():

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from flaxgen.data import Data
 from flaxgen.family.denoising import Objective
+from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
 from flaxgen.interchange.autoencoders import config_for, parts_of
 from flaxgen.interchange.clip_files import write_clip_tokenizer
@@ -35,7 +36,7 @@ ENCODERS = {"clip": "text_encoder", "clip_2": "text_encoder_2"}
 """The folders of text encoders, by the part that each becomes."""
 UNREAD = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts that draw nothing."""
-STEPS, GUIDANCE, GUIDANCE_XL = 50, 7.5, 5.0
+STEPS, GUIDANCE, GUIDANCE_XL, GUIDANCE_DISTILLED = 50, 7.5, 5.0, 8.5
 """What the pipelines draw with where nothing is said."""
 SIGMA_SAMPLERS = ("euler", "euler_ancestral", "heun")
 """Those that begin with the noise of their first time, unless their grid is leading."""
@@ -104,6 +105,9 @@ def make_config(
     net: UNet, scheduler: Mapping[str, Any], context: int, *, sizes: Literal[0, 5, 6], zero_empty: bool
 ) -> Config:
     """A config of an imported net; with `sizes` it is XL's. Fields about training are not known and hold defaults."""
+    sampling = _sampling(scheduler, GUIDANCE_XL if sizes else GUIDANCE)
+    if net.guidance_dim:
+        sampling = replace(sampling, guidance=GUIDANCE_DISTILLED)
     return Config(
         seed=0,
         steps=1,
@@ -115,7 +119,7 @@ def make_config(
         sizes=sizes,
         process=process_of(scheduler),
         objective=Objective(condition_dropout=0.1),
-        sampling=_sampling(scheduler, GUIDANCE_XL if sizes else GUIDANCE),
+        sampling=sampling,
     )
 
 
@@ -123,9 +127,24 @@ def _sampling(scheduler: Mapping[str, Any], guidance: float) -> Sampling:
     """How the pipeline draws with its scheduler."""
     sampling = sampling_of(scheduler, False)
     follows = sampling.sampler in SIGMA_SAMPLERS and not sampling.grid.startswith("leading")
+    few = _few_steps(sampling, process_of(scheduler))
     return replace(
-        sampling, steps=STEPS, guidance=guidance, begin="schedule" if follows else "unit", batch=Config.sampling.batch
+        sampling,
+        steps=few or STEPS,
+        guidance=1.0 if few else guidance,
+        begin="schedule" if follows else "unit",
+        batch=Config.sampling.batch,
     )
+
+
+def _few_steps(sampling: Sampling, process: Process) -> int:
+    """Steps of a model that was distilled to few of them and draws without guidance, 0 of others: latent consistency
+    models have a scheduler of their own, Turbo models one of Euler's that begins at the last time of a table which
+    keeps a little signal [Sauer23]."""
+    if sampling.sampler == "lcm":
+        return 4
+    begins_last = sampling.sampler in ("euler", "euler_ancestral") and sampling.grid == "trailing"
+    return int(begins_last and process.prediction == "eps" and not process.zero_terminal_snr)
 
 
 def export_pipeline(model: Any, directory: Path) -> None:
@@ -141,9 +160,10 @@ def export_pipeline(model: Any, directory: Path) -> None:
     require(isinstance(net, Autoencoder), f"a {type(net).__name__} is not the autoencoder of such a pipeline")
     require(bool(parts.clips), "diffusers' pipelines have a text encoder, and this model has none: not exported")
     known = [name for name in ENCODERS if name in model.parts]
-    if "controlnet" in model.parts:
-        print("the ControlNet has no place in the pipeline's folder: export it by itself, from the model's controlnet/",
-              file=sys.stderr)  # fmt: skip
+    for name in ("controlnet", "refiner"):
+        if name in model.parts:
+            print(f"the {name} has no place in the pipeline's folder: export it by itself, from a model of its own",
+                  file=sys.stderr)  # fmt: skip
     index: dict[str, Any] = {"_class_name": _pipeline_name(config, known)}
     scheduler = scheduler_config(config.process, config.sampling, False)
     with whole_directory(directory):

@@ -185,6 +185,10 @@ class Fourier(nn.Module):
         return jnp.concatenate((jnp.sin(angles), jnp.cos(angles)), axis=-1)
 
 
+GUIDANCE_STEPS = 1000.0
+"""The scale of guidance is embedded as a time, from 0 for none, in units of so many."""
+
+
 class Conditioning(nn.Module):
     """What a denoising net conditions on beside the picture, as one vector: MLP(time) + label row + linear(embedding)
     + MLP(level) + MLP(vector) + added.
@@ -192,7 +196,8 @@ class Conditioning(nn.Module):
     `channels` is the width of the time embedding, `features` that of the result; `num_classes` 0 and `embedding_dim` 0
     mean that the net knows no label and no embedding, nor with `vector_dim` 0 a vector [Podell23, sec. 2.2]. With
     `noise_level` it reads the level in [0, 1] of the noise on another of its inputs [Ho22b, sec. 4.2]; with `added`,
-    a vector of the result's width that is added as it is.
+    a vector of the result's width that is added as it is. With `guidance_dim` the waves of the time move with those of
+    the scale of guidance [Meng23, app. B].
     """
 
     channels: int
@@ -207,6 +212,7 @@ class Conditioning(nn.Module):
     added: bool = False
     vector_dim: int = 0
     activation: str = "silu"
+    guidance_dim: int = 0
 
     @nn.compact
     def __call__(
@@ -217,6 +223,7 @@ class Conditioning(nn.Module):
         level: Float[Array, " B"] | None = None,
         added: Float[Array, "B F"] | None = None,
         vector: Float[Array, "B V"] | None = None,
+        guidance: Float[Array, " B"] | None = None,
     ) -> Float[Array, "B F"]:
         check_choice("time_order", self.time_order, ORDERS)
         check_choice("time_embedding", self.time_embedding, ("sinusoidal", "fourier"))
@@ -225,10 +232,14 @@ class Conditioning(nn.Module):
         check_given("level", level, "noise_level", self.noise_level)
         check_given("added", added, "added", self.added)
         check_given("vector", vector, "vector_dim", self.vector_dim)
+        check_given("guidance", guidance, "guidance_dim", self.guidance_dim)
         if self.time_embedding == "fourier":
             waves = Fourier(self.channels, name="fourier")(time)
         else:
             waves = sinusoidal(time, self.channels, self.time_order, self.time_shift)
+        if guidance is not None:
+            scale = sinusoidal(GUIDANCE_STEPS * (guidance - 1), self.guidance_dim, "sin_cos", 1)
+            waves = waves + dense(self.channels, name="guidance", dtype=self.dtype, bias=False)(scale)
         out = self._mlp("time", waves)
         if label is not None:
             table = nn.Embed(self.num_classes, self.features, embedding_init=nn.initializers.normal(0.02), name="label")

@@ -54,7 +54,8 @@ class UNet(nn.Module):
     `num_classes` is the rows of the label table, the null label's included; `embedding_dim`, `token_dim` and
     `vector_dim` the widths of those conditions; 0 is none. `low_res` makes it an upsampler [Ho22b], told with
     `noise_level` how much noise was put on the low-resolution picture; with `added` it takes a vector of the width
-    `time_width` that is added to the time embedding. `learned_variance` doubles the output channels.
+    `time_width` that is added to the time embedding; with `guidance_dim` the scale of the guidance that it imitates, as
+    so many waves [Meng23]. `learned_variance` doubles the output channels.
     With `positions` the first feature map is given where each of its pixels is, beside what padding lets on.
     `skip_scale` multiplies what residual blocks return, 1/sqrt(2) in [Saharia22, app. B]. `time_embedding` "fourier"
     takes a noise level > 0 as time, and divides the output by it. `dtype` is what is computed in; parameters and output
@@ -75,6 +76,7 @@ class UNet(nn.Module):
     embedding_dim: int = 0
     token_dim: int = 0
     vector_dim: int = 0
+    guidance_dim: int = 0
     low_res: bool = False
     noise_level: bool = False
     added: bool = False
@@ -124,6 +126,7 @@ class UNet(nn.Module):
         level: Float[Array, " B"] | None = None,
         added: Float[Array, "B F"] | None = None,
         vector: Float[Array, "B V"] | None = None,
+        guidance: Float[Array, " B"] | None = None,
         residuals: Residuals | None = None,
         train: bool = False,
     ) -> Float[Array, "B H W O"]:
@@ -138,7 +141,7 @@ class UNet(nn.Module):
         """
         self.check(x, tokens, token_mask, low_res)
         dtype = DTYPES[self.dtype]
-        emb = conditioning(self)(time, label, embedding, level, added, vector)
+        emb = conditioning(self)(time, label, embedding, level, added, vector, guidance)
         h = x if low_res is None else jnp.concatenate((x, resize_to(low_res, x)), axis=-1)
         first = self.conv_in_channels or self.channels
         h = layers.conv(first, name="conv_in", dtype=dtype)(space_to_depth(h, self.patch))
@@ -245,6 +248,7 @@ def conditioning(unet: UNet) -> layers.Conditioning:
         unet.added,
         unet.vector_dim,
         unet.activation,
+        unet.guidance_dim,
         name="condition",
     )
 

@@ -21,13 +21,13 @@ ANY = Kind("anything", lambda value: True)
 """Of keys that are read to say that they are not taken."""
 
 
-def _process(beta_start: float = 1e-4, beta_end: float = 0.02) -> tuple[Field, ...]:
+def _process(beta_start: float = 1e-4, beta_end: float = 0.02, schedule: str = "linear") -> tuple[Field, ...]:
     """What all say of the process, with betas of the table."""
     return (
         Field("num_train_timesteps", 1000, COUNT, "timesteps"),
         Field("beta_start", beta_start, POSITIVE, "beta_start"),
         Field("beta_end", beta_end, POSITIVE, "beta_end"),
-        Field("beta_schedule", "linear", choice(SCHEDULES), "schedule"),
+        Field("beta_schedule", schedule, choice(SCHEDULES), "schedule"),
         Field("prediction_type", "epsilon", choice(PREDICTIONS), "prediction"),
         Field("trained_betas", None, only(None)),
         Field("predict_epsilon", True, only(True), written=False),
@@ -129,6 +129,22 @@ TABLES = {
         Table(
             "HeunDiscreteScheduler",
             (*_process(0.00085, 0.012), *_clip(False), *_grid("linspace"), *KARRAS),
+            open=True,
+        ),
+        Table(
+            "LCMScheduler",
+            (
+                *(
+                    *_process(0.00085, 0.012, "scaled_linear"),
+                    ZERO_SNR,
+                    *_clip(False),
+                    *THRESHOLDING,
+                    *_grid("leading"),
+                ),
+                Field(CLEAN_END, True, FLAG),  # the last step ends clean whatever it says
+                _as_it_is("original_inference_steps", 50),
+                _as_it_is("timestep_scaling", 10.0),
+            ),
             open=True,
         ),
     )

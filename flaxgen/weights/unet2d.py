@@ -110,6 +110,7 @@ def _init(unet: UNet, key: PRNGKey) -> Params:
         "level": one if unet.noise_level else None,
         "added": jnp.zeros((1, unet.time_width)) if unet.added else None,
         "vector": jnp.zeros((1, unet.vector_dim)) if unet.vector_dim else None,
+        "guidance": jnp.ones(1) if unet.guidance_dim else None,
     }
     return unet.init(key, x, one, **conditions)
 

@@ -66,6 +66,7 @@ EXPORTED = {
     "embedding_dim": 0,
     "token_dim": 0,
     "vector_dim": 0,
+    "guidance_dim": 0,
     "low_res": False,
     "noise_level": False,
     "added": False,

@@ -27,7 +27,8 @@ BLOCK = (
 def rules_of(unet: UNet) -> tuple[Rule, ...]:
     """The table of a net whose projections are all convolutions, or all linear."""
     vector = [(f"add_embedding.linear_{i}", f"condition/vector_{i}") for i in (1, 2)]
-    return (*BODY, *under(vector, DENSE), *under(ATTENTION_PLACES, transformer_rules(unet)))
+    guidance = Rule("time_embedding.cond_proj.weight", "condition/guidance/kernel", LINEAR)
+    return (*BODY, guidance, *under(vector, DENSE), *under(ATTENTION_PLACES, transformer_rules(unet)))
 
 
 def transformer_rules(unet: UNet) -> tuple[Rule, ...]:

@@ -104,6 +104,7 @@ FREE = (
     "use_linear_projection",
     "num_class_embeds",
     "projection_class_embeddings_input_dim",
+    "time_cond_proj_dim",
 )
 SUPPORTED = {
     **{key: (value,) for key, value in DEFAULTS.items() if key not in (*FREE, *LEVELS)},
@@ -114,7 +115,12 @@ SUPPORTED = {
     "upcast_attention": (None, False, True),
 }
 """Softmax is float32 here whatever `upcast_attention` says."""
-OPTIONAL = ("time_embedding_dim", "num_class_embeds", "projection_class_embeddings_input_dim")
+OPTIONAL = (
+    "time_embedding_dim",
+    "num_class_embeds",
+    "projection_class_embeddings_input_dim",
+    "time_cond_proj_dim",
+)
 
 
 def unet_from_condition_config(config: Mapping[str, Any]) -> UNet:
@@ -141,6 +147,7 @@ def unet_from_condition_config(config: Mapping[str, Any]) -> UNet:
         middle="none" if c["mid_block_type"] is None else replace(values[-1], only_cross=False),
         token_dim=c["cross_attention_dim"],
         vector_dim=_vector_dim(c),
+        guidance_dim=c["time_cond_proj_dim"] or 0,
     )
 
 
@@ -190,6 +197,7 @@ def condition_config_from_unet(unet: UNet) -> dict[str, Any]:
             middle=unet.middle if isinstance(unet.middle, str) else SelfAttention(),
             token_dim=0,
             vector_dim=0,
+            guidance_dim=0,
         )
     )
     for field, only in (("resample", "conv"), ("time_embedding", "sinusoidal")):
@@ -214,6 +222,7 @@ def condition_config_from_unet(unet: UNet) -> dict[str, Any]:
         "addition_embed_type": "text_time" if unet.vector_dim else None,
         "addition_time_embed_dim": WAVES if unet.vector_dim else None,
         "projection_class_embeddings_input_dim": unet.vector_dim or None,
+        "time_cond_proj_dim": unet.guidance_dim or None,
     }
 
 

@@ -18,6 +18,7 @@ from flaxgen.diffusion.samplers import (
     dpmpp_2m_sde,
     euler,
     heun,
+    lcm,
     sample,
     trajectory,
     unipc,
@@ -288,3 +289,18 @@ def test_trajectory_holds_the_x0_of_every_kth_step(every, taken):
 def test_bad_values_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_consistency_model_says_x0_and_gets_fresh_noise_on_it():
+    """From a net that knows x0 the next sample is N(alpha x0, sigma^2), and the last one x0."""
+    schedule = SCHEDULES["vp"]
+
+    def knows(x, t):
+        return denoise.Denoised(jnp.full_like(x, 0.3))
+
+    x = jax.random.normal(jax.random.key(1), (4000, 1))
+    half = sample(lcm(schedule), knows, x, jnp.asarray([1.0, 0.5]), jax.random.key(0))
+    alpha, sigma = schedule(0.5)
+    assert float(half.mean()) == pytest.approx(float(alpha) * 0.3, abs=0.06)
+    assert float(half.std()) == pytest.approx(float(sigma), rel=0.05)
+    np.testing.assert_allclose(sample(lcm(schedule), knows, x, grid(1, 0, 4), jax.random.key(0)), 0.3, atol=1e-5)

@@ -78,3 +78,8 @@ def test_karras_spans_the_table_unless_its_end_is_too_far(name, first):
 def test_a_wrong_number_of_steps_is_named(name, steps, message):
     with pytest.raises(ValueError, match=message):
         TIME_GRIDS[name](schedules.cosine(50), steps, 50)
+
+
+def test_a_consistency_model_is_asked_at_times_that_it_was_distilled_on():
+    assert np.round(times.consistency(4, 1000) * 1000).tolist() == [1000, 760, 500, 260, 0]
+    assert np.round(times.consistency(3, 1000) * 1000).tolist() == [1000, 680, 340, 0]

@@ -66,3 +66,33 @@ def test_a_window_is_drawn_at_another_size():
     put = window.put(image, np.stack([seen, seen]), free, 2)
     assert put.shape == (2, 40, 60, 3)
     np.testing.assert_array_equal(put[:, ~free[..., 0]], np.stack([image, image])[:, ~free[..., 0]])
+
+
+def test_a_larger_ground_frees_what_is_new_and_the_edge_that_fades_into_it():
+    image = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+    ground = regions.ground(image, (4, 0, 0, 3), 2)
+    assert ground.image.shape == (9, 12, 3)
+    np.testing.assert_array_equal(ground.image[:6, 4:], image)
+    np.testing.assert_array_equal(ground.image[:6, :4], image[:, 3::-1])
+    np.testing.assert_array_equal(ground.free[..., 0], ~marked(9, 12, (0, 4), (6, 12))[..., 0])
+    shown, free = ground.cut(2.0, 20, 24)
+    assert shown.shape == (20, 24, 3)
+    np.testing.assert_array_equal(free[..., 0], ~marked(20, 24, (0, 8), (12, 24))[..., 0])
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_of_what_is_drawn_the_new_parts_and_a_fading_edge_are_taken(scale):
+    image = np.full((6, 8, 3), 100, np.uint8)
+    ground = regions.ground(image, (4, 0, 0, 0), 3)
+    drawn = np.full((1, 16, 32, 3), 200, np.uint8)
+    (put,) = ground.put(drawn, scale)
+    np.testing.assert_array_equal(put[:, :4], 200)
+    np.testing.assert_array_equal(put[:, 4:7, 0], [[175, 150, 125]] * 6)
+    np.testing.assert_array_equal(put[:, 7:], 100)
+
+
+def test_a_picture_that_would_fade_altogether_is_refused():
+    image = np.zeros((6, 8, 3), np.uint8)
+    assert regions.ground(image, (1, 0, 0, 0), 7).free.sum() == 9 * 6 - 6
+    with pytest.raises(ValueError, match="feather=4: nothing would stay of a picture of 8x6, expected less"):
+        regions.ground(image, (1, 1, 0, 0), 4)

@@ -240,6 +240,8 @@ IMPORTED = {
     "euler of SD": ("EulerDiscreteScheduler", {"timestep_spacing": "leading", **SD}),
     "euler last sigma": ("EulerDiscreteScheduler", {"final_sigmas_type": "sigma_min"}),
     "euler ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+    "lcm clipped": ("LCMScheduler", {"clip_sample": True}),
     "heun": ("HeunDiscreteScheduler", {}),
     "heun karras": ("HeunDiscreteScheduler", {"use_karras_sigmas": True}),
 }

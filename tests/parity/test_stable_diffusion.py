@@ -145,6 +145,27 @@ def test_variations(kind, tmp_path, monkeypatch):
     close(drawn.images, wanted)
 
 
+@pytest.mark.parametrize("kind", ["stable", "stable_xl"])
+def test_upscaling(kind, tmp_path, monkeypatch):
+    """Theirs is image to image of latents that torch enlarged."""
+    import diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img as plain
+    import diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img as xl
+
+    name = "StableDiffusionImg2ImgPipeline" if kind == "stable" else "StableDiffusionXLImg2ImgPipeline"
+    theirs = getattr(stable, kind)(kind=getattr(diffusers, name), name="DDIMScheduler")
+    ours = loaded(theirs, tmp_path)
+    larger = 2 * stable.SIDE
+    without_chance(monkeypatch, plain if kind == "stable" else xl, noise_of_variations(2, (larger, larger, 4)))
+    pixels = torch.from_numpy(np.moveaxis(PICTURE / np.float32(127.5) - 1, -1, 0)[None])
+    with torch.no_grad():
+        small = theirs.vae.encode(pixels).latent_dist.mode() * theirs.vae.config.scaling_factor
+    latents = torch.nn.functional.interpolate(small, scale_factor=2.0, mode="bilinear").repeat(2, 1, 1, 1)
+    given = {"num_inference_steps": STEPS, "strength": 0.7, "guidance_scale": 3.0, "output_type": "np"}
+    wanted = theirs(["a red square"] * 2, image=latents, **given).images
+    asked = {"caption": "a red square", "num": 2, "seed": SEED, "steps": STEPS, "guidance": 3.0, "strength": 0.7}
+    close(ours.upscale(PICTURE, **asked).images, wanted)
+
+
 @pytest.mark.parametrize("channels", [4, 9])
 def test_inpainting_by_both_kinds_of_nets(channels, tmp_path, monkeypatch):
     import diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint as module

@@ -71,7 +71,7 @@ def test_inpainting_cuts_the_hint_as_the_picture(whole, monkeypatch):
     mask[2:10, 2:10] = 255
     hint = np.random.default_rng(2).integers(0, 256, (32, 32, 3), np.uint8)
     seen = []
-    monkeypatch.setattr(drawing, "_draw", lambda parts, request, asked, *_: seen.append(asked) or picture[None])
+    monkeypatch.setattr(drawing, "draw_asked", lambda parts, request, asked, *_: seen.append(asked) or picture[None])
     monkeypatch.setattr(regions.Window, "put", lambda self, *_: picture[None])
     whole.inpaint(picture, mask, caption="a", num=1, hint=hint)
     cut = regions.around(mask > 127).cut(hint, SIZE)

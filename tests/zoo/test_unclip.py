@@ -197,6 +197,13 @@ def test_inpainting_changes_no_pixel_that_is_not_marked(model, images):
     assert apart(drawn[0], drawn[1]) > ONE_LEVEL
 
 
+def test_outpainting_keeps_the_picture_and_draws_around_it(model, images):
+    drawn = model.outpaint(images[0], CAPTION, right=20, top=6, feather=3, seed=0, num=2).images
+    assert drawn.shape == (2, 70, 84, 3)
+    assert (drawn[:, 9:, :61] == images[0][3:, :61]).all()
+    assert np.mean(drawn[0, :, 64:] != drawn[1, :, 64:]) > 0.5
+
+
 def test_inpainting_keeps_a_picture_of_any_shape(model, images):
     """A window around the mask is drawn, or the middle square; all else stays, at the picture's own size."""
     wide = np.concatenate([images[0], images[1]], axis=1)
@@ -341,7 +348,8 @@ def test_without_a_stage(base, images):
             lambda m: edit(m, images[0], CAPTION, OTHER, seed=0, num=4),
             lambda m: m.inpaint(images[0], np.ones((64, 64), bool), CAPTION, seed=0),
         ):
-            with pytest.raises(ValueError, match=f"lacks the part '{name}': draw, vary, blend, edit, inpaint all need"):
+            needed = "draw, vary, blend, edit, inpaint, outpaint all need"
+            with pytest.raises(ValueError, match=f"lacks the part '{name}': {needed}"):
                 verb(lacking[name])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from flaxgen.diffusion.samplers.ancestral import ancestral
+from flaxgen.diffusion.samplers.consistency import lcm
 from flaxgen.diffusion.samplers.ddim import ddim, ddim_inversion, euler_ancestral
 from flaxgen.diffusion.samplers.heun import Churn, churned, euler, heun
 from flaxgen.diffusion.samplers.loop import Grid, make_grid, sample, trajectory
@@ -24,6 +25,7 @@ __all__ = [
     "euler",
     "euler_ancestral",
     "heun",
+    "lcm",
     "make_grid",
     "plms",
     "sample",
@@ -41,5 +43,6 @@ SAMPLERS: dict[str, Callable[[Schedule], Sampler]] = {
     "dpmpp_2m_sde": dpmpp_2m_sde,
     "dpmpp_3m": dpmpp_3m,
     "plms": plms,
+    "lcm": lcm,
     "unipc": unipc,
 }

@@ -20,6 +20,8 @@ from flaxgen.train.run import GradientRun
 
 PRIOR = "prior_"
 """What names of a batch's fields begin with that are of class pictures."""
+ROUNDING = 1e-3
+"""How far single precision may put a time from its entry of a table, in entries."""
 WAVES = 256
 """How many channels each number of a picture's sizes becomes [Podell23, sec. 2.2]."""
 SCALED_LINEAR = Process(schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
@@ -36,6 +38,7 @@ SOLVERS: dict[str, dict] = {
     "dpmpp_2m_sde": {"sampler": "dpmpp_2m_sde", "grid": "leading_open", "offset": 1, "final": "zero"},
     "dpmpp_2m_sde_karras": {"sampler": "dpmpp_2m_sde", "grid": "karras", "offset": 0, "final": "zero"},
     "unipc": {"sampler": "unipc", "grid": "leading_open", "offset": 1, "final": "zero"},
+    "lcm": {"sampler": "lcm", "grid": "lcm", "offset": 0, "final": "zero"},
 }
 """Samplers by the names that users of Stable Diffusion know, each with the times that it walks there."""
 
@@ -112,6 +115,11 @@ def reads_text(config: Config) -> bool:
     return bool(config.net.token_dim or config.net.vector_dim)
 
 
+def imitates_guidance(config: Config) -> bool:
+    """Whether the net was distilled to draw as if guided, and reads the scale [Meng23]."""
+    return isinstance(config.net, UNet) and config.net.guidance_dim > 0
+
+
 def fills_in(config: Config) -> bool:
     """Whether the net was made for inpainting, and reads a mask and what lies outside it."""
     return config.net.in_channels > config.net.out_channels
@@ -170,18 +178,30 @@ def with_solver(sampling: Sampling, name: str) -> Sampling:
         ValueError: listing the samplers.
     """
     chosen = choose("sampler", name, SOLVERS)
-    same = sampling.grid == "trailing" and chosen["grid"] != "karras"
+    same = sampling.grid == "trailing" and chosen["grid"] not in ("karras", "lcm")
     return replace(sampling, **({"sampler": chosen["sampler"]} if same else chosen))
 
 
-def walked_times(config: Config, sampling: Sampling, strength: float = 1.0) -> Float[np.ndarray, " N"]:
-    """The times that are walked: of a picture that is varied the last int(strength * steps) steps, one at least.
+def walked_times(
+    config: Config, sampling: Sampling, strength: float = 1.0, span: tuple[float, float] = (0.0, 1.0)
+) -> Float[np.ndarray, " N"]:
+    """The times that are walked: of a picture that is varied the last int(strength * steps) steps, one at least; of
+    these, steps that begin in the `span` of all time, which may be none.
 
     Raises:
         ValueError: if there are more steps than the table has.
     """
     subject = Subject(make_schedule(config.process), config.process.timesteps, (), cast(Any, None), None)
-    return make_grid(subject, sampling)[sampling.steps - max(int(sampling.steps * strength), 1) :]
+    times = make_grid(subject, sampling)[sampling.steps - max(int(sampling.steps * strength), 1) :]
+    first, last = (_begun(times, config.process.timesteps, share) for share in span)
+    return times[first : last + 1]
+
+
+def _begun(times: Float[np.ndarray, " N"], timesteps: int, share: float) -> int:
+    """How many steps begin before that share of all time is over, in a table counted as diffusers does."""
+    if timesteps == 0:
+        return int((times[:-1] > 1 - share).sum())
+    return int((times[:-1] * timesteps - 1 >= round(timesteps * (1 - share)) - ROUNDING).sum())
 
 
 def check_sampling(config: Config, sampling: Sampling) -> None:

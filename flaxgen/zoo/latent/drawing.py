@@ -1,6 +1,6 @@
 """From captions or pictures to pictures: text encoders, the net over latents, and the autoencoder [Rombach22]."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,20 +23,20 @@ from flaxgen.weights.autoencoder_config import Latents
 from flaxgen.zoo.latent import requests
 from flaxgen.zoo.latent.config import Config, fills_in, multiple, num_labels, reads_text
 from flaxgen.zoo.latent.control import Control, fit_hint
-from flaxgen.zoo.latent.model import Asked, Latent, Model, Start
+from flaxgen.zoo.latent.model import Asked, Latent, Model, Refiner, Start, draw_refined
 from flaxgen.zoo.latent.prompts import read_prompts
 from flaxgen.zoo.latent.requests import Captioned, DrawLatent, InpaintLatent, Sampled, SampleLatent, VaryLatent
 from flaxgen.zoo.latent.text import POOR, States, condition_of, usual_sizes
 
+SINCE = 0.8
+"""The share of all time after which a refiner draws, where nothing else is said."""
 SCALES = "latents.json"
 """The small file with the mean and deviation of latents that a net was trained on."""
-FREE = 127
-"""Levels of a mask above this one are to be drawn anew."""
 
 
 class Parts(NamedTuple):
     """What draws: the net over latents, whose they are, the text encoders with the names of their parts, words of one's
-    own with their ids for each encoder, and a ControlNet."""
+    own with their ids for each encoder, a ControlNet, and a refiner."""
 
     denoiser: Model
     autoencoder: Any
@@ -44,6 +44,7 @@ class Parts(NamedTuple):
     encoders: tuple[str, ...] = ()
     words: Mapping[str, tuple[range, ...]] = {}
     controlnet: Any = None
+    refiner: Any = None
 
     @property
     def config(self) -> Config:
@@ -65,10 +66,10 @@ class Parts(NamedTuple):
         latents = scales_of(self.denoiser.files) or self.autoencoder.config.latents
         return affine(latents, self.config.net.out_channels)
 
-    def encode(self, images: UInt8[np.ndarray, "N H W C"] | Float[np.ndarray, "N H W C"]) -> Latent:
+    def encode(self, images: UInt8[np.ndarray, "N H W C"] | Float[np.ndarray, "N H W C"], tile: int = 0) -> Latent:
         """Pictures, 8-bit or in [-1, 1], as the net works on them."""
         mean, scale = self.scales()
-        return (self.autoencoder.encode(images) - mean) * scale
+        return (self.autoencoder.encode(images, tile) - mean) * scale
 
     def decode(self, latents: Latent, tile: int = 0) -> UInt8[np.ndarray, "N H W C"]:
         """The pictures of latents."""
@@ -111,11 +112,29 @@ def conditions(
     request: Captioned,
     captions: Sequence[str],
     shape: tuple[int, int, int],
-    window: regions.Window | None = None,
+    cut: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels,
 ) -> Asked:
-    """What the net reads of captions, and of what pictures shall not show, and its hint: of a picture of which a window
-    is drawn, what lies there."""
-    config, (height, width) = parts.config, (side * parts.factor for side in shape[:2])
+    """What the net reads of captions, and of what pictures shall not show, and its hint: of a picture of which a part
+    is drawn, the same `cut` of it."""
+    height, width = (side * parts.factor for side in shape[:2])
+    asked = Asked(*_said(parts, request, captions, height, width))
+    since = SINCE if request.refine_from is None else request.refine_from
+    if parts.refiner is not None and since < 1:
+        words = {word: ids[-1:] for word, ids in parts.words.items()}
+        last = parts._replace(denoiser=parts.refiner, clips=parts.clips[-1:], words=words)
+        asked = asked._replace(refiner=Refiner(parts.refiner, *_said(last, request, captions, height, width), since))
+    if request.hint is None:
+        return asked
+    pixels = request.hint.with_channels(parts.controlnet.config.net.hint_channels)
+    strength = 1.0 if request.hint_strength is None else request.hint_strength
+    return asked._replace(control=Control(parts.controlnet, fit_hint(cut(pixels), height, width), strength))
+
+
+def _said(
+    parts: Parts, request: Captioned, captions: Sequence[str], height: int, width: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Of each caption what the net reads of it, and what it reads of what its picture shall not show."""
+    config = parts.config
     text = replace(config.text, skip=config.text.skip + request.clip_skip)
     states = read_prompts(parts.clips, text, [*captions, request.negative or ""], request.plain, parts.words)
     said, unsaid = (States(*(field[rows] for field in states)) for rows in (slice(-1), slice(-1, None)))
@@ -123,16 +142,10 @@ def conditions(
         unsaid = unsaid._replace(tokens=0 * unsaid.tokens, embedding=0 * unsaid.embedding)
     wanted = condition_of(config, said, usual_sizes(config, height, width))
     null = condition_of(config, unsaid, usual_sizes(config, height, width, POOR))
-    null = {name: np.repeat(value, len(captions), 0) for name, value in null.items()}
-    if request.hint is None:
-        return Asked(wanted, null)
-    pixels = request.hint.with_channels(parts.controlnet.config.net.hint_channels)
-    hint = fit_hint(pixels if window is None else pixels[window.place], height, width)
-    strength = 1.0 if request.hint_strength is None else request.hint_strength
-    return Asked(wanted, null, Control(parts.controlnet, hint, strength))
+    return wanted, {name: np.repeat(value, len(captions), 0) for name, value in null.items()}
 
 
-def _draw(
+def draw_asked(
     parts: Parts,
     request: Sampled,
     asked: Asked,
@@ -144,7 +157,7 @@ def _draw(
     """Pictures of each row of what is asked."""
     progress("drawing latents")
     sampling, key = requests.sampling_for(parts.config, request), jax.random.key(request.seed)
-    latents = parts.denoiser.draw_latents(asked, key, numbers, start=start, sampling=sampling, shape=shape)
+    latents = draw_refined(parts.denoiser, asked, key, numbers, start=start, sampling=sampling, shape=shape)
     progress("decoding")
     return parts.decode(latents, request.tile)
 
@@ -155,16 +168,16 @@ def draw(parts: Parts, request: DrawLatent, progress: Progress) -> Pictures:
     progress("text")
     captions = [caption for caption in request.captions for _ in range(request.num)]
     asked = conditions(parts, request, captions, shape)
-    start = Start(known=_beside(parts, shape, len(captions)))
-    images = _draw(parts, request, asked, range(len(captions)), progress, start, shape)
+    start = Start(known=beside(parts, shape, len(captions)))
+    images = draw_asked(parts, request, asked, range(len(captions)), progress, start, shape)
     return Pictures(images, "rows", request.captions)
 
 
 def sample(parts: Parts, request: SampleLatent, progress: Progress) -> Pictures:
     """Pictures of a class, of all in turn, or of nothing in particular."""
     asked = labels(parts.config, request.label, request.numbers)
-    start = Start(known=_beside(parts, parts.shape(None, None), request.num))
-    images = _draw(parts, request, asked, request.numbers, progress, start)
+    start = Start(known=beside(parts, parts.shape(None, None), request.num))
+    images = draw_asked(parts, request, asked, request.numbers, progress, start)
     return sampled(parts.denoiser, request, images.astype(np.float32) / 127.5 - 1)
 
 
@@ -181,9 +194,9 @@ def vary(parts: Parts, request: VaryLatent, progress: Progress) -> Pictures:
     picture = fit(parts, request.image)[None]
     latent = np.repeat(parts.encode(picture), request.num, 0)
     asked = conditions(parts, request, [request.caption] * request.num, latent.shape[1:])
-    known = {"latent": latent, **_beside(parts, latent.shape[1:], request.num)}
+    known = {"latent": latent, **beside(parts, latent.shape[1:], request.num)}
     start = Start("vary", known, request.strength)
-    return Pictures(_draw(parts, request, asked, range(request.num), progress, start))
+    return Pictures(draw_asked(parts, request, asked, range(request.num), progress, start))
 
 
 def fit(parts: Parts, image: Any) -> UInt8[np.ndarray, "S S C"]:
@@ -197,18 +210,22 @@ def inpaint(parts: Parts, request: InpaintLatent, progress: Progress) -> Picture
     the marked part, which the caption describes, or with `whole` the picture's middle square."""
     progress("text")
     image = request.image.with_channels(parts.autoencoder.config.net.in_channels)
-    free = request.mask.pixels > FREE
+    free = request.mask.pixels > regions.HALF
     window, size = regions.middle(free) if request.whole else regions.around(free), parts.image_size
     seen = window.cut(image, size)
-    marked = window.cut(free.astype(np.uint8) * 255, size) > FREE
-    known = _known(parts, seen, marked, request.num)
-    asked = conditions(parts, request, [request.caption] * request.num, known["latent"].shape[1:], window)
-    drawn = _draw(parts, request, asked, range(request.num), progress, Start("inpaint", known))
+    marked = window.cut(free.astype(np.uint8) * 255, size) > regions.HALF
+    known = known_of(parts, seen, marked, request.num)
+    asked = conditions(parts, request, [request.caption] * request.num, known["latent"].shape[1:], _at(window))
+    drawn = draw_asked(parts, request, asked, range(request.num), progress, Start("inpaint", known))
     return Pictures(window.put(image, drawn, free, request.feather))
 
 
-def _known(
-    parts: Parts, image: UInt8[np.ndarray, "S S C"], free: Bool[np.ndarray, "S S 1"], num: int
+def _at(window: regions.Window) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda pixels: pixels[window.place]
+
+
+def known_of(
+    parts: Parts, image: UInt8[np.ndarray, "H W C"], free: Bool[np.ndarray, "H W 1"], num: int
 ) -> dict[str, Float[np.ndarray, "N ..."]]:
     """The picture's latents and the mask of those that stay; where the net reads it, also latents of the picture in
     grey where it is free. As in Stable Diffusion, a latent is free if its upper left pixel is."""
@@ -220,7 +237,7 @@ def _known(
     return {name: np.repeat(value[None], num, 0) for name, value in known.items()}
 
 
-def _beside(parts: Parts, shape: tuple[int, ...], num: int) -> dict[str, np.ndarray]:
+def beside(parts: Parts, shape: tuple[int, ...], num: int) -> dict[str, np.ndarray]:
     """What a net that fills in reads where there is no picture to keep: nothing of it stays, and it is grey."""
     if not fills_in(parts.config):
         return {}

@@ -9,20 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from flaxgen.data import FREE, Data
+from flaxgen.data import FREE
 from flaxgen.family import coded
 from flaxgen.family.codec import affine
 from flaxgen.family.companions import Cached, Joined, check_companion, companion_file, load_companion, open_cache
-from flaxgen.family.composite import Assembled, Composite, Part, Parts
+from flaxgen.family.composite import Composite, Part
 from flaxgen.family.family import Family
 from flaxgen.family.matching import open_matching
-from flaxgen.family.request import Request
 from flaxgen.family.trained import Files, Handler, Progress
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey, Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
-from flaxgen.zoo.latent import control, drawing
+from flaxgen.zoo.latent import control, drawing, enlarging
 from flaxgen.zoo.latent.adapt import adapted
 from flaxgen.zoo.latent.config import (
     Config,
@@ -30,6 +29,7 @@ from flaxgen.zoo.latent.config import (
     check_sampling,
     condition_spec,
     fills_in,
+    imitates_guidance,
     num_labels,
     of_class,
     reads_text,
@@ -40,18 +40,17 @@ from flaxgen.zoo.latent.requests import (
     Captioned,
     DrawLatent,
     InpaintLatent,
+    OutpaintLatent,
     Sampled,
     SampleLatent,
+    UpscaleLatent,
     VaryLatent,
     check_request,
     used,
 )
 from flaxgen.zoo.latent.text import make_encoder
+from flaxgen.zoo.latent.whole import ENCODERS, TEXT, Whole, check_fits, check_names, check_parts, name_of
 
-ENCODERS = ("clip", "clip_2")
-"""The parts that are text encoders."""
-TEXT = "text"
-"""What the text encoders are called in the file that names them."""
 MEASURED = 4096
 """Examples by which the scale of latents is measured."""
 PREVIEWED = 8
@@ -68,15 +67,6 @@ def load_autoencoder(config: Config) -> Any:
     found = load_companion(AUTOENCODER, config.autoencoder)
     check_fits(config, found)
     return found
-
-
-def check_fits(config: Config, autoencoder: Any) -> None:
-    """Raises ValueError unless the net is for latents like those of the autoencoder."""
-    net, channels = config.net, autoencoder.config.net.latent_dim
-    require(
-        net.out_channels == channels,
-        f"net.out_channels={net.out_channels}: the autoencoder's latents have {channels} channels",
-    )
 
 
 def _check_size(config: Config, autoencoder: Any) -> None:
@@ -124,6 +114,8 @@ def prepare(config: Config, found: Files) -> Files:
     Raises:
         ValueError: if one of them is not there, does not fit the net, or is not the one found.
     """
+    require(not imitates_guidance(config), f"net.guidance_dim={config.net.guidance_dim}: a net that imitates guidance "
+            "is imported, and not trained here")  # fmt: skip
     require(not fills_in(config), f"net.in_channels={config.net.in_channels}: a net that fills in is imported, and not "
             "trained here")  # fmt: skip
     if config.start and FAMILY.reads(Path(config.start)):
@@ -160,11 +152,6 @@ def check_same_net(config: Config, other: Config, place: str) -> None:
         )
 
 
-def name_of(clips: tuple[Any, ...]) -> str:
-    """What tells these text encoders from others."""
-    return "+".join(clip.fingerprint for clip in clips)
-
-
 def open_source(family: Family, config: Config, files: Files) -> Source:
     """Latents of the pictures, scaled, with what the net reads beside them, and the same of class pictures.
 
@@ -192,16 +179,8 @@ def parts_of_run(model: Model) -> drawing.Parts:
     """What draws with a net's own run or model directory, from where its config says."""
     config = model.config
     autoencoder, clips = load_autoencoder(config), text_encoders(config) if reads_text(config) else ()
-    _check_names(model.files, autoencoder, clips)
+    check_names(model.files, autoencoder, clips)
     return drawing.Parts(model, autoencoder, clips, ENCODERS[: len(clips)])
-
-
-def _check_names(files: Files, autoencoder: Any, clips: tuple[Any, ...]) -> None:
-    """Raises ValueError unless these are the ones that a net was trained with; one that is imported does not say."""
-    if companion_file(coded.AUTOENCODER) in files:
-        check_companion(files, coded.AUTOENCODER, autoencoder.fingerprint)
-    if companion_file(TEXT) in files:
-        check_companion(files, TEXT, name_of(clips))
 
 
 def preview(model: Model, key: PRNGKey) -> np.ndarray:
@@ -244,6 +223,8 @@ ANSWERS: dict[type[Sampled], Callable] = {
     DrawLatent: drawing.draw,
     VaryLatent: drawing.vary,
     InpaintLatent: drawing.inpaint,
+    OutpaintLatent: enlarging.outpaint,
+    UpscaleLatent: enlarging.upscale,
 }
 FAMILY = Family(
     name="latent",
@@ -265,50 +246,11 @@ FAMILY = Family(
 )
 
 
-class Whole(Assembled):
-    """A model of latent diffusion with all its parts: Stable Diffusion is one."""
-
-    @property
-    def whole(self) -> drawing.Parts:
-        """What draws; ValueError where a part is missing."""
-        named = [name for name in ENCODERS if name in self.parts]
-        for name in ("denoiser", "autoencoder"):
-            require(name in self.parts, f"this model lacks the part {name!r}: add it with `flaxgen compose`")
-        denoiser: Any = self.parts["denoiser"]
-        missing = reads_text(denoiser.config) and not named
-        require(not missing, "this model lacks the part 'clip', its text encoder: add it with `flaxgen compose`")
-        clips = tuple(self.parts[name] for name in named)
-        controlnet = self.parts.get("controlnet")
-        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), controlnet=controlnet)
-
-    @property
-    def data(self) -> Data:
-        """What its net was trained on."""
-        return self.whole.config.data
-
-    def unseen_words(self, request: Request) -> tuple[str, ...]:
-        """The words of a request that its text encoder has never seen in training."""
-        clip: Any = self.parts.get("clip")
-        said = getattr(request, "captions", None) or (getattr(request, "caption", "") or "",)
-        return () if clip is None else clip.unseen_words_in(said)
-
-
-def _check_parts(parts: Parts) -> None:
-    """Raises ValueError unless the net was trained with the other parts."""
-    if "denoiser" in parts and "autoencoder" in parts:
-        check_fits(parts["denoiser"].config, parts["autoencoder"])
-        clips = tuple(parts[name] for name in ENCODERS if name in parts)
-        _check_names(parts["denoiser"].files, parts["autoencoder"], clips)
-        if "controlnet" in parts:
-            factor = parts["autoencoder"].config.net.factor
-            control.check_fits(parts["controlnet"].config.net, parts["denoiser"].config.net, factor)
-
-
 def _together(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:
     return Handler(
         lambda model, request, progress: answer(_adapted(model.whole, request), request, progress),
-        lambda model, request: check_request(model.whole.config, request, model.whole.controlnet is not None),
-        lambda request: 3,
+        lambda model, request: check_request(model.whole.config, request, model.parts),
+        lambda request: 4,
         lambda model, request: used(model.whole.config, request),
     )
 
@@ -321,8 +263,9 @@ WHOLE = Composite(
         "clip_2": Part(CLIP),
         "denoiser": Part(FAMILY),
         "controlnet": Part(control.FAMILY),
+        "refiner": Part(FAMILY),
     },
     model=Whole,
-    check=_check_parts,
+    check=check_parts,
     requests={kind: _together(answer) for kind, answer in ANSWERS.items()},
 )

@@ -14,7 +14,9 @@ from flaxgen import parallel
 from flaxgen.diffusion.denoise import make_bind
 from flaxgen.diffusion.edit import inpaint
 from flaxgen.diffusion.samplers import Grid, make_grid
+from flaxgen.diffusion.tiles import tiled_bind
 from flaxgen.family.batches import Drop, read_batch
+from flaxgen.family.codec import OVERLAP
 from flaxgen.family.companions import load_companion
 from flaxgen.family.denoising import make_apply, make_denoising_loss
 from flaxgen.family.drawing import announced, batch_for, draw_many, finished, title
@@ -30,6 +32,7 @@ from flaxgen.zoo.latent.config import (
     check_sampling,
     condition_spec,
     fills_in,
+    imitates_guidance,
     latent_shape,
     reads_text,
     walked_times,
@@ -40,25 +43,52 @@ from flaxgen.zoo.latent.text import make_encoder
 
 Task = Literal["draw", "vary", "inpaint"]
 Latent = Float[np.ndarray, "N h w D"]
+NO_PICTURE = 2**32 - 1
+"""A number that no picture has, for another key."""
 
 
 class Asked(NamedTuple):
     """What is to be drawn: a row of `condition` for each example, and of `null`, which guidance leads away from; and
-    the `control` that steers all of them."""
+    the `control` that steers all of them, and the `refiner` that ends what they begin."""
 
     condition: Mapping[str, np.ndarray]
     null: Mapping[str, np.ndarray]
     control: Control | None = None
+    refiner: "Refiner | None" = None
+
+
+class Refiner(NamedTuple):
+    """A net that was trained on little noise, and draws when the share `since` of all time is over [Podell23, sec.
+    2.5]; condition and null are what it reads."""
+
+    model: "Model"
+    condition: Mapping[str, np.ndarray]
+    null: Mapping[str, np.ndarray]
+    since: float
 
 
 class Start(NamedTuple):
     """Where drawing starts. "draw" is from noise; "vary" from `latent` of what is `known` and noise for the last share
     `strength` of the steps; "inpaint" draws what the `mask` [h w 1] leaves free of `latent` (0: free). A net that fills
-    in always reads the mask, and `outside`, the latents of a picture without what is free."""
+    in always reads the mask, and `outside`, the latents of a picture without what is free. Drawing goes on from `x_T`
+    where that is known. The net is called on tiles of `tile` latents a side (0: on all), in steps that begin in the
+    `span` of all time."""
 
     task: Task = "draw"
     known: Mapping[str, np.ndarray] = {}
     strength: float = 1.0
+    tile: int = 0
+    span: tuple[float, float] = (0.0, 1.0)
+
+
+class Form(NamedTuple):
+    """What of a drawing has to be compiled beside the sampler: the task, the shape of the latents, a ControlNet, and
+    tiles."""
+
+    task: Task
+    shape: tuple[int, int, int]
+    control: ControlNet | None = None
+    tile: int = 0
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:
@@ -69,6 +99,7 @@ def init_params(config: Config, key: PRNGKey) -> Params:
     """
     height, width, _ = latent_shape(config)
     given = {name: jnp.zeros((1, *spec.shape), spec.dtype) for name, spec in condition_spec(config).items()}
+    given |= {"guidance": jnp.ones(1)} if imitates_guidance(config) else {}
     x = jnp.zeros((1, height, width, config.net.in_channels))
     return config.net.init(key, x, jnp.ones(1), **_read(given))["params"]
 
@@ -130,7 +161,8 @@ def make_net_bind(config: Config) -> Callable[[Params, Condition, Steer | None],
     def bind(params: Params, beside: Condition, steer: Steer | None) -> Bind:
         def net(x, time, condition):
             read = [jnp.broadcast_to(value, (*x.shape[:-1], value.shape[-1])) for value in beside.values()]
-            added: Any = {} if steer is None else {"residuals": steer(x, time, condition)}
+            told = {name: value for name, value in condition.items() if name != "guidance"}
+            added: Any = {} if steer is None else {"residuals": steer(x, time, told)}
             return apply(params, jnp.concatenate([x, *read], axis=-1), time, {**condition, **added}, None)
 
         return make_bind(net, schedule, prediction, time_input, learned_variance=config.net.learned_variance)
@@ -138,27 +170,31 @@ def make_net_bind(config: Config) -> Callable[[Params, Condition, Steer | None],
     return bind
 
 
-def make_draw(
-    config: Config, kind: Sampling, task: Task, shape: tuple[int, int, int], control: ControlNet | None = None
-):
+def make_draw(config: Config, kind: Sampling, form: Form):
     """`draw(arguments, inputs)`: latents of one example, of its `condition` and `null`, and what is known as in
     `Start`; `arguments` are the parameters and all that may change without compiling again, of a `control` too."""
-    schedule, bind = make_schedule(config.process), make_net_bind(config)
+    schedule, bind, (task, shape, control, tile) = make_schedule(config.process), make_net_bind(config), form
 
     def draw(arguments, inputs):
         condition, null = (jax.tree.map(lambda x: x[None], inputs[name]) for name in ("condition", "null"))
         beside = {}
+        if imitates_guidance(config):
+            condition["guidance"] = jnp.asarray(arguments["guidance"], jnp.float32)[None]
         if fills_in(config):
             beside = {"free": 1 - inputs["mask"][None], "outside": inputs["outside"][None]}
         steer = None if control is None else make_steer(control, arguments["control"], _read)
-        subject = Subject(
-            schedule, config.process.timesteps, shape, lambda params: bind(params, beside, steer), lambda _: null
-        )
+
+        def bind_params(params: Params) -> Bind:
+            whole = bind(params, beside, steer)
+            return tiled_bind(whole, tile=tile, overlap=tile // OVERLAP, pictures=()) if tile else whole
+
+        subject = Subject(schedule, config.process.timesteps, shape, bind_params, lambda _: null)
         settings = (arguments[name] for name in ("params", "guidance", "rescale", "interval", "eta"))
         denoise = guided(subject, kind, Strengths(*settings), condition)
         grid = Grid(arguments["times"], arguments["steps"])
-        key, x_T, edit = inputs["key"], None, lambda sampler: sampler
-        if task == "vary":
+        key, edit = inputs["key"], lambda sampler: sampler
+        x_T = inputs["x_T"][None] if "x_T" in inputs else None
+        if task == "vary" and x_T is None:
             key, noise_key = jax.random.split(key)
             alpha, sigma = schedule(grid.times[0])
             x_T = (alpha * inputs["latent"] + sigma * jax.random.normal(noise_key, shape))[None]
@@ -166,7 +202,8 @@ def make_draw(
             known, mask = inputs["latent"][None], inputs["mask"][None]
             noise_key, key = jax.random.split(key)
             noise = jax.random.normal(noise_key, (1, *shape))
-            x_T = (1.0 if kind.begin == "unit" else schedule(grid.times[0]).sigma) * noise
+            if x_T is None:
+                x_T = (1.0 if kind.begin == "unit" else schedule(grid.times[0]).sigma) * noise
             last = 1 / config.process.timesteps if config.process.timesteps else 0.0
             edit = functools.partial(inpaint, schedule=schedule, known=known, mask=mask, noise=noise, clean=last)
         return walk(subject, kind, arguments["eta"], denoise, key, x_T=x_T, edit=edit, grid=grid)[0]
@@ -175,18 +212,11 @@ def make_draw(
 
 
 @functools.lru_cache(maxsize=16)
-def compiled_draw(
-    config: Config,
-    kind: Sampling,
-    task: Task,
-    shape: tuple[int, int, int],
-    plan: parallel.Plan,
-    control: ControlNet | None,
-):
+def compiled_draw(config: Config, kind: Sampling, form: Form, plan: parallel.Plan):
     """One drawing program, kept for the next call."""
-    said = title(plan, kind.batch, shape, f"latents by {kind.sampler}")
-    program = jax.vmap(make_draw(config, kind, task, shape, control), (None, 0))
-    key = ("latent", config.net, config.process, config.text, kind, task, shape, control)
+    said = title(plan, kind.batch, form.shape, f"latents by {kind.sampler}")
+    program = jax.vmap(make_draw(config, kind, form), (None, 0))
+    key = ("latent", config.net, config.process, config.text, kind, *form)
     return announced(plan.compile_map(program, key=key), said)
 
 
@@ -217,17 +247,45 @@ class Model(Trained):
             ValueError: if a value is out of range or not for this model.
             FloatingPointError: if the weights draw what is not finite.
         """
-        chosen, (task, known, strength) = sampling or self.config.sampling, start
+        chosen, known = sampling or self.config.sampling, start.known
         shape = shape or (known["latent"].shape[1:] if "latent" in known else latent_shape(self.config))
         check_sampling(self.config, chosen)
-        require(0 < strength <= 1, f"strength={strength}: expected above 0 and at most 1")
-        grid = make_grid(walked_times(self.config, chosen, strength))
+        require(0 < start.strength <= 1, f"strength={start.strength}: expected above 0 and at most 1")
+        grid = make_grid(walked_times(self.config, chosen, start.strength, start.span))
         batch = batch_for(len(numbers), chosen.batch, self.plan.devices)
         control = asked.control
-        net = None if control is None else control.model.config.net
-        draw = compiled_draw(self.config, compiled_kind(chosen, batch), task, shape, self.plan, net)
+        kind = compiled_kind(chosen, batch)
+        kind = replace(kind, guidance=1.0) if imitates_guidance(self.config) else kind
+        form = Form(start.task, shape, None if control is None else control.model.config.net, start.tile)
+        draw = compiled_draw(self.config, kind, form, self.plan)
         arguments = {name: getattr(chosen, name) for name in ("guidance", "rescale", "interval", "eta")}
         arguments |= {"params": self.params, **grid._asdict()} | ({"control": control.arguments} if control else {})
         inputs = {"condition": dict(asked.condition), "null": dict(asked.null), **known}
         drawn = draw_many(draw, arguments, key, inputs, num=len(numbers), batch=batch, first=numbers.start)
         return finished(drawn, pictures=False)
+
+
+def draw_refined(
+    model: Model,
+    asked: Asked,
+    key: PRNGKey,
+    numbers: range,
+    *,
+    start: Start,
+    sampling: Sampling,
+    shape: tuple[int, int, int] | None = None,
+) -> Latent:
+    """As `Model.draw_latents`; where there is a refiner, it goes on from the latents that the model leaves it, along
+    the same times."""
+    refiner = asked.refiner
+    if refiner is None:
+        return model.draw_latents(asked, key, numbers, start=start, sampling=sampling, shape=shape)
+    before, after = (start._replace(span=span) for span in ((0.0, refiner.since), (refiner.since, 1.0)))
+    steps = [len(walked_times(model.config, sampling, one.strength, one.span)) - 1 for one in (before, after)]
+    if steps[0]:
+        latents = model.draw_latents(asked, key, numbers, start=before, sampling=sampling, shape=shape)
+        if not steps[1]:
+            return latents
+        after, key = after._replace(known={**start.known, "x_T": latents}), jax.random.fold_in(key, NO_PICTURE)
+    asked = Asked(refiner.condition, refiner.null)
+    return refiner.model.draw_latents(asked, key, numbers, start=after, sampling=sampling, shape=shape)

@@ -1,23 +1,27 @@
 """What a diffusion model over latents can be asked, and what of it such a model cannot do."""
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from flaxgen.diffusion.times import check_steps
 from flaxgen.family.request import Clash, Request, option, picture_option
-from flaxgen.family.requests import Draw, Inpaint, Sample, Vary, label_option, set_option
+from flaxgen.family.requests import Draw, Inpaint, Outpaint, Sample, Upscale, Vary, label_option, set_option
 from flaxgen.family.sampling import Sampling
 from flaxgen.train.config import override, require
 from flaxgen.zoo.latent.config import SOLVERS, Config, check_label, check_sampling, num_labels, reads_text, with_solver
 
 OWN = "the model's own"
+LARGEST = 8192
+"""Pixels of a side of what is drawn, at most."""
+THROUGH = ("latents", "pixels")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled(Request):
     """What every verb may say of how latents are drawn."""
 
-    guidance: float | None = option(None, "classifier-free guidance; 1 is none", least=0, default_text=OWN)
+    guidance: float | None = option(None, "classifier-free guidance; 0 or 1 is none", least=0, default_text=OWN)
     steps: int | None = option(None, "sampling steps", least=1, default_text=OWN)
     sampler: str | None = option(None, f"one of {', '.join(SOLVERS)}", default_text=OWN)
     set: tuple[str, ...] = set_option()
@@ -35,6 +39,10 @@ class Captioned(Sampled):
     word: tuple[str, ...] = option((), "a file of textual inversion, whose word captions may have", flag="word FILE")
     hint: Any = picture_option("edges, depth, a pose: what the model's ControlNet reads", "hint FILE")
     hint_strength: float | None = option(None, "how far the hint is followed", least=0, most=2, default_text="1")
+
+    refine_from: float | None = option(
+        None, "share of all time after which the model's refiner draws; 1 is never", least=0, most=1, default_text="0.8"
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -60,8 +68,8 @@ class DrawLatent(Captioned, Draw):
         'flaxgen draw "a stone house" --model models/sd_canny --hint edges.png --hint-strength 0.8 --out out.png',
     )
 
-    height: int | None = option(None, "pixels from top to bottom", least=8, most=8192, default_text=OWN)
-    width: int | None = option(None, "pixels from left to right", least=8, most=8192, default_text=OWN)
+    height: int | None = option(None, "pixels from top to bottom", least=8, most=LARGEST, default_text=OWN)
+    width: int | None = option(None, "pixels from left to right", least=8, most=LARGEST, default_text=OWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,17 +99,54 @@ class InpaintLatent(Captioned, Inpaint):
             (height, width) == mask[:2],
             f"the mask is {mask[1]}x{mask[0]} and the image {width}x{height}: expected one size",
         )
-        hint = (height, width) if self.hint is None else self.hint.pixels.shape[:2]
-        require(
-            hint == (height, width),
-            f"the hint is {hint[1]}x{hint[0]} and the image {width}x{height}: expected one size, as it is of the whole",
-        )
+        check_hint_size(self, "image", height, width)
+
+
+def check_hint_size(request: Captioned, what: str, height: int, width: int) -> None:
+    """Raises ValueError unless the hint, where there is one, is of this size."""
+    hint = (height, width) if request.hint is None else request.hint.pixels.shape[:2]
+    require(
+        hint == (height, width),
+        f"the hint is {hint[1]}x{hint[0]} and the {what} {width}x{height}: expected one size, as it is of the whole",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutpaintLatent(Captioned, Outpaint):
+    """Draw what lies around a picture."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        (height, width), (left, right, top, bottom) = self.image.pixels.shape[:2], self.margins
+        check_hint_size(self, "larger picture", height + top + bottom, width + left + right)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleLatent(Captioned, Upscale):
+    """Draw a picture larger."""
+
+    caption: str = option("", "what the picture shows")
+    factor: float = option(2.0, "how many times as large it becomes", above=1, most=8)
+    strength: float = option(0.6, "how far the result may leave the picture: the share of the steps", above=0, most=1)
+    through: str = option("latents", "what is enlarged, before it is drawn over: latents or pixels", choices=THROUGH)
+    tile: int = option(0, "draw and decode in tiles of so many pixels, in less memory; 0 is all at once", least=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        height, width = self.image.pixels.shape[:2]
+        check_hint_size(self, "image", height, width)
+        size = [round(side * self.factor) for side in (width, height)]
+        require(max(size) <= LARGEST, f"a picture of {size[0]}x{size[1]}: expected at most {LARGEST} a side")
+        if self.tile and self.hint is not None:
+            raise Clash("{tile} and {hint} do not go together: give one of them", tile=self.tile, hint=None)
 
 
 def sampling_for(config: Config, request: Sampled) -> Sampling:
     """The model's own settings with those that were asked for."""
     chosen = config.sampling if request.sampler is None else with_solver(config.sampling, request.sampler)
     named = {name: value for name in ("steps", "guidance") if (value := getattr(request, name)) is not None}
+    if named.get("guidance") == 0:  # what distilled models are told elsewhere, and means none there
+        named["guidance"] = 1.0
     return override(replace(chosen, **named), request.set)
 
 
@@ -110,9 +155,8 @@ def used(config: Config, request: Sampled) -> dict[str, Any]:
     return {name: value for name, value in vars(sampling_for(config, request)).items() if name != "batch"}
 
 
-def check_request(config: Config, request: Sampled, has_controlnet: bool = False) -> None:
-    """Raises ValueError unless such a net can do that, by itself or with an autoencoder and text encoders, and with a
-    ControlNet."""
+def check_request(config: Config, request: Sampled, parts: Container[str] = ()) -> None:
+    """Raises ValueError unless such a net can do that, by itself or with the other parts."""
     sampling = sampling_for(config, request)
     check_sampling(config, sampling)
     check_steps(sampling.steps, config.process.timesteps)
@@ -120,8 +164,9 @@ def check_request(config: Config, request: Sampled, has_controlnet: bool = False
         require(not reads_text(config), "this model draws what captions say: use draw")
         check_label(config, request.label)
     else:
-        require(
-            has_controlnet or getattr(request, "hint", None) is None,
-            "this model lacks the part 'controlnet', which reads a hint: add it with `flaxgen compose`",
-        )
+        for field, part in (("hint", "controlnet"), ("refine_from", "refiner")):
+            require(
+                part in parts or getattr(request, field, None) is None,
+                f"this model lacks the part {part!r}, which {field} is for: add it with `flaxgen compose`",
+            )
         require(reads_text(config), f"this model reads no captions{': use sample' if num_labels(config) else ''}")

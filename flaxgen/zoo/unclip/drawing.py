@@ -27,7 +27,7 @@ PRIORS = {"diffusion": "prior", "autoregressive": "ar_prior"}
 UPSAMPLERS = ("upsampler_1", "upsampler_2")
 CAPTIONS = ("captions", "caption", "caption_from", "caption_to")
 """Fields of requests that the CLIP reads."""
-VERBS = "draw, vary, blend, edit, inpaint"
+VERBS = "draw, vary, blend, edit, inpaint, outpaint"
 Pictures = UInt8[np.ndarray, "N S S 3"]
 Condition = Mapping[str, np.ndarray]
 

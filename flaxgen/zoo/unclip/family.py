@@ -1,5 +1,5 @@
-"""What an unCLIP can be asked: draw, vary, blend, edit, inpaint [Ramesh22, sec. 2 and 3]; and of which parts it is
-made.
+"""What an unCLIP can be asked: draw, vary, blend, edit, inpaint, outpaint [Ramesh22, sec. 2 and 3]; and of which parts
+it is made.
 
 Picture i depends on the seed, on what it is drawn from and on i alone, on any number of devices.
 """
@@ -17,7 +17,7 @@ from flaxgen.family.companions import check_companion
 from flaxgen.family.composite import Composite, Part, Parts
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import Clash, Request, option
-from flaxgen.family.requests import Blend, Draw, Edit, Inpaint, Vary
+from flaxgen.family.requests import Blend, Draw, Edit, Inpaint, Outpaint, Vary
 from flaxgen.family.trained import Handler, Progress
 from flaxgen.nets.ar_prior import ARPrior
 from flaxgen.nets.prior import DiffusionPrior
@@ -111,6 +111,11 @@ class InpaintUnclip(FromCaption, Inpaint):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class OutpaintUnclip(FromCaption, Outpaint):
+    """Draw what lies around a picture."""
+
+
 def draw(model: Model, request: DrawUnclip, progress: Progress) -> Pictures:
     """`num` pictures of each caption, those of the first caption first."""
     sampling = model.sampling(request.guidance, request.steps)
@@ -185,18 +190,31 @@ def edit(model: Model, request: EditUnclip, progress: Progress) -> Pictures:
 def inpaint(model: Model, request: InpaintUnclip, progress: Progress) -> Pictures:
     """The picture with what the mask marks (above 127) drawn anew; every other pixel stays. What is drawn is a square
     window around the marked part, which the caption describes, or with `whole` the picture's middle square."""
-    image, free = request.image.pixels, request.mask.pixels > 127
+    image, free = request.image.pixels, request.mask.pixels > regions.HALF
     window = regions.middle(free) if request.whole else regions.around(free)
-    sampling = model.sampling(request.guidance, request.steps)
-    drawing, many = begin(model, request.seed, progress), request.num * request.candidates
     known = window.cut(image, model.image_size)
     marked = window.cut(free.astype(np.uint8) * 255, model.image_size) > 0
+    return Pictures(window.put(image, _filled(model, request, known, marked, progress), free, request.feather))
+
+
+def outpaint(model: Model, request: OutpaintUnclip, progress: Progress) -> Pictures:
+    """The picture on a larger ground, of which the square around it is drawn; all of the picture but its edge stays."""
+    ground = regions.ground(request.image.pixels, request.margins, request.feather)
+    scale = model.image_size / max(ground.image.shape[:2])
+    known, marked = ground.cut(scale, model.image_size, model.image_size)
+    return Pictures(ground.put(_filled(model, request, known, marked, progress), scale))
+
+
+def _filled(model: Model, request: Any, known: np.ndarray, marked: np.ndarray, progress: Progress) -> np.ndarray:
+    """A square [S S 3] with what is marked in it drawn anew, `num` times."""
+    sampling = model.sampling(request.guidance, request.steps)
+    drawing, many = begin(model, request.seed, progress), request.num * request.candidates
     text = drawing.text([request.caption], many)
     condition = drawing.with_image(text, request.through, request.prior_guidance)
     parts = keep(known, marked, model.decoder_size, many)
     small = drawing.decode({**condition, **parts}, sampling, "inpaint")
-    drawn = drawing.enlarge(drawing.best(small, text["text_embedding"], request.candidates), known, marked)
-    return Pictures(window.put(image, drawn, free, request.feather))
+    best = drawing.best(small, text["text_embedding"], request.candidates)
+    return drawing.enlarge(best, known, marked)
 
 
 def check_parts(parts: Parts) -> None:
@@ -247,5 +265,6 @@ FAMILY = Composite(
         BlendUnclip: _handler(blend, 3),
         EditUnclip: _handler(edit, 4),
         InpaintUnclip: _handler(inpaint, 3),
+        OutpaintUnclip: _handler(outpaint, 3),
     },
 )

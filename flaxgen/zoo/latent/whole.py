@@ -1,0 +1,94 @@
+"""A model of latent diffusion with all its parts, and which parts belong together."""
+
+from typing import Any
+
+from flaxgen.data import Data
+from flaxgen.family import coded
+from flaxgen.family.companions import check_companion, companion_file
+from flaxgen.family.composite import Assembled, Parts
+from flaxgen.family.request import Request
+from flaxgen.family.trained import Files
+from flaxgen.train.config import require
+from flaxgen.zoo.latent import control, drawing
+from flaxgen.zoo.latent.config import Config, reads_text
+
+ENCODERS = ("clip", "clip_2")
+"""The parts that are text encoders."""
+TEXT = "text"
+"""What the text encoders are called in the file that names them."""
+
+
+class Whole(Assembled):
+    """A model of latent diffusion with all its parts: Stable Diffusion is one."""
+
+    @property
+    def whole(self) -> drawing.Parts:
+        """What draws; ValueError where a part is missing."""
+        named = [name for name in ENCODERS if name in self.parts]
+        for name in ("denoiser", "autoencoder"):
+            require(name in self.parts, f"this model lacks the part {name!r}: add it with `flaxgen compose`")
+        denoiser: Any = self.parts["denoiser"]
+        missing = reads_text(denoiser.config) and not named
+        require(not missing, "this model lacks the part 'clip', its text encoder: add it with `flaxgen compose`")
+        clips = tuple(self.parts[name] for name in named)
+        more: dict[str, Any] = {name: self.parts.get(name) for name in ("controlnet", "refiner")}
+        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), **more)
+
+    @property
+    def data(self) -> Data:
+        """What its net was trained on."""
+        return self.whole.config.data
+
+    def unseen_words(self, request: Request) -> tuple[str, ...]:
+        """The words of a request that its text encoder has never seen in training."""
+        clip: Any = self.parts.get("clip")
+        said = getattr(request, "captions", None) or (getattr(request, "caption", "") or "",)
+        return () if clip is None else clip.unseen_words_in(said)
+
+
+def check_parts(parts: Parts) -> None:
+    """Raises ValueError unless the net was trained with the other parts."""
+    if "denoiser" in parts and "autoencoder" in parts:
+        check_fits(parts["denoiser"].config, parts["autoencoder"])
+        clips = tuple(parts[name] for name in ENCODERS if name in parts)
+        check_names(parts["denoiser"].files, parts["autoencoder"], clips)
+        if "controlnet" in parts:
+            factor = parts["autoencoder"].config.net.factor
+            control.check_fits(parts["controlnet"].config.net, parts["denoiser"].config.net, factor)
+        if "refiner" in parts:
+            check_refiner(parts["refiner"].config, parts["denoiser"].config, clips)
+
+
+def check_refiner(config: Config, base: Config, clips: tuple[Any, ...]) -> None:
+    """Raises ValueError unless the refiner goes on with what the denoiser begins, and reads the last text encoder."""
+    require(config.process == base.process, f"refiner was trained on {config.process}, and the denoiser on "
+            f"{base.process}: expected the same noise")  # fmt: skip
+    channels = base.net.out_channels
+    require(config.net.in_channels == channels, f"refiner reads {config.net.in_channels} channels, and the denoiser's "
+            f"latents have {channels}")  # fmt: skip
+    require(reads_text(config) and bool(clips), "refiner reads captions: give it and the denoiser a text encoder")
+    width = clips[-1].config.net.text.width
+    require(config.net.token_dim in (0, width), f"refiner reads states {config.net.token_dim} wide, and those of the "
+            f"last text encoder are {width} wide")  # fmt: skip
+
+
+def check_fits(config: Config, autoencoder: Any) -> None:
+    """Raises ValueError unless the net is for latents like those of the autoencoder."""
+    net, channels = config.net, autoencoder.config.net.latent_dim
+    require(
+        net.out_channels == channels,
+        f"net.out_channels={net.out_channels}: the autoencoder's latents have {channels} channels",
+    )
+
+
+def name_of(clips: tuple[Any, ...]) -> str:
+    """What tells these text encoders from others."""
+    return "+".join(clip.fingerprint for clip in clips)
+
+
+def check_names(files: Files, autoencoder: Any, clips: tuple[Any, ...]) -> None:
+    """Raises ValueError unless these are the ones that a net was trained with; one that is imported does not say."""
+    if companion_file(coded.AUTOENCODER) in files:
+        check_companion(files, coded.AUTOENCODER, autoencoder.fingerprint)
+    if companion_file(TEXT) in files:
+        check_companion(files, TEXT, name_of(clips))
