@@ -1,6 +1,7 @@
 """What happens, told to the browsers and programs that listen: each hears of its own user's jobs alone."""
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator, Mapping
@@ -42,10 +43,8 @@ class Events:
         loop = self._loop
         if loop is not None and self._listeners.get(user):
             event = encode(name, data)
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop may have just ended
                 loop.call_soon_threadsafe(self._deliver, user, event)
-            except RuntimeError:  # the loop has just ended
-                pass
 
     def hears(self, user: str) -> bool:
         """Whether anybody listens for a user."""

@@ -1,9 +1,10 @@
-"""The routes of the API. What they are given has passed the guard, and every picture and job is asked for by its user."""
+"""The routes of the API: behind the guard, and every picture and job is asked for in the name of its user."""
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response, StreamingResponse
 
@@ -13,13 +14,26 @@ from flaxgen.app import asking, uploads
 from flaxgen.app.catalogue import Entry
 from flaxgen.app.events import TooMany, encode
 from flaxgen.app.messages import (
-    OVER, Asked, Card, Cards, Favourite, Gallery, History, Id, Job, Jobs, Name, Picture, Read, State, Status, Uploaded,
+    OVER,
+    Asked,
+    Card,
+    Cards,
+    Favourite,
+    Gallery,
+    History,
+    Id,
+    Job,
+    Jobs,
+    Name,
+    Picture,
+    Read,
+    State,
+    Status,
+    Uploaded,
 )  # fmt: skip
 from flaxgen.app.replies import Ascii, Failure, missing
+from flaxgen.app.studio import Studio
 from flaxgen.app.worker import keep, reader, with_position
-
-if TYPE_CHECKING:
-    from flaxgen.app.studio import Studio
 
 RETRY = {"Retry-After": "5"}
 """Seconds after which a full line may have room."""
@@ -27,7 +41,7 @@ PICTURE = {"Cache-Control": "private, max-age=3600", "Content-Type": "image/png"
 Wanted = Annotated[Id, Path()]
 
 
-def make_router(studio: "Studio") -> APIRouter:
+def make_router(studio: Studio) -> APIRouter:
     """All routes of the API of a studio."""
     router = APIRouter(default_response_class=Ascii)
     for add in (_add_models, _add_jobs, _add_events, _add_pictures, _add_gallery, _add_uploads):
@@ -35,7 +49,7 @@ def make_router(studio: "Studio") -> APIRouter:
     return router
 
 
-def _add_models(router: APIRouter, studio: "Studio") -> None:
+def _add_models(router: APIRouter, studio: Studio) -> None:
     @router.get("/api/models")
     def models() -> Cards:
         """The models of this studio."""
@@ -64,7 +78,7 @@ def _add_models(router: APIRouter, studio: "Studio") -> None:
         )  # fmt: skip
 
 
-def _add_jobs(router: APIRouter, studio: "Studio") -> None:
+def _add_jobs(router: APIRouter, studio: Studio) -> None:
     @router.post("/api/jobs", status_code=201)
     def post(body: Asked, request: Request) -> Job:
         """Asks for something; a full line is 429."""
@@ -93,7 +107,7 @@ def _add_jobs(router: APIRouter, studio: "Studio") -> None:
         return _job(studio, job, user)
 
 
-def _add_events(router: APIRouter, studio: "Studio") -> None:
+def _add_events(router: APIRouter, studio: Studio) -> None:
     @router.get("/api/events", response_class=StreamingResponse)
     async def events(request: Request) -> StreamingResponse:
         """Server-sent events: first every job of yours that is not over, then what happens to them."""
@@ -107,7 +121,7 @@ def _add_events(router: APIRouter, studio: "Studio") -> None:
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-def _add_pictures(router: APIRouter, studio: "Studio") -> None:
+def _add_pictures(router: APIRouter, studio: Studio) -> None:
     @router.get("/api/pictures/{picture}", response_class=Response)
     def content(picture: Wanted, request: Request) -> Response:
         """The PNG file, which says what it was drawn by."""
@@ -152,7 +166,7 @@ def _add_pictures(router: APIRouter, studio: "Studio") -> None:
         return Response(status_code=204)
 
 
-def _add_gallery(router: APIRouter, studio: "Studio") -> None:
+def _add_gallery(router: APIRouter, studio: Studio) -> None:
     @router.get("/api/gallery")
     def gallery(
         request: Request,
@@ -167,7 +181,7 @@ def _add_gallery(router: APIRouter, studio: "Studio") -> None:
         return Gallery(pictures=found, next=after)
 
 
-def _add_uploads(router: APIRouter, studio: "Studio") -> None:
+def _add_uploads(router: APIRouter, studio: Studio) -> None:
     body = {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in uploads.TYPES}}
     documented = {"requestBody": {"required": True, **body}}
 
@@ -186,8 +200,6 @@ def _add_uploads(router: APIRouter, studio: "Studio") -> None:
 
 async def run(function: Any, *arguments: Any) -> Any:
     """A function in a thread that may wait."""
-    import anyio.to_thread
-
     return await anyio.to_thread.run_sync(function, *arguments)
 
 
@@ -203,7 +215,7 @@ _submitting = threading.Lock()
 """Two requests of one user may not both find the last place in the line."""
 
 
-def submit(studio: "Studio", user: str, asked: Asked) -> Job:
+def submit(studio: Studio, user: str, asked: Asked) -> Job:
     """Checks all of a job and puts it into the line.
 
     Raises:
@@ -236,7 +248,7 @@ def _first_picture(fields: Mapping[str, Any], values: Mapping[str, Any]) -> str 
     return ids[0] if ids else None
 
 
-def _check_room(studio: "Studio", user: str) -> None:
+def _check_room(studio: Studio, user: str) -> None:
     """Raises Failure where a user, or all together, have kept as much as may be."""
     limits = studio.limits
     if studio.store.stored(user) >= limits.stored:
@@ -245,7 +257,7 @@ def _check_room(studio: "Studio", user: str) -> None:
         raise Failure(403, "the studio is full: pictures have to be deleted", kind="quota")
 
 
-def take(studio: "Studio", user: str, content: bytes, kind: str) -> Uploaded:
+def take(studio: Studio, user: str, content: bytes, kind: str) -> Uploaded:
     """Keeps a picture that was sent."""
     _check_room(studio, user)
     try:
@@ -256,7 +268,7 @@ def take(studio: "Studio", user: str, content: bytes, kind: str) -> Uploaded:
     return Uploaded(id=studio.store.add_upload(user, kept), width=width, height=height, sha=kept.sha)
 
 
-def read_request(studio: "Studio", user: str, content: bytes) -> Read:
+def read_request(studio: Studio, user: str, content: bytes) -> Read:
     """What a picture that was sent says of itself."""
     try:
         text = uploads.read_text(content, studio.limits.pixels)
@@ -276,7 +288,7 @@ def read_request(studio: "Studio", user: str, content: bytes) -> Read:
     return Read(model=model, verb=verb, request=fields)
 
 
-def _plain(studio: "Studio", user: str, value: Any) -> Any:
+def _plain(studio: Studio, user: str, value: Any) -> Any:
     """A field of a request that was read; of pictures the ids of those that the user has here."""
     if isinstance(value, list):
         return [_plain(studio, user, one) for one in value]
@@ -290,28 +302,28 @@ def _user(request: Request) -> str:
     return request.state.user
 
 
-def _entry(studio: "Studio", name: str, param: str | None = None) -> Entry:
+def _entry(studio: Studio, name: str, param: str | None = None) -> Entry:
     if name not in studio.entries:
         status = 404 if param is None else 400
         raise Failure(status, f"there is no such model: expected {', '.join(studio.entries)}", param)
     return studio.entries[name]
 
 
-def _job(studio: "Studio", job: str, user: str) -> Job:
+def _job(studio: Studio, job: str, user: str) -> Job:
     found = studio.store.job(job, user)
     if found is None:
         raise missing("job")
     return with_position(found, studio.line)
 
 
-def _picture(studio: "Studio", picture: str, user: str) -> Picture:
+def _picture(studio: Studio, picture: str, user: str) -> Picture:
     found = studio.store.picture(picture, user)
     if found is None:
         raise missing("picture")
     return found
 
 
-def _file(studio: "Studio", picture: str, user: str, small: bool) -> Response:
+def _file(studio: Studio, picture: str, user: str, small: bool) -> Response:
     sha = studio.store.file(picture, user)
     if sha is None:
         raise missing("picture")

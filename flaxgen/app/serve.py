@@ -7,9 +7,10 @@ from pathlib import Path
 
 import uvicorn
 
+from flaxgen.app.application import make_app
 from flaxgen.app.catalogue import Entry, find_models
 from flaxgen.app.limits import Limits
-from flaxgen.app.studio import make_app, open_studio
+from flaxgen.app.studio import open_studio
 
 SHORTEST_TOKEN = 16
 """Characters of a token for other machines."""
@@ -17,7 +18,7 @@ SHORTEST_TOKEN = 16
 
 def serve(
     models: Sequence[str], folder: Path, *, host: str = "127.0.0.1", port: int = 7860, token: str = "",
-    names: Sequence[str] = (), limits: Limits = Limits(),
+    names: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Serves models until it is interrupted; `names` are those that others call this machine by.
 
@@ -29,18 +30,18 @@ def serve(
     entries = find_models(models)
     listening = listen(host, port)
     try:
-        _serve(entries, folder, listening, host, token, names, local, limits)
+        _serve(entries, folder, listening, host, token, names, local)
     finally:
         listening.close()
 
 
 def _serve(
     entries: Mapping[str, Entry], folder: Path, listening: socket.socket, host: str, token: str, names: Sequence[str],
-    local: bool, limits: Limits,
+    local: bool,
 ) -> None:  # fmt: skip
     port = listening.getsockname()[1]
     known = frozenset() if local else frozenset({host, socket.gethostname().lower(), *map(str.lower, names)})
-    studio = open_studio(entries, folder, limits, token=token, port=port, names=known, addresses=not local)
+    studio = open_studio(entries, folder, Limits(), token=token, port=port, names=known, addresses=not local)
     shown = f"[{host}]" if ":" in host else host
     secret = f"#token={token}" if token else ""
     print(f"flaxgen studio with {', '.join(entries)} at http://{shown}:{port}/{secret} (Ctrl+C ends it)", flush=True)

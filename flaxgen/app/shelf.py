@@ -1,5 +1,6 @@
 """Pictures as files, each called by the hash of what is in it, with a small one of each beside it."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -128,7 +129,5 @@ def _write(folder: int, sha: str, content: bytes) -> None:
 
 
 def _remove(folder: int, name: str) -> None:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        pass

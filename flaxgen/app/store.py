@@ -112,7 +112,8 @@ class Store:
         self._change(
             ("INSERT OR IGNORE INTO users VALUES (?, ?)", (user, now)),
             (
-                "INSERT INTO jobs(id, user, model, verb, request, parent, state, created) VALUES (?,?,?,?,?,?,'queued',?)",
+                "INSERT INTO jobs(id, user, model, verb, request, parent, state, created) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)",
                 (job, user, model, verb, json.dumps(request), parent, now),
             ),
             (
@@ -227,7 +228,8 @@ class Store:
         self, user: str, search: str, favourite: bool, verb: str | None, before: int | None, limit: int
     ) -> tuple[list[Picture], str | None]:
         """A user's pictures, the newest first, whose captions have all words of `search`; and where the next begin."""
-        clauses, values = ["user = ?"], [user]
+        clauses: list[str] = ["user = ?"]
+        values: list[Any] = [user]
         for word in search.split():
             escaped = word.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
             clauses.append("said LIKE ? ESCAPE '\\'")
