@@ -60,7 +60,7 @@ async def _on_http(request: Request, error: Any) -> JSONResponse:
 
 async def _on_invalid(request: Request, error: Any) -> JSONResponse:
     first: Mapping[str, Any] = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    place = [str(part) for part in first["loc"][1:]]
     name = ".".join(place)[:64] or None
     return error_reply(400, f"{name or 'the body'}: {first['msg'].lower()}", "invalid_request", name)
 
