@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import flaxgen
-from flaxgen.app import described, front, routes
+from flaxgen.app import a1111, described, front, openai, routes
 from flaxgen.app.guard import Guard, Refusal
 from flaxgen.app.replies import Failure, error_reply
 from flaxgen.app.studio import Studio, close_studio
@@ -36,6 +36,8 @@ def make_app(studio: Studio) -> Guard:
         lifespan=lifespan,
     )  # fmt: skip
     app.include_router(routes.make_router(studio))
+    app.include_router(openai.make_router(studio))
+    app.include_router(a1111.make_router(studio))
     app.include_router(front.make_router(studio.door))
     described.describe(app, studio.entries, studio.limits)
     for kind, handler in HANDLERS.items():

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from flaxgen.app.limits import Limits
@@ -12,6 +12,8 @@ from flaxgen.app.limits import Limits
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment says that the connection lives."""
 Queue = asyncio.Queue[bytes | None]
+Told = tuple[str, Mapping[str, Any]]
+"""The name of an event and what it says."""
 
 
 class TooMany(Exception):
@@ -24,6 +26,7 @@ class Events:
     def __init__(self, limits: Limits):
         self._limits = limits
         self._listeners: dict[str, list[Queue]] = {}
+        self._followers: dict[str, list[tuple[asyncio.Queue[Told], bool]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
@@ -41,18 +44,34 @@ class Events:
     def tell(self, user: str, name: str, data: Mapping[str, Any]) -> None:
         """An event for those who listen for a user."""
         loop = self._loop
-        if loop is not None and self._listeners.get(user):
+        if loop is not None and (self._listeners.get(user) or self._followers.get(user)):
             event = encode(name, data)
             with contextlib.suppress(RuntimeError):  # the loop may have just ended
-                loop.call_soon_threadsafe(self._deliver, user, event)
+                loop.call_soon_threadsafe(self._deliver, user, event, (name, data))
 
     def hears(self, user: str) -> bool:
-        """Whether anybody listens for a user."""
-        return bool(self._listeners.get(user))
+        """Whether anybody wants to see what is drawn for a user while it is."""
+        return bool(self._listeners.get(user)) or any(looks for _, looks in self._followers.get(user, ()))
 
-    def _deliver(self, user: str, event: bytes) -> None:
+    def _deliver(self, user: str, event: bytes, told: Told) -> None:
         for queue in self._listeners.get(user, ()):
             _put(queue, event)
+        for follower, _ in self._followers.get(user, ()):
+            _put(follower, told)
+
+    @contextlib.contextmanager
+    def follow(self, user: str, looks: bool) -> Iterator[asyncio.Queue[Told]]:
+        """What happens to a user's jobs, for a request that waits for one of them; `looks` if it wants previews. The
+        line bounds how many there are."""
+        follower = (asyncio.Queue[Told](self._limits.events), looks)
+        self._followers.setdefault(user, []).append(follower)
+        try:
+            yield follower[0]
+        finally:
+            followers = self._followers[user]
+            followers.remove(follower)
+            if not followers:
+                del self._followers[user]
 
     def listen(self, user: str, first: list[bytes]) -> AsyncIterator[bytes]:
         """A stream of events, which begins with those of `first`.
@@ -92,7 +111,7 @@ def encode(name: str, data: Mapping[str, Any]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-def _put(queue: Queue, event: bytes | None) -> None:
+def _put(queue: asyncio.Queue[Any], event: Any) -> None:
     """Adds an event; of those who do not read, the oldest is dropped."""
     while True:
         try:

@@ -5,6 +5,8 @@ behind it too.
 """
 
 import asyncio
+import base64
+import binascii
 import hashlib
 import hmac
 import ipaddress
@@ -24,13 +26,22 @@ ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SAFE = ("GET", "HEAD")
 WRITING = ("POST", "DELETE")
-OPEN_PATHS = re.compile(r"/|/assets/[A-Za-z0-9._-]+")
-"""What may be read without a token: the page, which then shows one."""
+LINKS = "/v1/images/files/"
+"""Where pictures are for whoever has their link, which nobody can guess and which ends."""
+OPEN_PATHS = re.compile(rf"/|/assets/[A-Za-z0-9._-]+|{LINKS}[A-Za-z0-9._-]+")
+"""What may be read without a token: the page, which then shows one, and links."""
+OTHERS = ("/v1/", "/sdapi/v1/")
+"""Where programs ask that know OpenAI's API, or A1111's, and no header of ours."""
+BASIC = "/sdapi/v1/"
+"""Where HTTP Basic is taken, with the token as its password."""
 SESSION = "/api/session"
 NAME = re.compile(r"[a-z0-9-]{1,32}")
 USER = re.compile(r"[A-Za-z0-9_-]{22}")
 HEADER = b"x-flaxgen"
-UPLOADS = ("/api/pictures", "/api/read")
+UPLOADS = (
+    "/api/pictures", "/api/read", "/v1/images/edits", "/v1/images/variations", "/sdapi/v1/img2img",
+    "/sdapi/v1/png-info",
+)  # fmt: skip
 CSP = (
     "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
@@ -137,7 +148,7 @@ class Guard:
         host = _only(headers, b"host")
         self._check_host(host)
         self._check_origin(scope, headers, host)
-        bearer = self._bearer(headers)
+        name, bearer = self._bearer(scope, headers)
         cookies = _cookies(headers)
         user = self._door.user_of(cookies)
         named = bool(self._door.token) and bearer
@@ -145,10 +156,10 @@ class Guard:
         if not let_in and not _is_open(scope):
             raise Refusal(401, "this studio needs a token: Authorization: Bearer TOKEN", "unauthorized")
         if scope["method"] in WRITING:
-            _check_intent(headers, named)
+            _check_intent(scope, headers, named)
             self._check_length(scope, headers)
         state = scope.setdefault("state", {})
-        state["user"] = _user(headers, None if named else user)
+        state["user"] = _user(headers, None if named else user, name)
         state["cookies"] = cookies
         state["cookie_user"] = user
 
@@ -173,14 +184,19 @@ class Guard:
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             raise Refusal(403, "a page of another origin asks")
 
-    def _bearer(self, headers: list) -> bool:
+    def _bearer(self, scope: Scope, headers: list) -> tuple[str, bool]:
+        """The name that HTTP Basic gives, and whether the token is shown."""
         shown = _first(headers, b"authorization")
-        if shown is None:
-            return False
+        if not shown:
+            return "", False
         scheme, _, token = shown.partition(" ")
-        if self._door.token and not (scheme.lower() == "bearer" and self._door.is_token(token.strip())):
+        scheme, name, token = scheme.lower(), "", token.strip()
+        if scheme == "basic" and scope["path"].startswith(BASIC):
+            name, _, token = _decoded(token).partition(":")
+            scheme = "bearer"
+        if self._door.token and not (scheme == "bearer" and self._door.is_token(token)):
             raise Refusal(401, "the token is another one", "unauthorized")
-        return bool(self._door.token)
+        return name, bool(self._door.token)
 
     def _check_length(self, scope: Scope, headers: list) -> None:
         length = _first(headers, b"content-length")
@@ -235,20 +251,38 @@ def _check_method(method: str) -> None:
         raise Refusal(405, f"{method[:16]} is not known here", "method_not_allowed")
 
 
-def _check_intent(headers: list, named: bool) -> None:
+def _check_intent(scope: Scope, headers: list, named: bool) -> None:
     """A form or a link of another page cannot set a header: a program does, or a page of ours."""
-    if not named and _first(headers, HEADER) != "1":
+    known = named or _first(headers, HEADER) == "1"
+    if not (known or (scope["path"].startswith(OTHERS) and _is_of_program(headers))):
         raise Refusal(403, "a request that writes needs the header X-Flaxgen: 1")
 
 
-def _user(headers: list, cookie: str | None) -> str:
+def _is_of_program(headers: list) -> bool:
+    """Whether no form of another page can have sent this: it has what a form cannot send, or nothing of what every
+    browser sends along."""
+    kind = (_first(headers, b"content-type") or "").partition(";")[0].strip().lower()
+    asked = _first(headers, b"authorization") is not None or kind == "application/json"
+    return asked or all(_first(headers, name) is None for name in (b"origin", b"sec-fetch-site", b"cookie"))
+
+
+def _user(headers: list, cookie: str | None, basic: str) -> str:
     """Whose jobs and pictures are meant: a browser's by its cookie, a program's by the name that it gives."""
     if cookie is not None:
         return f"browser:{cookie}"
     name = _first(headers, b"x-flaxgen-user")
+    name = basic or None if name is None else name
     if name is not None and not NAME.fullmatch(name):
-        raise Refusal(400, "X-Flaxgen-User: expected 1 to 32 of a-z, 0-9 and -", "invalid_request")
+        raise Refusal(400, "the user (X-Flaxgen-User): expected 1 to 32 of a-z, 0-9 and -", "invalid_request")
     return f"program:{name or 'api'}"
+
+
+def _decoded(text: str) -> str:
+    """What HTTP Basic has, NAME:PASSWORD; "" where it is none."""
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return ""
 
 
 def _first(headers: list, name: bytes) -> str | None:

@@ -224,6 +224,11 @@ class Store:
         rows = self._rows("SELECT sha FROM pictures WHERE id = ? AND user = ?", picture, user)
         return rows[0][0] if rows else None
 
+    def holder(self, picture: str) -> str | None:
+        """Whose picture it is."""
+        rows = self._rows("SELECT user FROM pictures WHERE id = ?", picture)
+        return rows[0][0] if rows else None
+
     def gallery(
         self, user: str, search: str, favourite: bool, verb: str | None, before: int | None, limit: int
     ) -> tuple[list[Picture], str | None]:

@@ -10,6 +10,8 @@ from flaxgen.family.pictures import ABOUT, DESCRIPTION
 
 TYPES = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 """Content types that are taken, and the one decoder that each may reach."""
+MARKS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+"""How files of these types begin."""
 LARGEST_TEXT = 2**20
 """Characters of a picture's own text that are read."""
 
@@ -45,6 +47,18 @@ def reencode(content: bytes, kind: str, most: int) -> tuple[bytes, int, int]:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue(), pixels.shape[1], pixels.shape[0]
+
+
+def kind_of(content: bytes) -> str:
+    """The content type that a file begins like.
+
+    Raises:
+        Refused: if it is none of TYPES.
+    """
+    kind = next((kind for mark, kind in MARKS.items() if content.startswith(mark)), None)
+    if kind is None:
+        raise Refused(f"the picture is no {', '.join(TYPES.values())}")
+    return kind
 
 
 def _opaque(image: Image.Image) -> Image.Image:
