@@ -9,7 +9,6 @@ import json
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -23,7 +22,7 @@ from flaxgen.app.replies import Ascii, Failure
 from flaxgen.app.routes import read_request, run
 from flaxgen.app.sizes import Size, plan_size, resized
 from flaxgen.app.studio import Studio
-from flaxgen.app.waiting import begin, contents, finish
+from flaxgen.app.waiting import Preview, begin, contents, finish
 
 CHOICES = 4_096
 """Callers whose choice of a model is remembered, at most."""
@@ -97,8 +96,12 @@ async def _answer(
     entry = _entry(studio, desk, user, named, verb)
     task = _task(studio, entry, verb, body, files)
     job = await begin(studio, user, entry.name, verb, task.fields, task.files)
+
+    def see(preview: Preview) -> None:
+        desk.previews[user] = preview["png"]
+
     try:
-        found = await finish(studio, user, job.id, request, lambda preview: desk.previews.update({user: preview["png"]}))
+        found = await finish(studio, user, job.id, request, see)
     finally:
         desk.previews.pop(user, None)
     return await run(_reply, studio, user, body, task, found)
@@ -266,8 +269,7 @@ def _mask(image: bytes, mask: bytes, inverted: bool, most: int) -> bytes:
     except uploads.Refused as error:
         raise Failure(400, f"init_images, mask: {error}", "mask") from error
     with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-        hole = picture.mode == "RGBA" and picture.getchannel("A").getextrema()[0] < 255
-        marked = picture.getchannel("A") if hole else picture.convert("L")
+        marked = picture.getchannel("A") if uploads.has_hole(picture) else picture.convert("L")
     marked = ImageOps.invert(marked) if inverted else marked
     file = io.BytesIO()
     marked.resize((width, height), Image.Resampling.NEAREST).save(file, "PNG")

@@ -79,7 +79,7 @@ def ours_of(body: Body, offered: Mapping[str, Spec]) -> tuple[dict[str, Any], li
         ours = NAMES.get(name)
         if name == "override_settings":
             ignored += [one for one in value if one != "sd_model_checkpoint"]
-        elif ours not in offered:
+        elif ours is None or ours not in offered:
             ignored.append(name[:64])
         elif ours != "sampler":
             fields[ours] = value
@@ -98,9 +98,7 @@ def samplers() -> dict[str, list[str]]:
     return {"default": []} | {TITLES.get(name, name): [name] for name in SOLVERS}
 
 
-def parameters_of(
-    model: str, verb: str, request: Mapping[str, Any], size: tuple[int, int] | None
-) -> dict[str, Any]:
+def parameters_of(model: str, verb: str, request: Mapping[str, Any], size: tuple[int, int] | None) -> dict[str, Any]:
     """What a picture was drawn by, under A1111's names."""
     captions = request.get("captions") or [request.get("caption") or ""]
     said: dict[str, Any] = {"Prompt": "\n".join(map(str, captions)), "Negative prompt": request.get("negative") or ""}

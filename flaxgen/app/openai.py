@@ -81,7 +81,7 @@ def _add_images(router: APIRouter, studio: Studio) -> None:
     @router.post("/v1/images/generations")
     async def generations(body: openai_bodies.Generation, request: Request) -> Response:
         """Draws what a prompt says, as OpenAI's API does; other fields are those of the model's `draw`."""
-        return await _answer(studio, request, body, "draw", {})
+        return await _answer(studio, request, body, "draw", body.prompt, {})
 
     @router.post("/v1/images/edits", openapi_extra=openai_bodies.described(openai_bodies.Edit, "image", "mask"))
     async def edits(request: Request) -> Response:
@@ -89,13 +89,13 @@ def _add_images(router: APIRouter, studio: Studio) -> None:
         body, files = await read_form(request, openai_bodies.Edit, ("image", "mask"))
         if "mask" not in files:
             files = {**files, "mask": await run(_hole, files["image"], studio.limits.pixels)}
-        return await _answer(studio, request, body, "inpaint", files)
+        return await _answer(studio, request, body, "inpaint", body.prompt, files)
 
     @router.post("/v1/images/variations", openapi_extra=openai_bodies.described(openai_bodies.Variation, "image"))
     async def variations(request: Request) -> Response:
         """Draws variations of a picture, as OpenAI's API did; other fields are those of the model's `vary`."""
         body, files = await read_form(request, openai_bodies.Variation, ("image",))
-        return await _answer(studio, request, body, "vary", files)
+        return await _answer(studio, request, body, "vary", None, files)
 
     @router.get("/v1/images/files/{name}", include_in_schema=False)
     def file(name: str) -> Response:
@@ -109,12 +109,14 @@ def _add_images(router: APIRouter, studio: Studio) -> None:
         return Response(resized(png, linked.size), headers=headers)
 
 
-async def _answer(studio: Studio, request: Request, body: Body, verb: str, files: Mapping[str, bytes]) -> Response:
+async def _answer(
+    studio: Studio, request: Request, body: Body, verb: str, prompt: str | None, files: Mapping[str, bytes]
+) -> Response:
     """Asks for a job and answers with its pictures."""
     user, entry = request.state.user, _entry(studio, body.model, verb)
     kind = asking.verbs_of(entry)[verb]
     plan = plan_size(entry, kind, openai_bodies.size_of(body.size))
-    fields = _fields(studio, kind, body, plan.fields)
+    fields = _fields(studio, kind, body, prompt, plan.fields)
     try:
         job = await begin(studio, user, entry.name, verb, fields, files)
     except Failure as failure:
@@ -145,13 +147,14 @@ def _entry(studio: Studio, name: str | None, verb: str) -> Entry:
     return found
 
 
-def _fields(studio: Studio, kind: type[requests.Request], body: Body, sized: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(
+    studio: Studio, kind: type[requests.Request], body: Body, prompt: str | None, sized: Mapping[str, Any]
+) -> dict[str, Any]:
     """The request's fields; without a seed one is drawn, as these clients expect another picture each time."""
     offered = asking.offered(kind)
-    prompt = next((name for name in ("captions", "caption") if name in offered), None)
     said: dict[str, Any] = {"num": body.n or 1, **sized}
-    if prompt is not None and body.prompt is not None:
-        said[prompt] = [body.prompt] if prompt == "captions" else body.prompt
+    if prompt is not None:
+        said |= {"captions": [prompt]} if "captions" in offered else {"caption": prompt}
     own = body.own_fields(asking.schema(kind, studio.limits)["properties"])
     if twice := next((name for name in own if name in said), None):
         raise Failure(400, f"{twice}: say it by {SAID_BY[twice]}", twice)
@@ -169,7 +172,7 @@ def _hole(image: bytes, most: int) -> bytes:
     except uploads.Refused as error:
         raise Failure(400, f"image: {error}", "image") from error
     with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-        if picture.mode != "RGBA" or picture.getchannel("A").getextrema()[0] == 255:
+        if not uploads.has_hole(picture):
             raise Failure(400, "mask: expected one, or an image that is transparent where it is drawn anew", "mask")
     return png
 

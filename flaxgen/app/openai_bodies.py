@@ -27,7 +27,6 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: Name | None = None
-    prompt: str | None = None
     n: Annotated[int, Field(ge=1, le=10)] | None = None
     size: Word | None = None
     response_format: Literal["url", "b64_json"] | None = None

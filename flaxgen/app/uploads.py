@@ -61,6 +61,11 @@ def kind_of(content: bytes) -> str:
     return kind
 
 
+def has_hole(image: Image.Image) -> bool:
+    """Whether a picture is transparent somewhere."""
+    return image.mode == "RGBA" and bool((np.asarray(image.getchannel("A")) < 255).any())
+
+
 def _opaque(image: Image.Image) -> Image.Image:
     return image.convert("RGBA").convert("RGB")
 
