@@ -15,6 +15,7 @@ import uvicorn
 from flaxgen.app.application import make_app
 from flaxgen.app.catalogue import Entry
 from flaxgen.app.limits import Limits
+from flaxgen.app.serve import configure
 from flaxgen.app.studio import open_studio
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import option
@@ -109,10 +110,7 @@ def served(folder: Any, entries: dict | None = None, limits: Limits = Limits(), 
     except ValueError:
         listening.close()
         raise
-    config = uvicorn.Config(
-        make_app(studio), http="h11", ws="none", log_level="warning", lifespan="on", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configure(make_app(studio)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:

@@ -110,7 +110,7 @@ def read(
             raise Wrong(f"{verb} has no {name!r} here: expected {', '.join(fields)}", name)
     given = {name: _value(kind, name, fields[name], value, picture, limits) for name, value in values.items()}
     for name, spec in fields.items():
-        if spec.is_positional and not given.get(name, MISSING if requests.default_of(kind, name) is MISSING else ()):
+        if spec.is_positional and given.get(name) in (None, ()):
             raise Wrong(f"{verb} needs {name}", name)
     try:
         request = requests.make(kind, given)

@@ -9,6 +9,7 @@ import uvicorn
 
 from flaxgen.app.application import make_app
 from flaxgen.app.catalogue import Entry, find_models
+from flaxgen.app.guard import ASGI
 from flaxgen.app.limits import Limits
 from flaxgen.app.studio import open_studio
 
@@ -45,12 +46,16 @@ def _serve(
     shown = f"[{host}]" if ":" in host else host
     secret = f"#token={token}" if token else ""
     print(f"flaxgen studio with {', '.join(entries)} at http://{shown}:{port}/{secret} (Ctrl+C ends it)", flush=True)
-    config = uvicorn.Config(
-        make_app(studio), http="h11", ws="none", loop="asyncio", workers=1, log_level="warning", access_log=False,
+    uvicorn.Server(configure(make_app(studio))).run(sockets=[listening])
+
+
+def configure(app: ASGI) -> uvicorn.Config:
+    """One worker, as one thread owns the devices; strict HTTP, no header that says what runs here."""
+    return uvicorn.Config(
+        app, http="h11", ws="none", loop="asyncio", workers=1, log_level="warning", access_log=False,
         proxy_headers=False, server_header=False, limit_concurrency=512, timeout_keep_alive=30,
         timeout_graceful_shutdown=3, h11_max_incomplete_event_size=2**14, lifespan="on",
     )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listening])
 
 
 def check_host(host: str, token: str) -> bool:
