@@ -153,11 +153,12 @@ def connect(url: str, token: str | None = None, user: str | None = None, model: 
         ValueError: if nothing answers there, the token is another one, or there is no such model.
     """
     wire = Wire(url, token, user)
-    found = wire.ask("/api/models")
-    cards = found.get("models") if isinstance(found, dict) else None
-    if not cards:
+    try:
+        models = {card["name"]: card for card in wire.ask("/api/models")["models"]}
+    except (KeyError, TypeError):
+        models = {}
+    if not models:
         raise ValueError(f"{wire.url} is no studio with models")
-    models = {card["name"]: card for card in cards}
     name = next(iter(models)) if model is None else model
     if name not in models:
         raise ValueError(f"the studio has no model {name!r}: expected {', '.join(models)}")

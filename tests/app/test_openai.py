@@ -112,7 +112,9 @@ def test_a_link_shows_the_picture_to_whoever_has_it_until_it_ends(tmp_path):
 
 def test_an_edit_draws_anew_what_is_transparent(here, plain):
     files = {"image": ("a.png", png()), "mask": ("m.png", holed(), "application/octet-stream")}
-    reply = plain.post("/v1/images/edits", data={"prompt": "a dot", "n": "2", "seed": "7", "whole": "true"}, files=files)
+    reply = plain.post(
+        "/v1/images/edits", data={"prompt": "a dot", "n": "2", "seed": "7", "whole": "true"}, files=files
+    )
     assert reply.status_code == 200, reply.text
     assert [entry["seed"] for entry in reply.json()["data"]] == [7, 7]
     own = plain.post("/v1/images/edits", data={"prompt": "a dot"}, files={"image[]": ("a.png", holed())})
