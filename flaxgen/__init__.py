@@ -27,9 +27,9 @@ def connect(url, token=None, user=None, model=None):
     `token` is what the studio wants to be shown, `user` whose jobs and pictures these are, `model` which one is meant
     (its first). Methods, their arguments and what they return are those of the model itself.
     """
-    from flaxgen.app import client
+    from flaxgen import remote
 
-    return client.connect(url, token, user, model)
+    return remote.connect(url, token, user, model)
 
 
 def __dir__():

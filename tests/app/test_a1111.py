@@ -13,14 +13,14 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 
-import httpx  # noqa: E402
-from studio_toy import Brush, Fake, entry_of, served  # noqa: E402
+import httpx
+from studio_toy import Brush, Fake, entry_of, served
 
-from flaxgen.app import a1111_bodies  # noqa: E402
-from flaxgen.family.request import option  # noqa: E402
-from flaxgen.family.requests import Draw, Inpaint, Vary  # noqa: E402
-from flaxgen.family.trained import Handler  # noqa: E402
-from flaxgen.zoo.latent.config import SOLVERS  # noqa: E402
+from flaxgen.app import a1111_bodies
+from flaxgen.family.request import option
+from flaxgen.family.requests import Draw, Inpaint, Vary
+from flaxgen.family.trained import Handler
+from flaxgen.zoo.latent.config import SOLVERS
 
 TOKEN = "t" * 16
 

@@ -12,11 +12,11 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 
-import httpx  # noqa: E402
-from studio_toy import Brush, entry_of, served  # noqa: E402
+import httpx
+from studio_toy import Brush, entry_of, served
 
-from flaxgen.app import links, waiting  # noqa: E402
-from flaxgen.app.limits import Limits  # noqa: E402
+from flaxgen.app import links, waiting
+from flaxgen.app.limits import Limits
 
 
 def png(size=(16, 12), colour=(9, 8, 7), mode="RGB"):
@@ -217,19 +217,25 @@ def test_a_job_that_fails_is_not_asked_again(here, plain):
     assert [name for name, _ in events(streamed.text)] == ["error"]
 
 
-def test_a_client_that_leaves_takes_its_job_along(here, plain, monkeypatch):
+def leave(here, client):
+    """Waits half a second for an answer."""
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/images/generations", json={"prompt": "x"}, timeout=0.5)
+
+
+def leave_stream(here, client):
+    """Reads no more once the job has begun."""
+    with client.stream("POST", "/v1/images/generations", json={"prompt": "x", "stream": True}):
+        assert here.brush.begun.wait(10)
+
+
+@pytest.mark.parametrize("goes", [leave, leave_stream])
+def test_a_client_that_leaves_takes_its_job_along(here, plain, monkeypatch, goes):
     monkeypatch.setattr(waiting, "LOOK", 0.05)
     here.brush.go.clear()
-    for stream in (False, True):
-        here.brush.begun.clear()
-        with pytest.raises(httpx.ReadTimeout):
-            if stream:
-                with plain.stream("POST", "/v1/images/generations", json={"prompt": "x", "stream": True}, timeout=0.5):
-                    assert here.brush.begun.wait(10)
-                raise httpx.ReadTimeout("left")
-            plain.post("/v1/images/generations", json={"prompt": "x"}, timeout=0.5)
-        job = plain.get("/api/jobs").json()["jobs"][0]["id"]
-        assert here.finish(plain, job)["state"] == "cancelled"
+    goes(here, plain)
+    (job,) = plain.get("/api/jobs").json()["jobs"]
+    assert here.finish(plain, job["id"])["state"] == "cancelled"
 
 
 def events(text):

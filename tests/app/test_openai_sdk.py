@@ -18,7 +18,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 
-from studio_toy import served  # noqa: E402
+from studio_toy import served
 
 FOLDERS = [folder for folder in os.environ.get("FLAXGEN_OPENAI_SDKS", "").split(os.pathsep) if folder]
 INSTALLED = [""] if importlib.util.find_spec("openai") else []

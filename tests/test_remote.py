@@ -12,10 +12,10 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 
-from studio_toy import Brush, entry_of, served  # noqa: E402
+from studio_toy import Brush, entry_of, served
 
-import flaxgen  # noqa: E402
-from flaxgen.app import client as clients  # noqa: E402
+import flaxgen
+from flaxgen import remote as remotes
 
 TOKEN = "t" * 16
 
@@ -118,7 +118,7 @@ def test_who_stops_waiting_cancels_the_job(studio, remote, monkeypatch):
     def stop(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(clients.time, "sleep", stop)
+    monkeypatch.setattr(remotes.time, "sleep", stop)
     with pytest.raises(KeyboardInterrupt):
         remote.draw("a ring")
     monkeypatch.undo()
@@ -173,7 +173,7 @@ def test_another_server_is_no_studio_and_sees_no_token_elsewhere(reply, said):
 def test_a_client_needs_none_of_the_server():
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['fastapi', 'uvicorn', 'httpx', 'starlette', 'pydantic']))\n"
-        "from flaxgen.app import client"
+        "from flaxgen import remote"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
