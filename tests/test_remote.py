@@ -1,10 +1,12 @@
 """`flaxgen.connect`: a model of a studio elsewhere does what the same model does here."""
 
 import inspect
+import re
 import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +70,19 @@ def test_methods_are_those_of_the_model_itself(remote, local):
     assert "draw" in dir(remote)
     assert "candidates: how many of each" in remote.draw.__doc__
     assert repr(remote).startswith("fake at http://127.0.0.1")
+
+
+def test_the_code_in_the_docs_runs(studio, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "studio_api.md").read_text()
+    first = re.findall(r"```python\n(.*?)```", text, flags=re.S)[0]
+    code = first.replace("http://localhost:7860", studio.url).replace("token=None", f"token={TOKEN!r}")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(code, "studio_api.md", "exec"), names)
+    assert (tmp_path / "out.png").is_file()
+    assert [len(names[name]) for name in ("pictures", "varied", "painted")] == [2, 3, 1]
+    assert (studio.brush.done[-1].mask.pixels[:6] == 255).all()
+    assert (studio.brush.done[-1].mask.pixels[6:] == 0).all()
 
 
 @pytest.mark.parametrize("kind", ["file", "array", "float", "image"])

@@ -131,8 +131,8 @@ def _reply(studio: Studio, user: str, body: Body, task: Task, job: Job) -> dict[
         "pictures": job.pictures,
     }  # fmt: skip
     images = [] if body.send_images is False else [base64.b64encode(png).decode() for png in files]
-    hidden = {"init_images", "mask"}
-    return {"images": images, "parameters": body.model_dump(exclude=hidden), "info": json.dumps(info)}
+    echoed = type(body).model_fields.keys() - {"init_images", "mask", "override_settings"}
+    return {"images": images, "parameters": body.model_dump(include=set(echoed)), "info": json.dumps(info)}
 
 
 def _add_progress(router: APIRouter, studio: Studio, desk: Desk) -> None:

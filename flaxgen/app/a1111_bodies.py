@@ -34,7 +34,7 @@ Whole = Annotated[int, Field(ge=1, le=64)]
 class Body(BaseModel):
     """The body of txt2img; what else clients send is taken and changes nothing, and the reply says so."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     prompt: str | None = ""
     negative_prompt: str | None = ""

@@ -9,8 +9,10 @@ openai==3.57.0` makes them:
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ import base64, json, sys, warnings
 import openai
 
 warnings.simplefilter("ignore", DeprecationWarning)
-url, token, opaque, holed = sys.argv[1:]
+url, token, opaque, holed, documented = sys.argv[1:]
 client = openai.OpenAI(base_url=url + "/v1", api_key=token, max_retries=0)
 said = {"version": openai.__version__, "models": [model.id for model in client.models.list()]}
 said["model"] = client.models.retrieve("fake").id
@@ -64,6 +66,7 @@ try:
 except openai.APIStatusError as error:
     refused.append([type(error).__name__, error.param])
 print(json.dumps(said))
+exec(open(documented).read(), {"print": lambda *words: None})
 """
 
 
@@ -80,9 +83,15 @@ def test_every_call_works_unchanged(studio, tmp_path, folder):
     Image.fromarray(pixels[..., :3]).save(tmp_path / "opaque.png")
     pixels[:, :8, 3] = 0
     Image.fromarray(pixels).save(tmp_path / "holed.png")
-    arguments = [studio.url, TOKEN, tmp_path / "opaque.png", tmp_path / "holed.png"]
-    environ = {**os.environ, "NO_PROXY": "127.0.0.1"} | ({"PYTHONPATH": folder} if folder else {})
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], env=environ, capture_output=True, text=True)
+    text = (Path(__file__).parents[2] / "docs" / "studio_api.md").read_text()
+    (code,) = re.findall(r"```python\n# openai\n(.*?)```", text, flags=re.S)
+    (tmp_path / "docs.py").write_text(code.replace("http://localhost:7860", studio.url).replace("unused", TOKEN))
+    names = ("opaque.png", "holed.png", "docs.py")
+    arguments = [studio.url, TOKEN, *(str(tmp_path / name) for name in names)]
+    environ = {**os.environ, "NO_PROXY": "127.0.0.1"} | ({"PYTHONPATH": os.path.abspath(folder)} if folder else {})
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], env=environ, cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     version, (edited,) = said.pop("version"), said.pop("edited")
