@@ -121,16 +121,26 @@ def compile_draw(plan: parallel.Plan, draw: Callable[[Any, Any], Any], key: Any)
         watch = _watch.get()
         if watch is None:
             return whole(params, inputs)
-        state, counts = start(params, inputs)
+        state, counts = start(params, _with_keys_anew(inputs))
         steps, first, drawn = int(counts[0]), 0, None
         while first < steps:
             last = min(first + max(1, steps // STRETCHES), steps)
-            drawn, state = stretch((params, np.int32(first), np.int32(last)), (inputs, state))
+            drawn, state = stretch((params, np.int32(first), np.int32(last)), (_with_keys_anew(inputs), state))
             first = last
             watch(first, steps, state.x0)
         return drawn
 
     return run
+
+
+def _with_keys_anew(inputs: PyTree) -> PyTree:
+    """The same keys for the next stretch, which JAX's check takes for no second use: its steps draw others of them."""
+
+    def anew(leaf):
+        is_key = isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.random.clone(leaf) if is_key else leaf
+
+    return jax.tree.map(anew, inputs)
 
 
 class Steps(NamedTuple):

@@ -53,7 +53,11 @@ def test_who_watches_ends_it():
 
 
 def test_what_does_not_walk_once_has_no_stretches():
-    once = make_draw("ddim")
-    for draw in (lambda params, inputs: params, lambda params, inputs: once(params, inputs) + once(params, inputs)):
-        with pytest.raises(NotImplementedError, match=r"has no stretches"):
-            in_stretches(draw)(jnp.float32(1), {"key": jax.random.key(0)}, None, 0, 0)
+    once, (a, b) = make_draw("ddim"), jax.random.split(jax.random.key(0))
+
+    def twice(params, inputs):
+        return once(params, {"key": a}) + once(params, {"key": b})
+
+    for draw in (lambda params, inputs: params, twice):
+        with pytest.raises(NotImplementedError, match="has no stretches"):
+            in_stretches(draw)(jnp.float32(1), {}, None, 0, 0)
