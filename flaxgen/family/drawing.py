@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Int32, PyTree
 
@@ -137,7 +138,7 @@ def _with_keys_anew(inputs: PyTree) -> PyTree:
     """The same keys for the next stretch, which JAX's check takes for no second use: its steps draw others of them."""
 
     def anew(leaf):
-        is_key = isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         return jax.random.clone(leaf) if is_key else leaf
 
     return jax.tree.map(anew, inputs)
