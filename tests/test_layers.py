@@ -15,7 +15,8 @@ LEVELS = (
     {"family"},
     {"zoo"},
     {"interchange", "measure"},
-    {"verbs"},
+    {"verbs", "remote"},
+    {"app"},
     {"cli"},
     {"__main__"},
 )

@@ -19,7 +19,7 @@ from flaxgen.family.batches import Drop, read_batch
 from flaxgen.family.codec import OVERLAP
 from flaxgen.family.companions import load_companion
 from flaxgen.family.denoising import make_apply, make_denoising_loss
-from flaxgen.family.drawing import announced, batch_for, draw_many, finished, title
+from flaxgen.family.drawing import announced, batch_for, compile_draw, draw_many, finished, title
 from flaxgen.family.process import make_prediction, make_schedule, make_time_input
 from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, walk
 from flaxgen.family.trained import Files, Trained
@@ -215,9 +215,8 @@ def make_draw(config: Config, kind: Sampling, form: Form):
 def compiled_draw(config: Config, kind: Sampling, form: Form, plan: parallel.Plan):
     """One drawing program, kept for the next call."""
     said = title(plan, kind.batch, form.shape, f"latents by {kind.sampler}")
-    program = jax.vmap(make_draw(config, kind, form), (None, 0))
     key = ("latent", config.net, config.process, config.text, kind, *form)
-    return announced(plan.compile_map(program, key=key), said)
+    return announced(compile_draw(plan, make_draw(config, kind, form), key), said)
 
 
 def compiled_kind(sampling: Sampling, batch: int) -> Sampling:
