@@ -43,7 +43,7 @@ function PlainNumber({ id, schema, value, change, described, isInvalid }: InputP
       min={schema.minimum}
       max={schema.maximum}
       step={schema.type === "integer" ? 1 : "any"}
-      placeholder="model’s own"
+      placeholder="auto"
       value={value === null ? "" : String(value)}
       aria-describedby={described}
       aria-invalid={isInvalid}

@@ -114,7 +114,7 @@ function Pair() {
   );
 }
 
-const SHOWN_EXAMPLES = 5;
+const SHOWN_EXAMPLES = 3;
 
 function Examples({ name }: { name: string }) {
   const isMany = schema.value?.properties[name]?.type === "array";
