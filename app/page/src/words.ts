@@ -6,18 +6,35 @@ interface VerbWords {
   name: string;
   about: string;
   button: string;
+  /** What its work is called where there is no caption. */
+  work?: string;
 }
 
 const VERBS: Record<string, VerbWords> = {
   draw: { name: "Draw", about: "Say what you want to see.", button: "Draw" },
   sample: { name: "Sample", about: "Let the model draw what it knows.", button: "Draw" },
-  vary: { name: "Vary", about: "New pictures that keep what matters in one you have.", button: "Draw variations" },
-  blend: { name: "Blend", about: "Pictures on the way from one to another.", button: "Blend" },
+  vary: {
+    name: "Vary",
+    about: "New pictures that keep what matters in one you have.",
+    button: "Draw variations",
+    work: "Variations of a picture",
+  },
+  blend: {
+    name: "Blend",
+    about: "Pictures on the way from one to another.",
+    button: "Blend",
+    work: "From one picture to another",
+  },
   edit: { name: "Text diff", about: "Move a picture by the difference of two captions.", button: "Draw the change" },
-  inpaint: { name: "Inpaint", about: "Paint over what is to be drawn anew.", button: "Draw what is marked" },
-  upscale: { name: "Upscale", about: "Draw a small picture larger.", button: "Draw larger" },
-  interpolate: { name: "Interpolate", about: "Walk from picture to picture.", button: "Draw the walk" },
-  reconstruct: { name: "Reconstruct", about: "What the model keeps of a picture.", button: "Reconstruct" },
+  inpaint: { name: "Inpaint", about: "Paint over what is to be drawn anew.", button: "Draw the marked part" },
+  upscale: { name: "Upscale", about: "Draw a small picture larger.", button: "Draw larger", work: "A larger picture" },
+  interpolate: { name: "Interpolate", about: "Walk from picture to picture.", button: "Draw the walk", work: "A walk" },
+  reconstruct: {
+    name: "Reconstruct",
+    about: "What the model keeps of a picture.",
+    button: "Reconstruct",
+    work: "Reconstructions",
+  },
   project: { name: "Project", about: "Find a picture among those the model can draw.", button: "Project" },
 };
 
@@ -53,7 +70,7 @@ export function fieldLabel(name: string, verb = ""): string {
 }
 
 /** Fields whose label says it all: their help would only be noise. */
-const PLAIN = new Set(["captions", "num", "image", "a", "b", "caption_from", "caption_to"]);
+const PLAIN = new Set(["captions", "num", "seed", "mask", "image", "a", "b", "caption_from", "caption_to"]);
 
 export function fieldHint(name: string, schema: FieldSchema): string {
   return PLAIN.has(name) ? "" : capital(schema.description ?? "");
@@ -72,7 +89,8 @@ export function captionOf(request: Values): string {
 
 /** What a job or picture is called: its caption, or else its verb. */
 export function titleOf(work: { verb: string; request: Values }): string {
-  return captionOf(work.request) || verbWords(work.verb).name;
+  const { work: unnamed, name } = verbWords(work.verb);
+  return captionOf(work.request) || (unnamed ?? name);
 }
 
 export function show(value: Value | undefined): string {

@@ -1,6 +1,7 @@
 /** One job: what was asked, how far it is, and what came of it. */
 
 import { drawAgain } from "../actions";
+import { thumbnailUrl } from "../api";
 import { fileName, saveRequest, saveSheet } from "../download";
 import { cancelJob, isUnfinished, previews } from "../state/jobs";
 import type { Job } from "../types";
@@ -29,7 +30,8 @@ export function JobView({ job }: { job: Job }) {
 function JobHead({ job }: { job: Job }) {
   return (
     <header class="job-head">
-      <div>
+      {job.parent && <img class="job-parent" src={thumbnailUrl(job.parent)} alt="The picture it starts from" />}
+      <div class="grow">
         <p class="over">{verbWords(job.verb).name} · {job.model}</p>
         <h2>{titleOf(job)}</h2>
       </div>
@@ -45,7 +47,7 @@ function JobHead({ job }: { job: Job }) {
               isDisabled={!job.pictures.length}
               onClick={() => void saveSheet(job.pictures, columnsOf(job), fileName(job))}
             />
-            <button type="button" class="button small quiet" onClick={() => saveRequest(job)}>Request</button>
+            <IconButton icon="request" label="Download the request" onClick={() => saveRequest(job)} />
           </>
         )}
       </div>

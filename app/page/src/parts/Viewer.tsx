@@ -82,15 +82,16 @@ function About({ picture, setPicture }: { picture: Picture; setPicture: (picture
           onClick={() => void setFavourite(picture, !picture.favourite).then(setPicture)}
         />
         <IconButton icon="download" label="Download the picture" hint="d" onClick={() => void savePicture(picture)} />
-        <IconButton icon="trash" label="Delete" hint="Del" isDanger onClick={() => remove(picture.id)} />
         {isDrawn && (
           <>
+            <IconButton icon="request" label="Download its request" onClick={() => saveRequest(picture)} />
             <button type="button" class="button small" onClick={() => void drawAgain(picture)}>
               <Icon name="again" />Draw again
             </button>
-            <button type="button" class="button small quiet" onClick={() => saveRequest(picture)}>Request</button>
           </>
         )}
+        <span class="grow" />
+        <IconButton icon="trash" label="Delete" hint="Del" isDanger onClick={() => remove(picture.id)} />
       </div>
       <h3>Use it to</h3>
       <Uses picture={picture.id} />
