@@ -73,6 +73,11 @@ export interface JobRequest {
   parent: string | null;
 }
 
+/** An uploaded picture has no model, verb and request: empty ones spare everybody else the question. */
+function whole(picture: Picture): Picture {
+  return { ...picture, model: picture.model ?? "", verb: picture.verb ?? "", request: picture.request ?? {} };
+}
+
 export const api = {
   session: (token: string) => call("POST", "/api/session", { token }),
   status: () => json<Status>("GET", "/api/status"),
@@ -84,12 +89,18 @@ export const api = {
   jobs: async (limit = 40) => (await json<{ jobs: Job[] }>("GET", `/api/jobs${query({ limit })}`)).jobs,
   job: (job: string) => json<Job>("GET", `/api/jobs/${id(job)}`),
   cancel: (job: string) => json<Job>("POST", `/api/jobs/${id(job)}/cancel`),
-  gallery: (asked: GalleryQuery) =>
-    json<{ pictures: Picture[]; next: string | null }>("GET", `/api/gallery${query({ limit: 60, ...asked })}`),
-  info: (picture: string) => json<Picture>("GET", `/api/pictures/${id(picture)}/info`),
-  history: (picture: string) => json<History>("GET", `/api/pictures/${id(picture)}/history`),
-  favourite: (picture: string, favourite: boolean) =>
-    json<Picture>("POST", `/api/pictures/${id(picture)}/favourite`, { favourite }),
+  gallery: async (asked: GalleryQuery) => {
+    const path = `/api/gallery${query({ limit: 60, ...asked })}`;
+    const page = await json<{ pictures: Picture[]; next: string | null }>("GET", path);
+    return { ...page, pictures: page.pictures.map(whole) };
+  },
+  info: async (picture: string) => whole(await json<Picture>("GET", `/api/pictures/${id(picture)}/info`)),
+  history: async (picture: string) => {
+    const { ancestors, children } = await json<History>("GET", `/api/pictures/${id(picture)}/history`);
+    return { ancestors: ancestors.map(whole), children: children.map(whole) };
+  },
+  favourite: async (picture: string, favourite: boolean) =>
+    whole(await json<Picture>("POST", `/api/pictures/${id(picture)}/favourite`, { favourite })),
   remove: (picture: string) => call("DELETE", `/api/pictures/${id(picture)}`),
   pictureBytes: async (picture: string) => (await call("GET", pictureUrl(picture))).blob(),
 };

@@ -8,7 +8,7 @@ export interface Model {
   family: string;
   description: string;
   examples: string[];
-  size: [number, number];
+  size: [number, number] | null;
   verbs: string[];
   loaded: boolean;
 }
@@ -18,7 +18,7 @@ export interface FieldSchema {
   description?: string;
   format?: "picture" | "mask";
   items?: FieldSchema;
-  enum?: string[];
+  enum?: (string | number)[];
   minimum?: number;
   maximum?: number;
   exclusiveMinimum?: number;
@@ -34,7 +34,8 @@ export interface VerbSchema {
 
 export interface Verb {
   schema: VerbSchema;
-  examples: string[];
+  /** Captions, or the fields of a whole request. */
+  examples: (string | Values)[];
 }
 
 export type Verbs = Record<string, Verb>;

@@ -26,7 +26,7 @@ const VERBS: Record<string, VerbWords> = {
     work: "From one picture to another",
   },
   edit: { name: "Text diff", about: "Move a picture by the difference of two captions.", button: "Draw the change" },
-  inpaint: { name: "Inpaint", about: "Paint over what is to be drawn anew.", button: "Draw the marked part" },
+  inpaint: { name: "Inpaint", about: "Paint over what is to be drawn anew.", button: "Inpaint" },
   upscale: { name: "Upscale", about: "Draw a small picture larger.", button: "Draw larger", work: "A larger picture" },
   interpolate: { name: "Interpolate", about: "Walk from picture to picture.", button: "Draw the walk", work: "A walk" },
   reconstruct: {

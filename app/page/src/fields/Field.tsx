@@ -45,8 +45,8 @@ export function kindOf(name: string, field: FieldSchema): string {
   const format = field.format ?? field.items?.format;
   if (format) return field.type === "array" ? "pictures" : format;
   if (name === "seed") return "seed";
-  if (field.type === "integer" || field.type === "number") return "number";
   if (field.enum) return "choice";
+  if (field.type === "integer" || field.type === "number") return "number";
   return name.startsWith("caption") ? "prompt" : field.type === "array" ? "lines" : "text";
 }
 
@@ -124,12 +124,24 @@ function Choice({ id, label, schema: field, value, change, described }: InputPro
   const options = field.enum ?? [];
   if (options.length <= FEW && options.join("").length <= LONG)
     return (
-      <Segments label={label} value={text(value)} options={options.map((one) => [one, capital(one)])} choose={change} />
+      <Segments
+        label={label}
+        value={String(value)}
+        options={options.map((one) => [String(one), capital(String(one))])}
+        choose={(chosen) => change(options.find((one) => String(one) === chosen) ?? null)}
+      />
     );
   return (
-    <select id={id} data-focus class="input" aria-describedby={described} onChange={(event) => change(event.currentTarget.value)}>
+    <select
+      id={id}
+      data-focus
+      class="input"
+      aria-describedby={described}
+      onChange={(event) => change(options.find((one) => String(one) === event.currentTarget.value) ?? null)}
+    >
+      {value === null && <option value="" selected>Auto</option>}
       {options.map((one) => (
-        <option key={one} value={one} selected={one === value}>{capital(one)}</option>
+        <option key={one} value={one} selected={one === value}>{capital(String(one))}</option>
       ))}
     </select>
   );

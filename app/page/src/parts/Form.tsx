@@ -8,8 +8,8 @@ import { draft, fieldErrors, formError, resetSettings, setField } from "../state
 import { chooseModel, examples, model, models, schema, verb } from "../state/models";
 import { kept } from "../state/kept";
 import { connection, noteError, open } from "../state/ui";
-import type { FieldSchema, VerbSchema } from "../types";
-import { verbWords } from "../words";
+import type { FieldSchema, Values, VerbSchema } from "../types";
+import { captionOf, verbWords } from "../words";
 import { Icon } from "./icons";
 import { IconButton, Keys } from "./bits";
 import { VerbTabs } from "./VerbTabs";
@@ -68,6 +68,7 @@ function ModelChooser() {
 
 function Form({ of }: { of: VerbSchema }) {
   const [main, others] = parted(of);
+  const lastCaption = main.findLast((name) => name.startsWith("caption"));
   const hasPair = "a" in of.properties && "b" in of.properties;
   const hasWrongSetting = others.some((name) => fieldErrors.value[name]);
   return (
@@ -78,7 +79,7 @@ function Form({ of }: { of: VerbSchema }) {
         {main.filter((name) => !hasPair || (name !== "a" && name !== "b")).map((name) => (
           <Fragment key={name}>
             <Field name={name} />
-            {(name === "captions" || name === "caption") && <Examples name={name} />}
+            {name === lastCaption && <Examples />}
           </Fragment>
         ))}
         {others.length > 0 && (
@@ -116,14 +117,14 @@ function Pair() {
 
 const SHOWN_EXAMPLES = 3;
 
-function Examples({ name }: { name: string }) {
-  const isMany = schema.value?.properties[name]?.type === "array";
+function Examples() {
+  const take = (values: Values) => Object.entries(values).forEach(([name, value]) => setField(name, value));
   if (!examples.value.length) return null;
   return (
     <div class="examples" role="group" aria-label="Examples of what this model knows">
-      {examples.value.slice(0, SHOWN_EXAMPLES).map((text) => (
-        <button type="button" class="chip" key={text} onClick={() => setField(name, isMany ? [text] : text)}>
-          {text}
+      {examples.value.slice(0, SHOWN_EXAMPLES).map((values) => (
+        <button type="button" class="chip" key={captionOf(values)} onClick={() => take(values)}>
+          {captionOf(values)}
         </button>
       ))}
     </div>

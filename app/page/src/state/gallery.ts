@@ -1,12 +1,20 @@
 /** The gallery: pages of pictures that match what is searched for. */
 
-import { effect, signal } from "@preact/signals";
+import { computed, effect, signal } from "@preact/signals";
 
 import { api } from "../api";
 import type { Picture } from "../types";
+import { kept } from "./kept";
 import { noteError } from "./ui";
 
-export const pictures = signal<Picture[] | null>(null);
+const found = signal<Picture[] | null>(null);
+/** Masks are uploads as well; this browser knows its own, and requests name theirs. Nobody wants to see them. */
+const ownMasks = kept<string[]>("masks", []);
+const MOST_MASKS = 1_000;
+export const pictures = computed(() => {
+  const masks = new Set<unknown>([...ownMasks.value, ...(found.value ?? []).map((picture) => picture.request.mask)]);
+  return found.value?.filter((picture) => !masks.has(picture.id)) ?? null;
+});
 export const next = signal<string | null>(null);
 export const search = signal("");
 export const onlyFavourites = signal(false);
@@ -28,10 +36,10 @@ export async function refreshGallery(): Promise<void> {
   try {
     const page = await api.gallery(filters());
     if (turn !== asked) return;
-    pictures.value = page.pictures;
+    found.value = page.pictures;
     next.value = page.next;
   } catch (error) {
-    if (turn === asked && pictures.value !== null) noteError(error);
+    if (turn === asked && found.value !== null) noteError(error);
   }
 }
 
@@ -43,7 +51,7 @@ export async function loadMore(): Promise<void> {
   try {
     const page = await api.gallery({ ...filters(), before });
     if (turn !== asked) return;
-    pictures.value = [...(pictures.value ?? []), ...page.pictures];
+    found.value = [...(found.value ?? []), ...page.pictures];
     next.value = page.next;
   } catch (error) {
     next.value = before;
@@ -63,14 +71,18 @@ export function watchFilters(): void {
 }
 
 export function replacePicture(picture: Picture): void {
-  pictures.value = (pictures.value ?? []).map((one) => (one.id === picture.id ? picture : one));
+  found.value = (found.value ?? []).map((one) => (one.id === picture.id ? picture : one));
 }
 
 export function dropPicture(id: string): void {
-  pictures.value = (pictures.value ?? []).filter((one) => one.id !== id);
+  found.value = (found.value ?? []).filter((one) => one.id !== id);
   picked.value = picked.value.filter((one) => one !== id);
 }
 
 export function togglePicked(id: string): void {
   picked.value = picked.value.includes(id) ? picked.value.filter((one) => one !== id) : [...picked.value, id].slice(-4);
+}
+
+export function hideMask(id: string): void {
+  ownMasks.value = [...ownMasks.value, id].slice(-MOST_MASKS);
 }

@@ -5,6 +5,7 @@ import { effect, signal } from "@preact/signals";
 import { api, pictureUrl } from "../api";
 import { MaskDocument, maskPng, newContext, pngOf, readMask } from "../mask/document";
 import { draft, setField } from "./draft";
+import { hideMask } from "./gallery";
 import { kept } from "./kept";
 import { schema } from "./models";
 import { noteError, stageShows } from "./ui";
@@ -75,6 +76,7 @@ export async function uploadMask(document: MaskDocument): Promise<string> {
   if (uploaded?.version !== version.value) {
     const { id } = await api.upload(await maskPng(document));
     uploaded = { version: version.value, id };
+    hideMask(id);
     const field = maskField();
     if (field) setField(field, id);
   }

@@ -3,7 +3,7 @@
 import { computed, signal } from "@preact/signals";
 
 import { api } from "../api";
-import type { Model, Verbs } from "../types";
+import type { Model, Values, Verbs } from "../types";
 import { kept } from "./kept";
 
 export const models = signal<Model[] | null>(null);
@@ -21,12 +21,16 @@ export const verb = computed(() => {
 });
 export const schema = computed(() => verbs.value?.[verb.value]?.schema ?? null);
 /** What the model is known to draw well, and examples of the verb where it has some of its own. */
-export const examples = computed(() => {
+export const examples = computed<Values[]>(() => {
   const own = verbs.value?.[verb.value]?.examples ?? [];
-  // A shell command is an example for the command line only.
-  const usable = own.filter((text) => !text.startsWith("flaxgen "));
-  return usable.length ? usable : (model.value?.examples ?? []);
+  const said = own.length ? own : (model.value?.examples ?? []);
+  return said.map((one) => (typeof one === "string" ? captioned(one) : one));
 });
+
+/** A caption as the field that the chosen verb has for it. */
+function captioned(text: string): Values {
+  return "captions" in (schema.value?.properties ?? {}) ? { captions: [text] } : { caption: text };
+}
 
 export async function loadModels(): Promise<void> {
   models.value = await api.models();
