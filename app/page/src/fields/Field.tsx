@@ -10,7 +10,7 @@ import { capital, fieldHint, fieldLabel } from "../words";
 import { Segments } from "../parts/bits";
 import { Icon } from "../parts/icons";
 import { MaskField } from "./MaskField";
-import { type InputProps, NumberField } from "./NumberField";
+import { type InputProps, NumberField, NumbersField } from "./NumberField";
 import { PictureWell } from "./PictureWell";
 import { SeedField } from "./SeedField";
 
@@ -47,7 +47,9 @@ export function kindOf(name: string, field: FieldSchema): string {
   if (name === "seed") return "seed";
   if (field.enum) return "choice";
   if (field.type === "integer" || field.type === "number") return "number";
-  return name.startsWith("caption") ? "prompt" : field.type === "array" ? "lines" : "text";
+  if (name.startsWith("caption")) return "prompt";
+  if (field.type !== "array") return "text";
+  return field.items?.type === "string" ? "lines" : "numbers";
 }
 
 function Control(props: InputProps & { name: string }) {
@@ -62,6 +64,8 @@ function Control(props: InputProps & { name: string }) {
       return <SeedField {...props} />;
     case "number":
       return <NumberField {...props} />;
+    case "numbers":
+      return <NumbersField {...props} />;
     case "choice":
       return <Choice {...props} />;
     case "prompt":

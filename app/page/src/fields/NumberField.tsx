@@ -1,5 +1,7 @@
 /** Fields that hold a number: a slider where both ends are known, steps up and down elsewhere. */
 
+import { useState } from "preact/hooks";
+
 import type { FieldSchema, Value } from "../types";
 import { IconButton } from "../parts/bits";
 
@@ -102,5 +104,27 @@ function SliderField(props: InputProps) {
         onInput={(event) => change(parse(event.currentTarget.value))}
       />
     </div>
+  );
+}
+
+/** Several numbers, with commas between; the text stays as it is typed. */
+export function NumbersField({ id, value, change, described, isInvalid }: InputProps) {
+  const [text, setText] = useState(Array.isArray(value) ? value.join(", ") : "");
+  return (
+    <input
+      id={id}
+      data-focus
+      class="input"
+      type="text"
+      inputMode="numeric"
+      placeholder="1, 2, 3"
+      value={text}
+      aria-describedby={described}
+      aria-invalid={isInvalid}
+      onInput={({ currentTarget: { value: typed } }) => {
+        setText(typed);
+        change(typed.split(/[,;\s]+/).filter(Boolean).map(Number).filter(Number.isFinite));
+      }}
+    />
   );
 }

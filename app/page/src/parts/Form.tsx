@@ -17,7 +17,7 @@ import { VerbTabs } from "./VerbTabs";
 /** What is open where the schema itself does not say it. */
 const MAIN = new Set(["num", "seed", "strength", "frames", "guidance"]);
 /** In this order: what it starts from, what is said, how much of it. */
-const ORDER = ["picture", "pictures", "mask", "prompt", "text", "lines", "choice", "number", "switch", "seed"];
+const ORDER = ["picture", "pictures", "mask", "prompt", "text", "lines", "choice", "numbers", "number", "switch", "seed"];
 const isOpen = kept("more", false);
 
 function isAdvanced(name: string, field: FieldSchema, of: VerbSchema): boolean {

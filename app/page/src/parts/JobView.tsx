@@ -16,7 +16,7 @@ const WAYS = new Set(["blend", "edit", "interpolate"]);
 export function JobView({ job }: { job: Job }) {
   const isWay = WAYS.has(job.verb) && job.pictures.length > 1;
   return (
-    <article class="job" aria-label={`${verbWords(job.verb).name}: ${titleOf(job)}`}>
+    <article class="job" data-state={job.state} aria-label={`${verbWords(job.verb).name}: ${titleOf(job)}`}>
       <JobHead job={job} />
       {isUnfinished(job) && <Waiting job={job} />}
       {job.state === "failed" && <p class="notice error">{job.error ?? "It failed, and the server did not say why."}</p>}

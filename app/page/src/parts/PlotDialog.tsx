@@ -18,7 +18,7 @@ interface AxisText {
 /** Settings that can vary along an axis: anything but pictures, and how many there are. */
 function axes(of: VerbSchema): string[] {
   return Object.entries(of.properties)
-    .filter(([name, field]) => !field.format && !field.items?.format && name !== "num")
+    .filter(([name, field]) => !field.format && (field.items?.type ?? "string") === "string" && !field.items?.format && name !== "num")
     .map(([name]) => name);
 }
 

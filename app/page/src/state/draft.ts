@@ -24,13 +24,18 @@ export const draft = computed<Values>(() => {
   const own = drafts.value[key.value] ?? {};
   const fields = schema.value?.properties ?? {};
   return Object.fromEntries(
-    Object.entries(fields).map(([name, field]) => [name, own[name] ?? shared.value[name] ?? field.default ?? null]),
+    Object.entries(fields).map(([name, field]) => {
+      const said = own[name] ?? (SHARED.has(name) ? shared.value[name] : undefined);
+      return [name, said ?? (name in own ? null : (field.default ?? null))]; // what was emptied stays empty
+    }),
   );
 });
 
 export function setField(name: string, value: Value): void {
   const own = drafts.value[key.value] ?? {};
-  drafts.value = { ...drafts.value, [key.value]: { ...own, [name]: value } };
+  // A mask belongs to one picture.
+  const stale = schema.value?.properties[name]?.format === "picture" && "mask" in own ? { mask: null } : {};
+  drafts.value = { ...drafts.value, [key.value]: { ...own, ...stale, [name]: value } };
   if (SHARED.has(name)) shared.value = { ...shared.value, [name]: value };
   if (fieldErrors.value[name]) {
     const { [name]: _, ...rest } = fieldErrors.value;
