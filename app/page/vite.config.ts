@@ -1,7 +1,7 @@
 import { defineConfig } from "vite";
 
-// `npm run dev` shows the page with a studio behind it: `flaxgen studio --port 8008`.
-const STUDIO = "http://127.0.0.1:8008";
+// `npm run dev` shows the page with a studio behind it: `flaxgen studio --port 7860`.
+const STUDIO = "http://127.0.0.1:7860";
 
 export default defineConfig({
   server: { proxy: { "/api": { target: STUDIO, changeOrigin: true } } },

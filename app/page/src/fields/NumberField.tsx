@@ -15,7 +15,7 @@ export interface InputProps {
   isInvalid: boolean;
 }
 
-const FEW = 100; // values that a slider still lets one choose among
+const WIDE = 10; // a slider over more than this is too coarse
 const FINE = 100; // steps of a slider over a range of numbers
 
 function parse(text: string): Value {
@@ -28,10 +28,9 @@ function least(schema: FieldSchema): number | undefined {
 
 export function NumberField(props: InputProps) {
   const { schema } = props;
-  const from = least(schema);
-  const range = (schema.maximum ?? Infinity) - (from ?? -Infinity);
-  if (range <= (schema.type === "integer" ? FEW : 10)) return <SliderField {...props} />;
-  return schema.type === "integer" ? <StepperField {...props} /> : <PlainNumber {...props} />;
+  if (schema.type === "integer") return <StepperField {...props} />;
+  const range = (schema.maximum ?? Infinity) - (least(schema) ?? -Infinity);
+  return range <= WIDE ? <SliderField {...props} /> : <PlainNumber {...props} />;
 }
 
 function PlainNumber({ id, schema, value, change, described, isInvalid }: InputProps) {
@@ -74,7 +73,7 @@ function SliderField(props: InputProps) {
   const { id, label, schema, value, change, described, isInvalid } = props;
   const from = least(schema) ?? 0;
   const to = schema.maximum ?? 1;
-  const step = schema.type === "integer" ? 1 : (to - from) / FINE;
+  const step = (to - from) / FINE;
   const start = schema.minimum === undefined ? from + step : from; // an end that is not allowed itself
   const fill = `${(100 * ((typeof value === "number" ? value : start) - start)) / (to - start)}%`;
   return (
