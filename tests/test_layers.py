@@ -16,6 +16,7 @@ LEVELS = (
     {"zoo"},
     {"interchange", "measure"},
     {"verbs"},
+    {"app"},
     {"cli"},
     {"__main__"},
 )

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import flaxgen
 from flaxgen import cache
-from flaxgen.cli import evaluate, requests, runs
+from flaxgen.cli import evaluate, requests, runs, studio
 
 DEBUG = "FLAXGEN_DEBUG"
 GONE = re.compile(r"Gloo \S+ failed|ncclRemoteError|[Cc]oordination service|[Hh]eartbeat")
@@ -98,7 +98,7 @@ def make_parser() -> Parser:
     parser = Parser("flaxgen", description="The JAX/Flax zoo of image generation.")
     parser.add_argument("--version", action="version", version=f"flaxgen {flaxgen.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (requests, evaluate, runs):
+    for module in (requests, evaluate, runs, studio):
         module.add_commands(commands)
     completion = commands.add_parser("completion", help="print a script that completes commands and flags with Tab")
     completion.add_argument(

@@ -1,0 +1,1 @@
+"""The studio: a server that draws for browsers and programs. The extra `app` has what it needs."""
