@@ -1,11 +1,13 @@
 """The one thread that owns the devices: it takes jobs from the line, draws and keeps what it drew."""
 
+import base64
 import dataclasses
 import io
 import re
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from PIL import Image
 
 from flaxgen.app import asking
@@ -21,11 +24,20 @@ from flaxgen.app.events import Events
 from flaxgen.app.limits import Limits
 from flaxgen.app.line import Line
 from flaxgen.app.messages import OVER, Job
-from flaxgen.app.shelf import Shelf
+from flaxgen.app.shelf import Shelf, shrink
 from flaxgen.app.store import Kept, Store
-from flaxgen.family.pictures import Pictures
+from flaxgen.data import to_pixels
+from flaxgen.data.decode import decode_image, decode_mask
+from flaxgen.family import sheets
+from flaxgen.family.drawing import watched
+from flaxgen.family.pictures import Pictures, encode_png
 from flaxgen.family.request import InputPicture, Request
 
+STAGE = 100
+OFTEN = 0.25
+"""Seconds between two previews of a job, at least."""
+SHOWN = 16
+"""Pictures in a preview, at most."""
 PATH = re.compile(r"(?<![\w.<])[~.]{0,2}/[^\s:,;'\")]+")
 """What looks like the name of a file in a message."""
 
@@ -139,7 +151,8 @@ class Worker(threading.Thread):
         request = asking.read(entry, job.verb, job.request, reader(self._store, self._shelf, user), self._limits)
         model = self.models.get(job.model)
         progress = Progress(self, user, job.id, model.handler(type(request)).stages(request))
-        drawn = model.perform(request, progress)
+        with watched(progress.walked):
+            drawn = model.perform(request, progress)
         progress.check()
         return [keep(self._shelf, png) for png in encode(drawn, request, job.request)]
 
@@ -152,9 +165,17 @@ class Worker(threading.Thread):
         self._store.move(job, step, steps)
         self.tell(user, job)
 
+    def show(self, user: str, job: str, step: int, steps: int, x0: Any) -> None:
+        """A job has come so far, and who listens sees what it draws."""
+        self.move(user, job, step, steps)
+        if self._events.hears(user) and (png := preview(np.asarray(x0))) is not None:
+            text = base64.b64encode(png).decode()
+            self._events.tell(user, "preview", {"job": job, "step": step, "steps": steps, "png": text})
+
 
 class Progress:
-    """Called with the name of each stage of a job.
+    """Called with the name of each stage of a job; `walked` is told of the steps in it. A stage counts as STAGE steps,
+    however many it has.
 
     Raises:
         Cancelled: if the job is not wanted any more.
@@ -162,12 +183,22 @@ class Progress:
 
     def __init__(self, worker: Worker, user: str, job: str, stages: int):
         self._worker, self._user, self._job, self._stages = worker, user, job, stages
-        self._stage, self._told = -1, 0.0
+        self._stage, self._shown = -1, 0.0
 
     def __call__(self, stage: str) -> None:
         self.check()
         self._stage = min(self._stage + 1, self._stages - 1)
-        self._worker.move(self._user, self._job, self._stage, self._stages)
+        self._worker.move(self._user, self._job, self._stage * STAGE, self._stages * STAGE)
+
+    def walked(self, step: int, steps: int, x0: Any) -> None:
+        """So many steps of a stage are done, and that is what the last took the pictures to be."""
+        self.check()
+        now = time.monotonic()
+        if now - self._shown < OFTEN:
+            return
+        self._shown = now
+        at = max(self._stage, 0) * STAGE + STAGE * step // steps
+        self._worker.show(self._user, self._job, at, self._stages * STAGE, x0)
 
     def check(self) -> None:
         """Raises Cancelled if the job is not wanted any more."""
@@ -175,12 +206,18 @@ class Progress:
             raise Cancelled
 
 
+def preview(x0: np.ndarray) -> bytes | None:
+    """A small PNG sheet of what is drawn, [N 1 H W C] in [-1, 1]; None of what is no pictures, such as latents."""
+    if x0.ndim != 5 or x0.shape[-1] not in (1, 3):
+        return None
+    pixels = to_pixels(np.clip(x0[:SHOWN, 0], -1, 1))
+    return shrink(encode_png(sheets.grid(np.ascontiguousarray(pixels))))
+
+
 def reader(store: Store, shelf: Shelf, user: str) -> Callable[[str, int], InputPicture]:
     """`picture(id, channels)` of a user; raises LookupError for one that there is not."""
 
     def picture(id: str, channels: int) -> InputPicture:
-        from flaxgen.data.decode import decode_image, decode_mask
-
         sha = store.file(id, user)
         if sha is None:
             raise LookupError(id)

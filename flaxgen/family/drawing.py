@@ -1,15 +1,20 @@
-"""Drawing many examples by one compiled program: keys by number, equal batches, labels, what is said of compiling."""
+"""Drawing many examples by one compiled program: keys by number, equal batches, labels, what is said of compiling, and
+the program in stretches for who watches it."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Int32, PyTree
 
 from flaxgen import parallel
+from flaxgen.diffusion.samplers import in_stretches
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
 
@@ -77,6 +82,66 @@ def nearest(nearness: Float[np.ndarray, " N"], candidates: int) -> Int[np.ndarra
     sec. 2.6]."""
     groups = nearness.reshape(-1, candidates)
     return np.arange(len(groups)) * candidates + groups.argmax(1)
+
+
+Watch = Callable[[int, int, Any], None]
+"""Called with how many steps are walked, of how many, and what the last took x0 to be: [N 1 ...] on the device. What it
+raises ends the drawing."""
+STRETCHES = 12
+"""In how many stretches a walk is watched."""
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Inside, what `compile_draw` compiled is walked in stretches, and `watch` is called after each."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+def compile_draw(plan: parallel.Plan, draw: Callable[[Any, Any], Any], key: Any) -> Callable[[Any, Any], Any]:
+    """One program for `draw(params, inputs)` of one example with one walk in it, mapped over the inputs; see
+    `parallel.Plan.compile_map`. Who watches has it walk in stretches: the same steps with the same keys."""
+    whole = plan.compile_map(jax.vmap(draw, (None, 0)), key=key)
+    part = in_stretches(draw)
+
+    def begin(params, inputs):
+        return part(params, inputs, None, 0, 0)[1:]
+
+    def go_on(given, rows):
+        params, first, last = given
+        return part(params, rows[0], rows[1], first, last)[:2]
+
+    stretch = plan.compile_map(jax.vmap(go_on, (None, 0)), key=("stretch", *key))
+    start = plan.compile_map(jax.vmap(begin, (None, 0)), key=("start", *key))
+
+    def run(params, inputs):
+        watch = _watch.get()
+        if watch is None:
+            return whole(params, inputs)
+        state, counts = start(params, _with_keys_anew(inputs))
+        steps, first, drawn = int(counts[0]), 0, None
+        while first < steps:
+            last = min(first + max(1, steps // STRETCHES), steps)
+            drawn, state = stretch((params, np.int32(first), np.int32(last)), (_with_keys_anew(inputs), state))
+            first = last
+            watch(first, steps, state.x0)
+        return drawn
+
+    return run
+
+
+def _with_keys_anew(inputs: PyTree) -> PyTree:
+    """The same keys for the next stretch, which JAX's check takes for no second use: its steps draw others of them."""
+
+    def anew(leaf):
+        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.random.clone(leaf) if is_key else leaf
+
+    return jax.tree.map(anew, inputs)
 
 
 class Steps(NamedTuple):

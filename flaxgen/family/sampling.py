@@ -133,7 +133,12 @@ class Subject(NamedTuple):
 
 
 def make_draw(subject: Subject, kind: Sampling, log_prob: Callable | None = None):
-    """`draw(strengths, {"key": Keys[B], "condition": ..., "target": ...}) -> [B ...]`: picture i follows from key i.
+    """`make_draw_one` over a batch: `draw(strengths, {"key": Keys[B], "condition": ..., "target": ...}) -> [B ...]`."""
+    return jax.vmap(make_draw_one(subject, kind, log_prob), (None, 0))
+
+
+def make_draw_one(subject: Subject, kind: Sampling, log_prob: Callable | None = None):
+    """`draw(strengths, {"key": ..., "condition": ..., "target": ...}) -> [...]`: a picture follows from its key.
 
     `log_prob(classifier_params, target) -> ((x, t) -> [B])` adds classifier guidance.
 
@@ -150,7 +155,7 @@ def make_draw(subject: Subject, kind: Sampling, log_prob: Callable | None = None
             denoise = guidance.classifier(denoise, subject.schedule, log_prob_of_x, strengths.classifier_scale)
         return walk(subject, kind, strengths.eta, denoise, inputs["key"])[0]
 
-    return jax.vmap(draw_one, (None, 0))
+    return draw_one
 
 
 def make_grid(subject: Subject, kind: Sampling) -> Float[np.ndarray, " N"]:

@@ -26,7 +26,7 @@ from flaxgen.family.denoising import (
     make_denoising_loss,
     make_net_bind,
 )
-from flaxgen.family.drawing import batch_for, draw_many
+from flaxgen.family.drawing import batch_for, compile_draw, draw_many
 from flaxgen.family.family import Family
 from flaxgen.family.matching import open_matching
 from flaxgen.family.process import Process, make_schedule
@@ -239,7 +239,7 @@ def make_draw(config: Config, kind: Sampling, task: Task) -> Callable[[Mapping, 
 @functools.lru_cache(maxsize=16)
 def compiled_draw(config: Config, kind: Sampling, task: Task, plan: parallel.Plan):
     """One program, kept for the next call."""
-    return plan.compile_map(jax.vmap(make_draw(config, kind, task), (None, 0)), key=(config, kind, task))
+    return compile_draw(plan, make_draw(config, kind, task), (config, kind, task))
 
 
 class Model(Trained):

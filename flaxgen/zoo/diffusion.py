@@ -29,7 +29,7 @@ from flaxgen.family.pictures import Pictures
 from flaxgen.family.process import Process, make_schedule
 from flaxgen.family.request import Clash, option
 from flaxgen.family.requests import Sample, check_beside, label_option, sampled, set_option
-from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, make_draw
+from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, make_draw, make_draw_one
 from flaxgen.family.trained import Files, Handler, Progress, Trained
 from flaxgen.nets.dit import DiT
 from flaxgen.nets.mlp import MLP
@@ -182,9 +182,9 @@ def compiled_draw(config: Config, kind: Sampling, guide: Any, plan: parallel.Pla
     """One drawing program, kept for the next call; what may change without compiling again is in `Strengths`. `guide`
     is the config of a classifier, or None."""
     classifier: Any = CLASSIFIER.model
-    draw = make_draw(make_subject(config), kind, None if guide is None else classifier.make_log_prob(guide))
+    draw = make_draw_one(make_subject(config), kind, None if guide is None else classifier.make_log_prob(guide))
     title = drawing.title(plan, kind.batch, example_shape(config), f"{kind.sampler}, {kind.steps} steps")
-    return drawing.announced(plan.compile_map(draw, key=(config, kind, guide)), title)
+    return drawing.announced(drawing.compile_draw(plan, draw, (config, kind, guide)), title)
 
 
 @functools.lru_cache(maxsize=4)

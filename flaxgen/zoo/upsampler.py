@@ -20,7 +20,7 @@ from flaxgen.diffusion.tiles import tiled_bind
 from flaxgen.family import sheets
 from flaxgen.family.batches import read_batch
 from flaxgen.family.denoising import Objective, check_time_embedding, make_apply, make_denoising_loss, make_net_bind
-from flaxgen.family.drawing import batch_for, draw_many
+from flaxgen.family.drawing import batch_for, compile_draw, draw_many
 from flaxgen.family.family import Family
 from flaxgen.family.matching import real_examples
 from flaxgen.family.pictures import Pictures
@@ -184,9 +184,10 @@ def make_draw(config: Config, kind: Sampling, shape: tuple[int, int, int], keeps
 @functools.lru_cache(maxsize=16)
 def compiled_draw(config: Config, kind: Sampling, shape: tuple[int, int, int], keeps: bool, plan: parallel.Plan):
     """One program, kept for the next call."""
-    return plan.compile_map(
-        jax.vmap(make_draw(config, kind, shape, keeps), (None, 0)), key=(config, kind, shape, keeps)
-    )
+    draw, key = make_draw(config, kind, shape, keeps), (config, kind, shape, keeps)
+    if config.last_step:  # a net of its own walks the last step: two walks in one program
+        return plan.compile_map(jax.vmap(draw, (None, 0)), key=key)
+    return compile_draw(plan, draw, key)
 
 
 class Model(Trained):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from flaxgen.diffusion.samplers.ancestral import ancestral
 from flaxgen.diffusion.samplers.ddim import ddim, ddim_inversion, euler_ancestral
 from flaxgen.diffusion.samplers.heun import Churn, churned, euler, heun
-from flaxgen.diffusion.samplers.loop import Grid, make_grid, sample, trajectory
+from flaxgen.diffusion.samplers.loop import Grid, in_stretches, make_grid, sample, trajectory
 from flaxgen.diffusion.samplers.multistep import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, unipc
 from flaxgen.diffusion.samplers.plms import plms
 from flaxgen.types import Sampler, Schedule
@@ -24,6 +24,7 @@ __all__ = [
     "euler",
     "euler_ancestral",
     "heun",
+    "in_stretches",
     "make_grid",
     "plms",
     "sample",

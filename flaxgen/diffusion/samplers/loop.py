@@ -1,6 +1,7 @@
-"""The only sampling loop."""
+"""The only sampling loop, whole or in stretches."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
@@ -45,14 +46,67 @@ def sample(
 
     x_T is x at times[0]: where there is no signal left, sigma(times[0]) times unit noise.
     """
+    if (stretch := _stretch.get()) is not None:
+        return stretch.walk(sampler, denoise, x_T, times, key)
     if isinstance(times, Grid):
-        along = jnp.asarray(times.times)
-
-        def body(i, state):
-            return sampler.step(denoise, state, along[i], along[i + 1], jax.random.fold_in(key, i))
-
-        return jax.lax.fori_loop(0, times.steps, body, sampler.init(x_T)).x
+        return _walk(sampler, denoise, sampler.init(x_T), times.times, key, 0, times.steps).x
     return _run(sampler, denoise, x_T, times, key, lambda state: state.x, max(len(times) - 1, 1))[-1]
+
+
+def _walk(sampler, denoise, state, times, key, first, last):
+    """The state after the steps from `first` up to `last`."""
+    along = jnp.asarray(times)
+
+    def body(i, state):
+        return sampler.step(denoise, state, along[i], along[i + 1], jax.random.fold_in(key, i))
+
+    return jax.lax.fori_loop(first, last, body, state)
+
+
+class _Stretch:
+    """What the walk in a program does while it is traced by `in_stretches`: None for `start` is its beginning alone."""
+
+    def __init__(self, start: Any, first: Any, last: Any):
+        self.start, self.first, self.last = start, first, last
+        self.end: Any = None
+
+    def walk(self, sampler, denoise, x_T, times, key):
+        if self.end is not None:
+            raise NotImplementedError("a program that walks twice has no stretches")
+        steps = times.steps if isinstance(times, Grid) else len(times) - 1
+        along, state = times.times if isinstance(times, Grid) else times, sampler.init(x_T)
+        if self.start is not None:
+            state = jax.tree.map(lambda new, old: jnp.where(self.first == 0, new, old), state, self.start)
+            state = _walk(sampler, denoise, state, along, key, self.first, jnp.minimum(self.last, steps))
+        self.end = state, jnp.asarray(steps, jnp.int32)
+        return state.x
+
+
+_stretch: ContextVar[_Stretch | None] = ContextVar("stretch", default=None)
+
+
+def in_stretches(draw: Callable[[Any, Any], Any]) -> Callable[..., tuple[Any, Any, Int[Array, ""]]]:
+    """Of a function with one walk in it, `draw(params, inputs)`, another that goes a stretch of that walk, of the same
+    steps with the same keys: `part(params, inputs, state, first, last)` gives what `draw` makes of where it is then,
+    the sampler's state there, and how many steps there are. At step 0 no state is read; without one, None, no step is
+    taken.
+
+    Raises:
+        NotImplementedError: by `part`, where there is no walk, or a second.
+    """
+
+    def part(params, inputs, state, first, last):
+        stretch = _Stretch(state, first, last)
+        token = _stretch.set(stretch)
+        try:
+            drawn = draw(params, inputs)
+        finally:
+            _stretch.reset(token)
+        if stretch.end is None:
+            raise NotImplementedError("a program without a walk has no stretches")
+        return drawn, *stretch.end
+
+    return part
 
 
 def trajectory(

@@ -17,7 +17,7 @@ from flaxgen.diffusion.samplers import Grid, make_grid
 from flaxgen.family.batches import Drop, read_batch
 from flaxgen.family.companions import load_companion
 from flaxgen.family.denoising import make_apply, make_denoising_loss
-from flaxgen.family.drawing import announced, batch_for, draw_many, finished, title
+from flaxgen.family.drawing import announced, batch_for, compile_draw, draw_many, finished, title
 from flaxgen.family.process import make_prediction, make_schedule, make_time_input
 from flaxgen.family.sampling import Sampling, Strengths, Subject, guided, walk
 from flaxgen.family.trained import Files, Trained
@@ -185,9 +185,9 @@ def compiled_draw(
 ):
     """One drawing program, kept for the next call."""
     said = title(plan, kind.batch, shape, f"latents by {kind.sampler}")
-    program = jax.vmap(make_draw(config, kind, task, shape, control), (None, 0))
+    draw = make_draw(config, kind, task, shape, control)
     key = ("latent", config.net, config.process, config.text, kind, task, shape, control)
-    return announced(plan.compile_map(program, key=key), said)
+    return announced(compile_draw(plan, draw, key), said)
 
 
 def compiled_kind(sampling: Sampling, batch: int) -> Sampling:
