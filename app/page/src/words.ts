@@ -82,7 +82,8 @@ export function capital(text: string): string {
 
 /** The captions of a request in one line; empty if it has none. */
 export function captionOf(request: Values): string {
-  if (request.caption_from || request.caption_to) return `${request.caption_from ?? ""} → ${request.caption_to ?? ""}`;
+  const { caption_from: from, caption_to: to } = request;
+  if (from || to) return `${from ?? ""} → ${to ?? ""}`;
   const said: Value = request.captions ?? request.caption ?? "";
   return Array.isArray(said) ? said.join(" · ") : String(said ?? "");
 }

@@ -45,6 +45,7 @@ export function kindOf(name: string, field: FieldSchema): string {
   const format = field.format ?? field.items?.format;
   if (format) return field.type === "array" ? "pictures" : format;
   if (name === "seed") return "seed";
+  if (field.type === "boolean") return "switch";
   if (field.enum) return "choice";
   if (field.type === "integer" || field.type === "number") return "number";
   if (name.startsWith("caption")) return "prompt";

@@ -48,12 +48,7 @@ export function PictureWell(props: WellProps) {
       onDrop={drop}
     >
       {picture ? (
-        <>
-          <img src={thumbnailUrl(picture)} alt={`${label}: the chosen picture`} draggable onDragStart={draggedPicture(picture)} />
-          <div class="well-tools">
-            <IconButton icon="close" label={`${label}: remove`} onClick={() => change(null)} />
-          </div>
-        </>
+        <Chosen picture={picture} label={label} remove={() => change(null)} />
       ) : (
         <span class="well-empty">
           <Icon name="image" />
@@ -62,6 +57,18 @@ export function PictureWell(props: WellProps) {
       )}
       <WellButtons {...props} take={take} />
     </div>
+  );
+}
+
+function Chosen({ picture, label, remove }: { picture: string; label: string; remove: () => void }) {
+  const alt = `${label}: the chosen picture`;
+  return (
+    <>
+      <img src={thumbnailUrl(picture)} alt={alt} draggable onDragStart={draggedPicture(picture)} />
+      <div class="well-tools">
+        <IconButton icon="close" label={`${label}: remove`} onClick={remove} />
+      </div>
+    </>
   );
 }
 

@@ -133,6 +133,9 @@ function canvasOf(image: ImageData): HTMLCanvasElement {
 
 export function pngOf(canvas: HTMLCanvasElement): Promise<Blob> {
   return new Promise((resolve, reject) =>
-    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the picture could not be written"))), "image/png"),
+    canvas.toBlob(
+      (blob) => (blob ? resolve(blob) : reject(new Error("the picture could not be written"))),
+      "image/png",
+    ),
   );
 }

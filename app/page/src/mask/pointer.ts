@@ -22,14 +22,7 @@ const WHEEL = 0.0018; // share of zoom for each pixel of a wheel
 export function listen(canvas: HTMLCanvasElement, hands: Hands): () => void {
   const down = new Map<number, Point>();
   let doing: Doing = "nothing";
-  const place = (event: MouseEvent): Point => {
-    const box = canvas.getBoundingClientRect();
-    return { x: event.clientX - box.left, y: event.clientY - box.top };
-  };
-  const stop = () => {
-    if (doing === "painting") hands.end();
-    doing = "nothing";
-  };
+  const place = (event: MouseEvent) => placeOn(canvas, event);
   const press = (event: PointerEvent) => {
     if (event.button !== 0 && event.button !== 1) return;
     event.preventDefault();
@@ -58,24 +51,46 @@ export function listen(canvas: HTMLCanvasElement, hands: Hands): () => void {
   };
   const lift = (event: PointerEvent) => {
     down.delete(event.pointerId);
-    if (down.size === 0 || doing !== "pinching") stop();
+    if (down.size > 0 && doing === "pinching") return; // the finger that stays does not begin to paint
+    if (doing === "painting") hands.end();
+    doing = "nothing";
   };
-  const wheel = (event: WheelEvent) => {
-    event.preventDefault();
-    hands.zoom(Math.exp(-event.deltaY * (event.ctrlKey ? 6 : 1) * WHEEL), place(event));
-  };
-  const leave = () => hands.hover(null);
-  const listeners = [
-    ["pointerdown", press], ["pointermove", move], ["pointerup", lift], ["pointercancel", lift],
-    ["pointerleave", leave], ["wheel", wheel],
-  ] as const;
-  for (const [name, listener] of listeners) canvas.addEventListener(name, listener as EventListener, { passive: false });
-  return () => listeners.forEach(([name, listener]) => canvas.removeEventListener(name, listener as EventListener));
+  return listenToAll(canvas, {
+    pointerdown: press, pointermove: move, pointerup: lift, pointercancel: lift,
+    pointerleave: () => hands.hover(null),
+    wheel: (event) => wheel(event, placeOn(canvas, event), hands),
+  });
+}
+
+interface Listeners {
+  pointerdown: (event: PointerEvent) => void;
+  pointermove: (event: PointerEvent) => void;
+  pointerup: (event: PointerEvent) => void;
+  pointercancel: (event: PointerEvent) => void;
+  pointerleave: (event: PointerEvent) => void;
+  wheel: (event: WheelEvent) => void;
+}
+
+function listenToAll(canvas: HTMLCanvasElement, listeners: Listeners): () => void {
+  const all = Object.entries(listeners) as [string, EventListener][];
+  for (const [name, listener] of all) canvas.addEventListener(name, listener, { passive: false });
+  return () => all.forEach(([name, listener]) => canvas.removeEventListener(name, listener));
+}
+
+/** Where on the canvas it happened. */
+function placeOn(canvas: HTMLCanvasElement, event: MouseEvent): Point {
+  const box = canvas.getBoundingClientRect();
+  return { x: event.clientX - box.left, y: event.clientY - box.top };
 }
 
 /** A pen's pressure; mice and fingers have none. */
 function pressureOf(event: PointerEvent): number {
   return event.pointerType === "pen" && event.pressure > 0 ? 0.35 + 0.65 * event.pressure : 1;
+}
+
+function wheel(event: WheelEvent, at: Point, hands: Hands): void {
+  event.preventDefault();
+  hands.zoom(Math.exp(-event.deltaY * (event.ctrlKey ? 6 : 1) * WHEEL), at); // a trackpad's pinch comes with Ctrl
 }
 
 function pinch(down: Map<number, Point>, moved: number, to: Point, hands: Hands): void {

@@ -20,7 +20,10 @@ export function Compare({ ids }: { ids: string[] }) {
         <Segments
           label="How to compare"
           value={how}
-          options={[["side", "Side by side"], ["over", "On each other"]]}
+          options={[
+            ["side", "Side by side"],
+            ["over", "On each other"],
+          ]}
           choose={setHow}
         />
       )}
@@ -36,7 +39,9 @@ function SideBySide({ ids, pictures }: { ids: string[]; pictures: Picture[] }) {
       {ids.map((id, i) => (
         <figure key={id}>
           <img src={pictureUrl(id)} alt={`Picture ${i + 1}`} />
-          <figcaption>{i + 1}. {pictures[i] ? captionOf(pictures[i].request) || "Uploaded" : ""}</figcaption>
+          <figcaption>
+            {i + 1}. {pictures[i] ? captionOf(pictures[i].request) || "Uploaded" : ""}
+          </figcaption>
         </figure>
       ))}
     </div>
@@ -50,7 +55,12 @@ function Wipe({ ids }: { ids: string[] }) {
     <div class="wipe">
       <div class="wipe-stage">
         <img src={pictureUrl(second)} alt="Picture 2" />
-        <img class="wipe-top" src={pictureUrl(first)} alt="Picture 1" style={{ clipPath: `inset(0 ${100 - share}% 0 0)` }} />
+        <img
+          class="wipe-top"
+          src={pictureUrl(first)}
+          alt="Picture 1"
+          style={{ clipPath: `inset(0 ${100 - share}% 0 0)` }}
+        />
         <div class="wipe-line" style={{ left: `${share}%` }} />
       </div>
       <input
@@ -65,7 +75,11 @@ function Wipe({ ids }: { ids: string[] }) {
 }
 
 function Differences({ pictures }: { pictures: Picture[] }) {
-  const values = pictures.map(({ request, model, verb }) => ({ model, verb: verb && verbWords(verb).name, ...request }));
+  const values = pictures.map(({ request, model, verb }) => ({
+    model,
+    verb: verb && verbWords(verb).name,
+    ...request,
+  }));
   const names = [...new Set(values.flatMap((one) => Object.keys(one)))];
   const said = (i: number, name: string) => show((values[i] as Picture["request"])[name]);
   const different = names.filter((name) => new Set(values.map((_, i) => said(i, name))).size > 1);
@@ -76,14 +90,20 @@ function Differences({ pictures }: { pictures: Picture[] }) {
         <thead>
           <tr>
             <th scope="col">What differs</th>
-            {pictures.map((picture, i) => <th scope="col" key={picture.id}>{i + 1}</th>)}
+            {pictures.map((picture, i) => (
+              <th scope="col" key={picture.id}>
+                {i + 1}
+              </th>
+            ))}
           </tr>
         </thead>
         <tbody>
           {different.map((name) => (
             <tr key={name}>
               <th scope="row">{fieldLabel(name)}</th>
-              {pictures.map((picture, i) => <td key={picture.id}>{said(i, name)}</td>)}
+              {pictures.map((picture, i) => (
+                <td key={picture.id}>{said(i, name)}</td>
+              ))}
             </tr>
           ))}
         </tbody>

@@ -17,7 +17,19 @@ import { VerbTabs } from "./VerbTabs";
 /** What is open where the schema itself does not say it. */
 const MAIN = new Set(["num", "seed", "strength", "frames", "guidance"]);
 /** In this order: what it starts from, what is said, how much of it. */
-const ORDER = ["picture", "pictures", "mask", "prompt", "text", "lines", "choice", "numbers", "number", "switch", "seed"];
+const ORDER = [
+  "picture",
+  "pictures",
+  "mask",
+  "prompt",
+  "text",
+  "lines",
+  "choice",
+  "numbers",
+  "number",
+  "switch",
+  "seed",
+];
 const isOpen = kept("more", false);
 
 function isAdvanced(name: string, field: FieldSchema, of: VerbSchema): boolean {
@@ -51,14 +63,14 @@ function ModelChooser() {
   const all = models.value ?? [];
   return (
     <div class="model">
-      <label class="hidden" for="model">Model</label>
-      <select
-        id="model"
-        class="input"
-        onChange={(event) => chooseModel(event.currentTarget.value).catch(noteError)}
-      >
+      <label class="hidden" for="model">
+        Model
+      </label>
+      <select id="model" class="input" onChange={(event) => chooseModel(event.currentTarget.value).catch(noteError)}>
         {all.map(({ name }) => (
-          <option key={name} value={name} selected={name === model.value?.name}>{name}</option>
+          <option key={name} value={name} selected={name === model.value?.name}>
+            {name}
+          </option>
         ))}
       </select>
       <p class="hint">{model.value?.description}</p>
@@ -76,12 +88,14 @@ function Form({ of }: { of: VerbSchema }) {
       <div class="form-scroll">
         <p class="about">{verbWords(verb.value).about}</p>
         {hasPair && <Pair />}
-        {main.filter((name) => !hasPair || (name !== "a" && name !== "b")).map((name) => (
-          <Fragment key={name}>
-            <Field name={name} />
-            {name === lastCaption && <Examples />}
-          </Fragment>
-        ))}
+        {main
+          .filter((name) => !hasPair || (name !== "a" && name !== "b"))
+          .map((name) => (
+            <Fragment key={name}>
+              <Field name={name} />
+              {name === lastCaption && <Examples />}
+            </Fragment>
+          ))}
         {others.length > 0 && (
           <details
             class="more"
@@ -89,8 +103,12 @@ function Form({ of }: { of: VerbSchema }) {
             onToggle={(event) => (isOpen.value = event.currentTarget.open)}
           >
             <summary>More settings</summary>
-            {others.map((name) => <Field key={name} name={name} />)}
-            <button type="button" class="button small quiet" onClick={resetSettings}>Back to the model’s own</button>
+            {others.map((name) => (
+              <Field key={name} name={name} />
+            ))}
+            <button type="button" class="button small quiet" onClick={resetSettings}>
+              Back to the model’s own
+            </button>
           </details>
         )}
       </div>
@@ -134,14 +152,23 @@ function Examples() {
 function DrawBar() {
   return (
     <div class="draw-bar">
-      {formError.value && <p class="error" role="alert">{formError.value}</p>}
+      {formError.value && (
+        <p class="error" role="alert">
+          {formError.value}
+        </p>
+      )}
       <div class="draw-row">
         <button type="submit" class="button primary" disabled={connection.value === "lost"}>
           <Icon name={verb.value} />
           {verbWords(verb.value).button}
           <Keys>Ctrl+↵</Keys>
         </button>
-        <button type="button" class="button plot-button" title="A grid over two settings" onClick={() => open({ kind: "grid" })}>
+        <button
+          type="button"
+          class="button plot-button"
+          title="A grid over two settings"
+          onClick={() => open({ kind: "grid" })}
+        >
           <Icon name="grid" />
           <span class="hidden">A grid over two settings</span>
         </button>

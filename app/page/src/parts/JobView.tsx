@@ -19,7 +19,9 @@ export function JobView({ job }: { job: Job }) {
     <article class="job" data-state={job.state} aria-label={`${verbWords(job.verb).name}: ${titleOf(job)}`}>
       <JobHead job={job} />
       {isUnfinished(job) && <Waiting job={job} />}
-      {job.state === "failed" && <p class="notice error">{job.error ?? "It failed, and the server did not say why."}</p>}
+      {job.state === "failed" && (
+        <p class="notice error">{job.error ?? "It failed, and the server did not say why."}</p>
+      )}
       {job.state === "cancelled" && <p class="notice">This was cancelled.</p>}
       {job.state === "done" && job.pictures.length === 0 && <p class="notice">Its pictures were deleted.</p>}
       {isWay ? <Film job={job} key={job.id} /> : <Results job={job} />}
@@ -32,12 +34,16 @@ function JobHead({ job }: { job: Job }) {
     <header class="job-head">
       {job.parent && <img class="job-parent" src={thumbnailUrl(job.parent)} alt="The picture it starts from" />}
       <div class="grow">
-        <p class="over">{verbWords(job.verb).name} · {job.model}</p>
+        <p class="over">
+          {verbWords(job.verb).name} · {job.model}
+        </p>
         <h2>{titleOf(job)}</h2>
       </div>
       <div class="job-tools">
         {isUnfinished(job) ? (
-          <button type="button" class="button small" onClick={() => void cancelJob(job.id)}>Cancel</button>
+          <button type="button" class="button small" onClick={() => void cancelJob(job.id)}>
+            Cancel
+          </button>
         ) : (
           <>
             <IconButton icon="again" label="Draw again" onClick={() => void drawAgain(job)} />
@@ -70,7 +76,9 @@ function Waiting({ job }: { job: Job }) {
         <img class="preview" src={preview} alt="How far the pictures are" />
       ) : (
         <div class="results" style={shapeOf(job)}>
-          {Array.from({ length: expected(job) }, (_, i) => <div class="tile empty" key={i} />)}
+          {Array.from({ length: expected(job) }, (_, i) => (
+            <div class="tile empty" key={i} />
+          ))}
         </div>
       )}
     </div>
@@ -106,7 +114,8 @@ function shapeOf(job: Job): Record<string, number> {
 function Results({ job }: { job: Job }) {
   const captions = Array.isArray(job.request.captions) ? job.request.captions.map(show) : [];
   const columns = columnsOf(job);
-  const label = (i: number) => `${captions[captions.length > 1 ? Math.floor(i / columns) : 0] ?? titleOf(job)}, ${i + 1}`;
+  const label = (i: number) =>
+    `${captions[captions.length > 1 ? Math.floor(i / columns) : 0] ?? titleOf(job)}, ${i + 1}`;
   if (!job.pictures.length) return null;
   return (
     <div class="results" style={shapeOf(job)}>

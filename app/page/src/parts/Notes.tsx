@@ -10,7 +10,9 @@ function Corner() {
         <div class="note" key={one.id} role={one.isError ? "alert" : "status"} data-error={one.isError || undefined}>
           <span>{one.text}</span>
           {one.undo && (
-            <button type="button" class="link" onClick={() => (one.undo?.run(), dismiss(one.id))}>{one.undo.label}</button>
+            <button type="button" class="link" onClick={() => (one.undo?.run(), dismiss(one.id))}>
+              {one.undo.label}
+            </button>
           )}
           <button type="button" class="icon-button" aria-label="Dismiss" onClick={() => dismiss(one.id)}>
             <Icon name="close" />
@@ -22,7 +24,11 @@ function Corner() {
 }
 
 function Announcer() {
-  return <p class="hidden" role="status" aria-live="polite">{announcement.value}</p>;
+  return (
+    <p class="hidden" role="status" aria-live="polite">
+      {announcement.value}
+    </p>
+  );
 }
 
 /** Where the user is: nothing outside a dialog is heard while it is open. */

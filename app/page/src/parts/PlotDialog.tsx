@@ -18,7 +18,10 @@ interface AxisText {
 /** Settings that can vary along an axis: anything but pictures, and how many there are. */
 function axes(of: VerbSchema): string[] {
   return Object.entries(of.properties)
-    .filter(([name, field]) => !field.format && (field.items?.type ?? "string") === "string" && !field.items?.format && name !== "num")
+    .filter(
+      ([name, field]) =>
+        !field.format && (field.items?.type ?? "string") === "string" && !field.items?.format && name !== "num",
+    )
     .map(([name]) => name);
 }
 
@@ -31,14 +34,17 @@ function suggestion(name: string, field: FieldSchema | undefined): string {
   if (name === "seed") return "1, 2, 3, 4";
   if (name === "guidance" || name === "prior_guidance") return "1, 2, 4, 8";
   if (name === "steps") return "5, 10, 25, 50";
-  if (field.maximum !== undefined && field.type === "number") return [0.25, 0.5, 0.75, 1].map((s) => s * field.maximum!).join(", ");
+  if (field.maximum !== undefined && field.type === "number")
+    return [0.25, 0.5, 0.75, 1].map((s) => s * field.maximum!).join(", ");
   return "1, 2, 4";
 }
 
 function valuesOf(axis: AxisText, field: FieldSchema | undefined): Value[] {
   if (!field) return [];
   const words = axis.text.split(/[,\s]+/).filter(Boolean);
-  return field.type === "boolean" ? words.map((word) => /^(yes|true|on|1)$/i.test(word)) : parseValues(axis.text, field);
+  return field.type === "boolean"
+    ? words.map((word) => /^(yes|true|on|1)$/i.test(word))
+    : parseValues(axis.text, field);
 }
 
 export function PlotDialog() {
@@ -60,7 +66,10 @@ export function PlotDialog() {
         <AxisFields label="Down" axis={y} names={["", ...others(x.field)]} of={of} set={setY} start={start} />
       </div>
       <div class="modal-foot">
-        <span class="hint">{plural(count, "picture")}{count > MOST_CELLS && `, at most ${MOST_CELLS}`}</span>
+        <span class="hint">
+          {plural(count, "picture")}
+          {count > MOST_CELLS && `, at most ${MOST_CELLS}`}
+        </span>
         <button
           type="button"
           class="button primary"
@@ -89,15 +98,21 @@ function AxisFields({ label, axis, names, of, set, start }: AxisProps) {
   return (
     <fieldset>
       <legend>{label}</legend>
-      <label class="label" for={id}>Setting</label>
+      <label class="label" for={id}>
+        Setting
+      </label>
       <select id={id} class="input" value={axis.field} onChange={(event) => set(start(event.currentTarget.value))}>
         {names.map((name) => (
-          <option key={name} value={name}>{name ? capital(fieldLabel(name, verb.value)) : "none"}</option>
+          <option key={name} value={name}>
+            {name ? capital(fieldLabel(name, verb.value)) : "none"}
+          </option>
         ))}
       </select>
       {field && (
         <>
-          <label class="label" for={`${id}-values`}>{isText(field) ? "Values, a line each" : "Values, commas between"}</label>
+          <label class="label" for={`${id}-values`}>
+            {isText(field) ? "Values, a line each" : "Values, commas between"}
+          </label>
           <textarea
             id={`${id}-values`}
             class="input"

@@ -31,7 +31,9 @@ export function Recent() {
           <span class="hidden">Grid: {titleOf({ verb: plot.verb, request: plot.base })}</span>
         </button>
       ))}
-      {alone.map((job) => <RecentJob key={job.id} job={job} />)}
+      {alone.map((job) => (
+        <RecentJob key={job.id} job={job} />
+      ))}
     </nav>
   );
 }
@@ -49,8 +51,14 @@ function RecentJob({ job }: { job: Job }) {
         title={title}
         onClick={() => showJob(job.id)}
       >
-        {image ? <img src={image} alt="" loading="lazy" /> : <Icon name={job.state === "failed" ? "close" : job.verb} />}
-        <span class="hidden">{title} {STATES[job.state]}</span>
+        {image ? (
+          <img src={image} alt="" loading="lazy" />
+        ) : (
+          <Icon name={job.state === "failed" ? "close" : job.verb} />
+        )}
+        <span class="hidden">
+          {title} {STATES[job.state]}
+        </span>
       </button>
       {isUnfinished(job) && (
         <>

@@ -37,19 +37,44 @@ export function Viewer({ id, among }: ViewerProps) {
     <Modal title="Picture" size="full" onKeyDown={(event) => shown && onKey(event, shown, step, setPicture)}>
       <div class="viewer">
         <div class="viewer-stage">
-          <img src={pictureUrl(id)} alt={shown ? captionOf(shown.request) || "The picture" : "The picture"} draggable onDragStart={draggedPicture(id)} />
-          <div class="viewer-steps">
-            <IconButton icon="left" label="Previous picture" hint="←" isDisabled={place <= 0} onClick={() => step(-1)} />
-            <IconButton
-              icon="right" label="Next picture" hint="→"
-              isDisabled={place < 0 || place >= among.length - 1}
-              onClick={() => step(1)}
-            />
-          </div>
+          <img
+            src={pictureUrl(id)}
+            alt={shown ? captionOf(shown.request) || "The picture" : "The picture"}
+            draggable
+            onDragStart={draggedPicture(id)}
+          />
+          <Steps place={place} count={among.length} step={step} />
         </div>
         {shown ? <About picture={shown} setPicture={setPicture} /> : <div class="viewer-about" />}
       </div>
     </Modal>
+  );
+}
+
+interface StepsProps {
+  place: number;
+  count: number;
+  step: (by: number) => void;
+}
+
+function Steps({ place, count, step }: StepsProps) {
+  return (
+    <div class="viewer-steps">
+      <IconButton
+        icon="left"
+        label="Previous picture"
+        hint="←"
+        isDisabled={place <= 0}
+        onClick={() => step(-1)}
+      />
+      <IconButton
+        icon="right"
+        label="Next picture"
+        hint="→"
+        isDisabled={place < 0 || place >= count - 1}
+        onClick={() => step(1)}
+      />
+    </div>
   );
 }
 
@@ -76,7 +101,8 @@ function About({ picture, setPicture }: { picture: Picture; setPicture: (picture
       {isDrawn && captionOf(picture.request) && <p class="viewer-title">{captionOf(picture.request)}</p>}
       <div class="viewer-tools">
         <IconButton
-          icon="star" hint="f"
+          icon="star"
+          hint="f"
           label="Favourite"
           isPressed={picture.favourite}
           onClick={() => void setFavourite(picture, !picture.favourite).then(setPicture)}
@@ -86,7 +112,8 @@ function About({ picture, setPicture }: { picture: Picture; setPicture: (picture
           <>
             <IconButton icon="request" label="Download its request" onClick={() => saveRequest(picture)} />
             <button type="button" class="button small" onClick={() => void drawAgain(picture)}>
-              <Icon name="again" />Draw again
+              <Icon name="again" />
+              Draw again
             </button>
           </>
         )}
@@ -111,9 +138,15 @@ export function Uses({ picture }: { picture: string }) {
   return (
     <div class="uses">
       {uses.map(({ name, which, isPair }) => (
-        <button type="button" class="button small" key={`${name}${which}`} onClick={() => useAsInput(picture, name, which)}>
+        <button
+          type="button"
+          class="button small"
+          key={`${name}${which}`}
+          onClick={() => useAsInput(picture, name, which)}
+        >
           <Icon name={name} />
-          {verbWords(name).name}{isPair && (which ? " (last)" : " (first)")}
+          {verbWords(name).name}
+          {isPair && (which ? " (last)" : " (first)")}
         </button>
       ))}
     </div>
@@ -123,12 +156,17 @@ export function Uses({ picture }: { picture: string }) {
 const SAID = new Set(["captions", "caption", "caption_from", "caption_to"]);
 
 function Settings({ picture }: { picture: Picture }) {
-  const rows = Object.entries(picture.request).filter(([name]) => !SAID.has(name));
+  const rows = Object.entries(picture.request).filter(([name, value]) => !SAID.has(name) && value !== null);
   return (
     <details class="more" open>
       <summary>Settings</summary>
       <dl class="settings">
-        <div><dt>Size</dt><dd>{picture.width} × {picture.height}</dd></div>
+        <div>
+          <dt>Size</dt>
+          <dd>
+            {picture.width} × {picture.height}
+          </dd>
+        </div>
         {rows.map(([name, value]) => (
           <div key={name}>
             <dt>{fieldLabel(name, picture.verb)}</dt>

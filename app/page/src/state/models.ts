@@ -11,7 +11,9 @@ const chosen = kept("model", "");
 const chosenVerb = kept("verb", "draw");
 const verbsOf = signal<Record<string, Verbs>>({});
 
-export const model = computed(() => models.value?.find((one) => one.name === chosen.value) ?? models.value?.[0] ?? null);
+export const model = computed(
+  () => models.value?.find((one) => one.name === chosen.value) ?? models.value?.[0] ?? null,
+);
 export const verbs = computed(() => (model.value ? (verbsOf.value[model.value.name] ?? null) : null));
 /** The verbs of the chosen model in the order that the server lists them. */
 export const verbNames = computed(() => (verbs.value ? Object.keys(verbs.value) : []));
