@@ -12,7 +12,7 @@ VERSIONS = import sys, importlib.metadata as m; print('Python', sys.version.spli
     *(f'{name} {m.version(name)}' for name in ('jax', 'flax', 'orbax-checkpoint', 'numpy', 'Pillow')))
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo demo-train demo-lean test test-slow test-new test-oldest check parity bench clean
+.PHONY: demo demo-train demo-lean page test test-slow test-new test-oldest check parity bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/flaxgen draw "a red circle above a blue square" "a small green ring to the left of a large purple cross" \
@@ -56,6 +56,11 @@ test-oldest:
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable ".[dev]"
 	$(VENV)-oldest/bin/python -c "$(VERSIONS)"
 	$(VENV)-oldest/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile -W default::DeprecationWarning
+
+# The studio's page, from TypeScript (app/page) to what the package carries (flaxgen/app/page). Needs Node >= 20.
+page:
+	cd app/page && npm ci --no-audit --no-fund && npm run build
+	@du -sh flaxgen/app/page
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -87,6 +87,7 @@ def listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # from now on who comes waits, instead of being turned away
     except OSError as error:
         listening.close()
         raise OSError(f"--host {host} --port {port} cannot be used: {error.strerror or error}") from error
