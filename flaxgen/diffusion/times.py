@@ -100,6 +100,39 @@ def karras(schedule: Schedule, steps: int, timesteps: int, *, rho: float = 7.0) 
     return _grid(np.asarray(times))
 
 
+def flow(schedule: Schedule, steps: int, timesteps: int) -> Times:
+    """Equal steps from 1 to as much noise as the first of 1000 times has, then to 0: those of SD3's code [Esser24].
+
+    That noise is read from the schedule, as it is shifted, and taken for a time: with a shift it is not the first one.
+    """
+    check_steps(steps, timesteps)
+    with jax.ensure_compile_time_eval():
+        first = float(schedule(1 / (timesteps or 1000)).sigma)
+    return _grid(np.linspace(1, first, steps))
+
+
+def shift_time(t, factor):
+    """The time on a straight path, of alpha = 1 - t, at which sigma / alpha is `factor` times as large
+    [Esser24, eq. 23]."""
+    return factor * t / (1 + (factor - 1) * t)
+
+
+def shifted(times: Times, factor: float, schedule: Schedule) -> Times:
+    """All times by `shift_time`.
+
+    Raises:
+        ValueError: if the schedule has other paths.
+    """
+    with jax.ensure_compile_time_eval():
+        alpha, sigma = (float(value) for value in schedule(0.25))
+    if max(abs(alpha - 0.75), abs(sigma - 0.25)) > 1e-5:
+        raise ValueError(
+            f"shift={factor:g} moves times of straight paths, process.schedule=rectified_flow without a shift of its "
+            "own: set sampling.shift=1"
+        )
+    return shift_time(times.astype(np.float64), factor).astype(np.float32)
+
+
 TIME_GRIDS: dict[str, Callable[[Schedule, int, int], Times]] = {
     "leading": lambda schedule, steps, timesteps: leading(steps, timesteps),
     "trailing": lambda schedule, steps, timesteps: trailing(steps, timesteps),
@@ -109,6 +142,7 @@ TIME_GRIDS: dict[str, Callable[[Schedule, int, int], Times]] = {
     "linspace_open": lambda schedule, steps, timesteps: _open(linspace)(steps, timesteps),
     "quadratic": lambda schedule, steps, timesteps: quadratic(steps, timesteps),
     "karras": karras,
+    "flow": flow,
 }
 """Each by (schedule, steps, timesteps)."""
 

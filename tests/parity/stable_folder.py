@@ -33,6 +33,15 @@ def text_encoder(tokenizer, width, projection=0, activation="quick_gelu"):
     )
 
 
+def t5(vocab_size, width, **more):
+    """A T5 encoder of version 1.1."""
+    torch.manual_seed(1)
+    sizes = {"d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+    config = {**sizes, "feed_forward_proj": "gated-gelu", **more}
+    model = transformers.T5EncoderModel(transformers.T5Config(vocab_size=vocab_size, d_model=width, **config))
+    return shake(model, 0.2)
+
+
 def unet(width, channels=4, **more):
     return shake(
         diffusers.UNet2DConditionModel(

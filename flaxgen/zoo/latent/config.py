@@ -14,6 +14,7 @@ from flaxgen.family.denoising import Objective, check_objective, check_time_embe
 from flaxgen.family.process import Process, choose, make_schedule
 from flaxgen.family.sampling import Sampling, Subject, make_grid
 from flaxgen.nets.dit import DiT
+from flaxgen.nets.mmdit import MMDiT
 from flaxgen.nets.unet import UNet
 from flaxgen.train.config import require
 from flaxgen.train.run import GradientRun
@@ -38,21 +39,35 @@ SOLVERS: dict[str, dict] = {
     "unipc": {"sampler": "unipc", "grid": "leading_open", "offset": 1, "final": "zero"},
 }
 """Samplers by the names that users of Stable Diffusion know, each with the times that it walks there."""
+FLOW = Process(schedule="rectified_flow", timesteps=0, prediction="flow")
+"""The straight paths of Stable Diffusion 3, on which the noise is the time."""
+FLOW_SOLVERS: dict[str, dict] = {
+    name: {"sampler": name, "grid": "flow", "offset": 0, "final": "zero"} for name in ("euler", "heun", "dpmpp_2m")
+}
+"""Those for straight paths."""
 
 
 @dataclass(frozen=True)
 class Text:
     """Which states of the text encoders a net reads: those `skip` blocks before the last one's, through the final norm
     where `normed`. Unless `masked` it reads padding like words. With `zero_empty` what says nothing is zeros, and not
-    what is said of the empty caption."""
+    what is said of the empty caption. `pooled` says whether a caption's embedding is that of the "last" text encoder,
+    or those of "all", one behind the other. With `t5_places` so many states of a T5 follow those of the others, zeros
+    where there is none, and zeros make all of the width that the net reads [Esser24, sec. 4]."""
 
     skip: int = 0
     normed: bool = True
     masked: bool = False
     zero_empty: bool = False
+    pooled: Literal["last", "all"] = "last"
+    t5_places: int = 0
 
     def __post_init__(self):
         require(self.skip >= 0, f"skip={self.skip}: expected 0 (the last block's states) or more")
+        require(self.t5_places >= 0, f"t5_places={self.t5_places}: expected 0 (no T5) or more")
+        require(
+            not (self.masked and self.t5_places), "masked=True: a T5's places are read as they are, set t5_places=0"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +82,7 @@ class Config(GradientRun):
     `prior_weight` times its loss is added, so that the class stays what it was [Ruiz23, eq. 2]."""
 
     data: Data
-    net: UNet | DiT
+    net: UNet | DiT | MMDiT
     autoencoder: str = ""
     clip: str = ""
     clip_2: str = ""
@@ -142,7 +157,8 @@ def condition_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of one example's condition: states of `context` tokens in half precision, as they are kept."""
     net, spec = config.net, {}
     if net.token_dim:
-        spec["tokens"] = jax.ShapeDtypeStruct((config.context, net.token_dim), jnp.float16)
+        places = config.context + config.text.t5_places
+        spec["tokens"] = jax.ShapeDtypeStruct((places, net.token_dim), jnp.float16)
         if config.text.masked:
             spec["token_mask"] = jax.ShapeDtypeStruct((config.context,), jnp.bool_)
     if net.vector_dim:
@@ -163,13 +179,18 @@ def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in kinds.items()}
 
 
-def with_solver(sampling: Sampling, name: str) -> Sampling:
-    """The settings with another sampler, of SOLVERS, and the times that go with it.
+def solvers_of(process: Process) -> dict[str, dict]:
+    """The samplers that such a process is drawn with."""
+    return FLOW_SOLVERS if process.schedule == "rectified_flow" else SOLVERS
+
+
+def with_solver(sampling: Sampling, name: str, solvers: dict[str, dict] = SOLVERS) -> Sampling:
+    """The settings with another sampler, of `solvers`, and the times that go with it.
 
     Raises:
         ValueError: listing the samplers.
     """
-    chosen = choose("sampler", name, SOLVERS)
+    chosen = choose("sampler", name, solvers)
     same = sampling.grid == "trailing" and chosen["grid"] != "karras"
     return replace(sampling, **({"sampler": chosen["sampler"]} if same else chosen))
 

@@ -193,7 +193,7 @@ def compiled_draw(
 def compiled_kind(sampling: Sampling, batch: int) -> Sampling:
     """What has to be compiled of the settings: neither their strengths nor how many steps there are, and when."""
     steps = sampling.steps if sampling.churn else Sampling.steps
-    return replace(sampling.kind(), steps=steps, grid=Sampling.grid, offset=0, final="zero", batch=batch)
+    return replace(sampling.kind(), steps=steps, grid=Sampling.grid, offset=0, final="zero", shift=1.0, batch=batch)
 
 
 class Model(Trained):
