@@ -117,11 +117,11 @@ def shift_time(t, factor):
     return factor * t / (1 + (factor - 1) * t)
 
 
-def shifted(times: Times, factor: float, schedule: Schedule) -> Times:
-    """All times by `shift_time`.
+def shifted(schedule: Schedule, factor: float) -> Schedule:
+    """The schedule of straight paths with sigma / alpha `factor` times as large, for grids to be laid out over.
 
     Raises:
-        ValueError: if the schedule has other paths.
+        ValueError: if its paths are others.
     """
     with jax.ensure_compile_time_eval():
         alpha, sigma = (float(value) for value in schedule(0.25))
@@ -130,7 +130,7 @@ def shifted(times: Times, factor: float, schedule: Schedule) -> Times:
             f"shift={factor:g} moves times of straight paths, process.schedule=rectified_flow without a shift of its "
             "own: set sampling.shift=1"
         )
-    return shift_time(times.astype(np.float64), factor).astype(np.float32)
+    return lambda t: schedule(shift_time(t, factor))
 
 
 TIME_GRIDS: dict[str, Callable[[Schedule, int, int], Times]] = {

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from flaxgen.diffusion import guidance, schedules, times
+from flaxgen.diffusion import guidance, times
 from flaxgen.diffusion.samplers import SAMPLERS, Churn, Grid, ancestral, ddim, euler, heun, sample
 from flaxgen.family.process import choose
 from flaxgen.train.config import require
@@ -29,7 +29,8 @@ UNBOUNDED = 1e9
 class Sampling:
     """How pictures are drawn, in `steps` along a `grid` of times. In a table, `offset` makes all times so many entries
     noisier, and `final` "first" ends at its first time, with a little noise left, instead of at 0. `shift` multiplies
-    the sigma / alpha of all times of straight paths, for larger pictures [Esser24, eq. 23]. `threshold` "clip" keeps each prediction within `limit`, "dynamic" scales it back by its `quantile` of |x0|, of `largest` at most.
+    the sigma / alpha of all times of straight paths, for larger pictures [Esser24, eq. 23]. `threshold` "clip" keeps
+    each prediction within `limit`, "dynamic" scales it back by its `quantile` of |x0|, of `largest` at most.
     `guidance` is the classifier-free scale (1: none); `rescale` in [0, 1] and `interval` in t shape it. `eta` is
     DDIM's, and so is `noise`: that which goes with the clipped x0 ("clipped"), or what the net predicts ("predicted").
     `variance` is the sampler ddpm's; `churn` (S_churn of [Karras22]), its range of sigma / alpha and `churn_scale`
@@ -164,10 +165,9 @@ def make_grid(subject: Subject, kind: Sampling) -> Float[np.ndarray, " N"]:
         ValueError: if there are more steps than the table has, no table where one is needed, or a shift where paths
             are not straight.
     """
-    is_shifted = kind.shift != 1
-    schedule = schedules.shift(subject.schedule, kind.shift, subject.timesteps) if is_shifted else subject.schedule
+    schedule = subject.schedule if kind.shift == 1 else times.shifted(subject.schedule, kind.shift)
     grid = times.TIME_GRIDS[kind.grid](schedule, kind.steps, subject.timesteps)
-    grid = times.shifted(grid, kind.shift, subject.schedule) if is_shifted else grid
+    grid = times.shift_time(grid.astype(np.float64), kind.shift).astype(np.float32) if kind.shift != 1 else grid
     grid = times.later(grid, kind.offset, subject.timesteps) if kind.offset else grid
     return times.to_first(grid, subject.timesteps) if kind.final == "first" else grid
 

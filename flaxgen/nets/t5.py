@@ -41,9 +41,9 @@ class T5Encoder(nn.Module):
         layers.check_choice("dtype", self.dtype, tuple(DTYPES))
         layers.check_positive(self, "depth", "heads", "head_width", "mlp_width")
         dtype = DTYPES[self.dtype]
-        h = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=nn.initializers.normal(1.0), name="tokens")(
-            ids
-        )
+        h = nn.Embed(
+            self.vocab_size, self.width, dtype=dtype, embedding_init=nn.initializers.normal(1.0), name="tokens"
+        )(ids)
         table = self.param("places", nn.initializers.normal(self.width**-0.5), (self.buckets, self.heads))
         bias = table[bucket_of(ids.shape[1], self.buckets, self.distance)].transpose(2, 0, 1)[None].astype(dtype)
         for i in range(self.depth):

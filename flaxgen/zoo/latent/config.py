@@ -73,9 +73,9 @@ class Text:
 @dataclass(frozen=True, kw_only=True)
 class Config(GradientRun):
     """A run on the latents of `data` by the autoencoder in that directory, with captions' states by the text encoders
-    in the directories `clip` and `clip_2` ("": none), of `context` tokens, kept in `cache` ("": there). What the net
-    reads follows from its fields: `token_dim` are the states' width (of two encoders, together), `vector_dim` the width
-    of the last encoder's embedding and WAVES for each of `sizes` numbers about the picture's size, `num_classes`
+    in the directories `clip`, `clip_2` and `t5` ("": none), of `context` tokens, kept in `cache` ("": there). What the
+    net reads follows from its fields: `token_dim` are the states' width (of two encoders, together), `vector_dim` that
+    of the embedding and WAVES for each of `sizes` numbers about the picture's size, `num_classes`
     labels. A net with 2 x 4 + 1 input channels, of 4 latent ones, is for inpainting: it also reads a mask and what lies
     outside it. Captions or labels are hidden from the share `objective.condition_dropout` of the examples. With
     `prior_data`, pictures of the class that those of `data` belong to, every example comes with one of these, and
@@ -86,6 +86,7 @@ class Config(GradientRun):
     autoencoder: str = ""
     clip: str = ""
     clip_2: str = ""
+    t5: str = ""
     cache: str = ""
     prior_data: Data | None = None
     prior_weight: float = 1.0
@@ -101,6 +102,7 @@ class Config(GradientRun):
         net = self.net
         for data in (self.data, self.prior_data or self.data):
             check_plain(data)
+        require(not self.t5 or self.text.t5_places > 0, "t5 is set, and text.t5_places=0: say how many places it has")
         require(self.prior_weight > 0, f"prior_weight={self.prior_weight}: expected a number above 0")
         check_objective(self.objective, self.process, net.learned_variance)
         if isinstance(net, UNet):

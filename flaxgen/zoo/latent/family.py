@@ -34,7 +34,7 @@ from flaxgen.zoo.latent.config import (
     of_class,
     reads_text,
 )
-from flaxgen.zoo.latent.model import Model, init_params, make_loss, text_encoders
+from flaxgen.zoo.latent.model import Model, init_params, load_t5, make_loss, text_encoders
 from flaxgen.zoo.latent.preservation import Paired
 from flaxgen.zoo.latent.requests import (
     Captioned,
@@ -47,6 +47,7 @@ from flaxgen.zoo.latent.requests import (
     used,
 )
 from flaxgen.zoo.latent.text import make_encoder
+from flaxgen.zoo.t5 import FAMILY as T5
 
 ENCODERS = ("clip", "clip_2")
 """The parts that are text encoders."""
@@ -104,7 +105,7 @@ def open_states(config: Config) -> Cached:
         ValueError: if they are not what the net reads.
     """
     clips, spec = text_encoders(config), condition_spec(config)
-    encoder = make_encoder(config, clips, config.data.image_size)
+    encoder = make_encoder(config, clips, config.data.image_size, load_t5(config))
     cached = Cached(*open_cache(encoder, config.data, Path(config.cache or Path(clips[0].name) / "states")))
     for name in encoder.fields:
         found, expected = (list(shape) for shape in (cached.empty[name].shape, spec[name].shape))
@@ -132,7 +133,7 @@ def prepare(config: Config, found: Files) -> Files:
     _check_size(config, autoencoder)
     files = {**found, **check_companion(found, coded.AUTOENCODER, autoencoder.fingerprint)}
     if reads_text(config):
-        files |= check_companion(found, TEXT, name_of(text_encoders(config)))
+        files |= check_companion(found, TEXT, name_of(text_encoders(config), load_t5(config)))
     is_new = not (config.start or found)
     return {**measured(config, autoencoder), **files} if is_new else files
 
@@ -160,9 +161,9 @@ def check_same_net(config: Config, other: Config, place: str) -> None:
         )
 
 
-def name_of(clips: tuple[Any, ...]) -> str:
+def name_of(clips: tuple[Any, ...], t5: Any = None) -> str:
     """What tells these text encoders from others."""
-    return "+".join(clip.fingerprint for clip in clips)
+    return "+".join(reader.fingerprint for reader in ((*clips, t5) if t5 else clips))
 
 
 def open_source(family: Family, config: Config, files: Files) -> Source:
@@ -192,16 +193,17 @@ def parts_of_run(model: Model) -> drawing.Parts:
     """What draws with a net's own run or model directory, from where its config says."""
     config = model.config
     autoencoder, clips = load_autoencoder(config), text_encoders(config) if reads_text(config) else ()
-    _check_names(model.files, autoencoder, clips)
-    return drawing.Parts(model, autoencoder, clips, ENCODERS[: len(clips)])
+    t5 = load_t5(config)
+    _check_names(model.files, autoencoder, clips, t5)
+    return drawing.Parts(model, autoencoder, clips, ENCODERS[: len(clips)], t5=t5)
 
 
-def _check_names(files: Files, autoencoder: Any, clips: tuple[Any, ...]) -> None:
+def _check_names(files: Files, autoencoder: Any, clips: tuple[Any, ...], t5: Any = None) -> None:
     """Raises ValueError unless these are the ones that a net was trained with; one that is imported does not say."""
     if companion_file(coded.AUTOENCODER) in files:
         check_companion(files, coded.AUTOENCODER, autoencoder.fingerprint)
     if companion_file(TEXT) in files:
-        check_companion(files, TEXT, name_of(clips))
+        check_companion(files, TEXT, name_of(clips, t5))
 
 
 def preview(model: Model, key: PRNGKey) -> np.ndarray:
@@ -257,8 +259,10 @@ FAMILY = Family(
     open_source=open_source,
     prepare=prepare,
     files=(drawing.SCALES, companion_file(coded.AUTOENCODER), companion_file(TEXT)),
-    companions={coded.AUTOENCODER: AUTOENCODER, "clip": CLIP, "clip_2": CLIP},
-    free=frozenset({"sampling", "autoencoder", "clip", "clip_2", "cache", *(f"prior_data.{name}" for name in FREE)}),
+    companions={coded.AUTOENCODER: AUTOENCODER, "clip": CLIP, "clip_2": CLIP, "t5": T5},
+    free=frozenset(
+        {"sampling", "autoencoder", "clip", "clip_2", "t5", "cache", *(f"prior_data.{name}" for name in FREE)}
+    ),
     preview=preview,
     model=Model,
     requests={kind: alone(answer) for kind, answer in ANSWERS.items()},
@@ -278,8 +282,8 @@ class Whole(Assembled):
         missing = reads_text(denoiser.config) and not named
         require(not missing, "this model lacks the part 'clip', its text encoder: add it with `flaxgen compose`")
         clips = tuple(self.parts[name] for name in named)
-        controlnet = self.parts.get("controlnet")
-        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), controlnet=controlnet)
+        others = {name: self.parts.get(name) for name in ("controlnet", "t5")}
+        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), **others)
 
     @property
     def data(self) -> Data:
@@ -298,10 +302,18 @@ def _check_parts(parts: Parts) -> None:
     if "denoiser" in parts and "autoencoder" in parts:
         check_fits(parts["denoiser"].config, parts["autoencoder"])
         clips = tuple(parts[name] for name in ENCODERS if name in parts)
-        _check_names(parts["denoiser"].files, parts["autoencoder"], clips)
+        _check_names(parts["denoiser"].files, parts["autoencoder"], clips, parts.get("t5"))
+        if "t5" in parts:
+            _check_t5(parts["denoiser"].config, parts["t5"].config.net.width)
         if "controlnet" in parts:
             factor = parts["autoencoder"].config.net.factor
             control.check_fits(parts["controlnet"].config.net, parts["denoiser"].config.net, factor)
+
+
+def _check_t5(config: Config, width: int) -> None:
+    places, wide = config.text.t5_places, config.net.token_dim
+    require(places > 0, "t5: this denoiser reads no T5 (its text.t5_places is 0): leave it out")
+    require(width == wide, f"t5 has states {width} wide, and the denoiser reads {wide}: it was made for another T5")
 
 
 def _together(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:
@@ -321,6 +333,7 @@ WHOLE = Composite(
         "clip_2": Part(CLIP),
         "denoiser": Part(FAMILY),
         "controlnet": Part(control.FAMILY),
+        "t5": Part(T5),
     },
     model=Whole,
     check=_check_parts,

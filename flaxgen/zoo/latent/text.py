@@ -163,14 +163,15 @@ def _joined(config: Config, states: States) -> Float[np.ndarray, "N L E"]:
     return np.concatenate(filled, axis=1)
 
 
-def make_encoder(config: Config, clips: Sequence[Any], size: int) -> Encoder:
+def make_encoder(config: Config, clips: Sequence[Any], size: int, t5: Any = None) -> Encoder:
     """What the text encoders say of captions, as a companion that is kept; pictures are `size` pixels a side."""
 
     def encode(captions: Sequence[str]) -> Fields:
-        fields = condition_of(config, read_captions(clips, config.text, captions), usual_sizes(config, size, size))
+        fields = condition_of(config, read_captions(clips, config.text, captions, t5), usual_sizes(config, size, size))
         return fields | ({"tokens": fields["tokens"].astype(np.float16)} if "tokens" in fields else {})
 
-    named = "".join(clip.fingerprint for clip in clips) + repr((config.text, config.sizes, size))
+    readers = (*clips, t5) if t5 else clips
+    named = "".join(reader.fingerprint for reader in readers) + repr((config.text, config.sizes, size))
     names = tuple(name for name in ("tokens", "token_mask", "vector") if name in _read(config))
     return Encoder(
         "text",
