@@ -1,5 +1,5 @@
-"""Stable Diffusion 3 medium from nothing, at its published size [Esser24]: 2B parameters on 128 x 128 latents of pictures
-of 1024 x 1024 pixels, captions read by CLIP's text encoder, OpenCLIP's bigG, and the encoder of T5 XXL.
+"""Stable Diffusion 3 medium from nothing, at its published size [Esser24]: 2B parameters on 128 x 128 latents of
+pictures of 1024 x 1024 pixels, captions read by CLIP's text encoder, OpenCLIP's bigG, and the encoder of T5 XXL.
 
     flaxgen import AUTOENCODER_FOLDER models/vae
     flaxgen import CLIP_FOLDER models/clip

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from flaxgen import bounded_json
 from flaxgen.types import Params, Scalar
 from flaxgen.weights import store
 from flaxgen.weights.fields import NUMBER
 from flaxgen.weights.header import check_file
-from flaxgen.weights.lora_names import Net, Place, places
+from flaxgen.weights.lora_names import Place, places
 from flaxgen.weights.tree import leaves_of, unflatten
 
 DOWN, UP, ALPHA = "down", "up", "alpha"
@@ -88,7 +89,7 @@ def _float32(*arrays: Any) -> list[jax.Array]:
     return [jnp.asarray(array, jnp.float32) for array in arrays]
 
 
-def read_lora(path: str | Path, targets: Mapping[str, Net]) -> Lora:
+def read_lora(path: str | Path, targets: Mapping[str, nn.Module]) -> Lora:
     """The LoRA in a file (numpy, float32) for the nets of these parts; of a part that it leaves alone nothing.
 
     Raises:
@@ -179,7 +180,7 @@ def _configured(place: Place, rank: int, configs: Mapping[str, Any]) -> float:
     return alpha / (math.sqrt(rank) if configs.get(f"{prefix}.use_rslora") else rank)
 
 
-def write_lora(path: str | Path, lora: Mapping[str, Mapping[str, Factors]], targets: Mapping[str, Net]) -> None:
+def write_lora(path: str | Path, lora: Mapping[str, Mapping[str, Factors]], targets: Mapping[str, nn.Module]) -> None:
     """Writes what peft, and diffusers' `load_lora_weights`, read. Their layout has no scale: up is multiplied by it.
 
     Raises:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from flax import linen as nn
+
 from flaxgen.nets.clip import CLIP
 from flaxgen.nets.mmdit import MMDiT
 from flaxgen.nets.unet import UNet
@@ -37,7 +39,7 @@ class Place(NamedTuple):
     there: str
 
 
-def places(targets: Mapping[str, Net]) -> dict[str, Place]:
+def places(targets: Mapping[str, nn.Module]) -> dict[str, Place]:
     """The kernel behind every name that a LoRA file can have for a module of these nets.
 
     Raises:

@@ -282,8 +282,8 @@ class Whole(Assembled):
         missing = reads_text(denoiser.config) and not named
         require(not missing, "this model lacks the part 'clip', its text encoder: add it with `flaxgen compose`")
         clips = tuple(self.parts[name] for name in named)
-        others = {name: self.parts.get(name) for name in ("controlnet", "t5")}
-        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), **others)
+        controlnet, t5 = self.parts.get("controlnet"), self.parts.get("t5")
+        return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), controlnet=controlnet, t5=t5)
 
     @property
     def data(self) -> Data:
