@@ -112,6 +112,39 @@ def consistency(steps: int, timesteps: int) -> Times:
     return _grid((known - np.arange(steps) * known // steps) * (timesteps // known) / timesteps)
 
 
+def flow(schedule: Schedule, steps: int, timesteps: int) -> Times:
+    """Equal steps from 1 to as much noise as the first of 1000 times has, then to 0: those of SD3's code [Esser24].
+
+    That noise is read from the schedule, as it is shifted, and taken for a time: with a shift it is not the first one.
+    """
+    check_steps(steps, timesteps)
+    with jax.ensure_compile_time_eval():
+        first = float(schedule(1 / (timesteps or 1000)).sigma)
+    return _grid(np.linspace(1, first, steps))
+
+
+def shift_time(t, factor):
+    """The time on a straight path, of alpha = 1 - t, at which sigma / alpha is `factor` times as large
+    [Esser24, eq. 23]."""
+    return factor * t / (1 + (factor - 1) * t)
+
+
+def shifted(schedule: Schedule, factor: float) -> Schedule:
+    """The schedule of straight paths with sigma / alpha `factor` times as large, for grids to be laid out over.
+
+    Raises:
+        ValueError: if its paths are others.
+    """
+    with jax.ensure_compile_time_eval():
+        alpha, sigma = (float(value) for value in schedule(0.25))
+    if max(abs(alpha - 0.75), abs(sigma - 0.25)) > 1e-5:
+        raise ValueError(
+            f"shift={factor:g} moves times of straight paths, process.schedule=rectified_flow without a shift of its "
+            "own: set sampling.shift=1"
+        )
+    return lambda t: schedule(shift_time(t, factor))
+
+
 TIME_GRIDS: dict[str, Callable[[Schedule, int, int], Times]] = {
     "leading": lambda schedule, steps, timesteps: leading(steps, timesteps),
     "trailing": lambda schedule, steps, timesteps: trailing(steps, timesteps),
@@ -122,6 +155,7 @@ TIME_GRIDS: dict[str, Callable[[Schedule, int, int], Times]] = {
     "quadratic": lambda schedule, steps, timesteps: quadratic(steps, timesteps),
     "karras": karras,
     "lcm": lambda schedule, steps, timesteps: consistency(steps, timesteps),
+    "flow": flow,
 }
 """Each by (schedule, steps, timesteps)."""
 

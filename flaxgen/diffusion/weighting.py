@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from flaxgen.diffusion.denoise import Prediction
 from flaxgen.diffusion.schedules import time_of
+from flaxgen.diffusion.times import shift_time
 from flaxgen.types import PRNGKey, Scalar, Schedule, Time
 
 SampleTime = Callable[[PRNGKey], Time]
@@ -85,6 +86,11 @@ def log_normal_time(schedule: Schedule, mean: Scalar = -1.2, std: Scalar = 1.2) 
 def logit_normal_time(mean: Scalar = 0.0, std: Scalar = 1.0) -> SampleTime:
     """logit(t) ~ N(mean, std^2) [Esser24, eq. 19]."""
     return lambda key: jax.nn.sigmoid(mean + std * jax.random.normal(key))
+
+
+def shifted(sample_time: SampleTime, factor: float) -> SampleTime:
+    """Times of straight paths as they are seen at another resolution [Esser24, eq. 23]."""
+    return lambda key: shift_time(sample_time(key), factor)
 
 
 TIME_SAMPLING: dict[str, Callable[[Schedule, int], SampleTime]] = {

@@ -20,7 +20,7 @@ from flaxgen.train.config import require
 from flaxgen.weights import store
 
 INDEX = "model_index.json"
-PLACES = ("clip", "clip_2", "autoencoder", "cache", "start")
+PLACES = ("clip", "clip_2", "t5", "autoencoder", "cache", "start")
 """Fields of a config that say where something lay on the machine that trained it."""
 
 

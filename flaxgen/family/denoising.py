@@ -22,13 +22,15 @@ class Objective:
     `condition_dropout` is the share of examples whose condition is hidden, for classifier-free guidance; the last row
     of a net's label table then stands for "no label". `offset_noise` is how much the noise of "mse" has of a constant
     for each channel, so that means are learned too: 0.1 for pictures much darker or brighter than most
-    [Guttenberg23]."""
+    [Guttenberg23]. `shift` multiplies the sigma / alpha of the times of straight paths, for larger pictures
+    [Esser24, eq. 23]."""
 
     loss: Literal["mse", "hybrid", "variational"] = "mse"
     weight: str = "simple"
     times: str = "table"
     condition_dropout: float = 0.0
     offset_noise: float = 0.0
+    shift: float = 1.0
 
     def __post_init__(self):
         choose("weight", self.weight, weighting.WEIGHTS)
@@ -37,6 +39,7 @@ class Objective:
             0 <= self.condition_dropout < 1, f"condition_dropout={self.condition_dropout}: expected a share in [0, 1)"
         )
         require(self.offset_noise >= 0, f"offset_noise={self.offset_noise}: expected 0 (none) or more")
+        require(self.shift > 0, f"shift={self.shift}: expected a factor above 0, 1 for none")
 
 
 def check_objective(objective: Objective, process: Process, learned_variance: bool, net: str = "net") -> None:
@@ -50,6 +53,12 @@ def check_objective(objective: Objective, process: Process, learned_variance: bo
         process.timesteps > 0 or (loss == "mse" and times != "table"),
         f"objective.loss={loss} with objective.times={times} needs a table, and process.timesteps=0 is continuous: "
         "set objective.loss=mse and objective.times=uniform, log_normal or logit_normal",
+    )
+    require(
+        objective.shift == 1
+        or (process.schedule == "rectified_flow" and process.shift == 1 and process.timesteps == 0),
+        f"objective.shift={objective.shift} moves times of straight paths: set process.schedule=rectified_flow, "
+        "process.timesteps=0 and process.shift=1, or objective.shift=1",
     )
 
 
@@ -109,13 +118,14 @@ def make_denoising_loss(
         "hybrid": lambda: losses.hybrid(schedule, prediction, process.timesteps),
         "variational": lambda: losses.variational(schedule, prediction, process.timesteps, variance),
     }
+    sample_time = weighting.TIME_SAMPLING[objective.times](schedule, process.timesteps)
     return losses.per_example(
         losses.denoising_loss(
             apply,
             schedule,
             prediction,
             make_time_input(process),
-            sample_time=weighting.TIME_SAMPLING[objective.times](schedule, process.timesteps),
+            sample_time=sample_time if objective.shift == 1 else weighting.shifted(sample_time, objective.shift),
             objective=objectives[objective.loss](),
             inputs=inputs,
             offset=objective.offset_noise,

@@ -28,8 +28,9 @@ UNBOUNDED = 1e9
 @dataclass(frozen=True)
 class Sampling:
     """How pictures are drawn, in `steps` along a `grid` of times. In a table, `offset` makes all times so many entries
-    noisier, and `final` "first" ends at its first time, with a little noise left, instead of at 0. `threshold` "clip"
-    keeps each prediction within `limit`, "dynamic" scales it back by its `quantile` of |x0|, of `largest` at most.
+    noisier, and `final` "first" ends at its first time, with a little noise left, instead of at 0. `shift` multiplies
+    the sigma / alpha of all times of straight paths, for larger pictures [Esser24, eq. 23]. `threshold` "clip" keeps
+    each prediction within `limit`, "dynamic" scales it back by its `quantile` of |x0|, of `largest` at most.
     `guidance` is the classifier-free scale (1: none); `rescale` in [0, 1] and `interval` in t shape it. `eta` is
     DDIM's, and so is `noise`: that which goes with the clipped x0 ("clipped"), or what the net predicts ("predicted").
     `variance` is the sampler ddpm's; `churn` (S_churn of [Karras22]), its range of sigma / alpha and `churn_scale`
@@ -56,6 +57,7 @@ class Sampling:
     final: Literal["zero", "first"] = "zero"
     noise: Literal["clipped", "predicted"] = "clipped"
     begin: Literal["schedule", "unit"] = "schedule"
+    shift: float = 1.0
 
     def __post_init__(self):
         choose("sampler", self.sampler, SAMPLERS)
@@ -69,6 +71,9 @@ class Sampling:
         require(0 <= self.quantile <= 1, f"quantile={self.quantile}: expected a share in [0, 1]")
         require(self.largest >= 1, f"largest={self.largest}: expected 1 or more")
         require(self.churn >= 0, f"churn={self.churn}: expected 0 or more")
+        require(
+            math.isfinite(self.shift) and self.shift > 0, f"shift={self.shift}: expected a factor above 0, 1 for none"
+        )
         require(self.batch >= 1, f"batch={self.batch}: expected 1 or more")
         low, high = self.interval
         require(0 <= low < high <= 1, f"interval={self.interval}: expected 0 <= low < high <= 1")
@@ -162,9 +167,12 @@ def make_grid(subject: Subject, kind: Sampling) -> Float[np.ndarray, " N"]:
     """The times from noise to data.
 
     Raises:
-        ValueError: if there are more steps than the table has, or no table where one is needed.
+        ValueError: if there are more steps than the table has, no table where one is needed, or a shift where paths
+            are not straight.
     """
-    grid = times.TIME_GRIDS[kind.grid](subject.schedule, kind.steps, subject.timesteps)
+    schedule = subject.schedule if kind.shift == 1 else times.shifted(subject.schedule, kind.shift)
+    grid = times.TIME_GRIDS[kind.grid](schedule, kind.steps, subject.timesteps)
+    grid = times.shift_time(grid.astype(np.float64), kind.shift).astype(np.float32) if kind.shift != 1 else grid
     grid = times.later(grid, kind.offset, subject.timesteps) if kind.offset else grid
     return times.to_first(grid, subject.timesteps) if kind.final == "first" else grid
 

@@ -6,10 +6,10 @@ from flaxgen.interchange import (
     dalle_mini,
     diffusers,
     karlo,
+    latent_pipelines,
     nvlabs,
     peft,
     single_file,
-    stable_diffusion,
     transformers,
 )
 from flaxgen.interchange.layout import Layout
@@ -21,7 +21,7 @@ LAYOUTS = (
     nvlabs.LAYOUT,
     karlo.PIPELINE,
     karlo.PRIOR,
-    stable_diffusion.LAYOUT,
+    latent_pipelines.LAYOUT,
     controlnet.LAYOUT,
     transformers.LAYOUT,
     dalle_mini.LAYOUT,

@@ -14,7 +14,6 @@ from flaxgen.family.sampling import Sampling
 from flaxgen.interchange.autoencoders import config_for, parts_of
 from flaxgen.interchange.clip_files import write_clip_tokenizer
 from flaxgen.interchange.karlo.layout import INDEX, SCHEDULER, whole_directory, write_json
-from flaxgen.interchange.layout import Layout, refuse_overrides
 from flaxgen.interchange.schedulers import process_of, sampling_of, scheduler_config
 from flaxgen.interchange.transformers import import_transformers
 from flaxgen.nets.autoencoder import Autoencoder
@@ -48,6 +47,22 @@ def is_pipeline(folder: Path) -> bool:
     return index.get("_class_name") in PIPELINES and "unet" in index
 
 
+def parts_listed(folder: Path, known: set[str]) -> set[str]:
+    """The parts that a pipeline has; a line on stderr names those that draw nothing.
+
+    Raises:
+        ValueError: if it has one that is not `known`.
+    """
+    index = store.read_json(folder / INDEX)
+    listed = {name for name, part in index.items() if isinstance(part, list) and part != [None, None]}
+    left = [name for name in UNREAD if name in listed]
+    extra = ", ".join(sorted(listed - known - set(left)))
+    require(not extra, f"{folder / INDEX}: {extra} has no counterpart here")
+    if left:
+        print(f"{folder}: {', '.join(left)} draws nothing and is not taken", file=sys.stderr)
+    return listed
+
+
 def import_pipeline(folder: Path, directory: Path) -> None:
     """Writes the model directory of a pipeline's parts.
 
@@ -56,11 +71,7 @@ def import_pipeline(folder: Path, directory: Path) -> None:
         FileNotFoundError: if a part's files are not there.
     """
     index = store.read_json(folder / INDEX)
-    known = {"unet", "vae", "scheduler", *ENCODERS.values(), *(f"tokenizer{end}" for end in ("", "_2")), *UNREAD}
-    listed = {name for name, part in index.items() if isinstance(part, list) and part != [None, None]}
-    require(listed <= known, f"{folder / INDEX}: {', '.join(sorted(listed - known))} has no counterpart here")
-    if left := [name for name in UNREAD if name in listed]:
-        print(f"{folder}: {', '.join(left)} draws nothing and is not taken", file=sys.stderr)
+    listed = parts_listed(folder, {"unet", "vae", "scheduler", *ENCODERS.values(), "tokenizer", "tokenizer_2"})
     config = _config(folder, index, listed)
     with whole_directory(directory):
         names = []
@@ -74,6 +85,14 @@ def _parts(folder: Path, listed: set[str], config: Config) -> Iterator[tuple]:
     """Name, family, config, parameters and files of each part, one in memory at a time."""
     net, params, latents = import_autoencoder(folder / "vae")
     yield "autoencoder", AUTOENCODER, config_for(net, params, latents), params, {}
+    yield from read_encoders(folder, listed)
+    net, params = import_unet_condition(folder / "unet")
+    net = net.clone(image_size=net.image_size or config.net.image_size)
+    yield "denoiser", FAMILY, replace(config, net=net), params, {}
+
+
+def read_encoders(folder: Path, listed: set[str]) -> Iterator[tuple]:
+    """Name, family, config, parameters and files of each text encoder."""
     for name, place in ENCODERS.items():
         if place in listed:
             described, params, files = import_transformers(folder / place)
@@ -82,9 +101,6 @@ def _parts(folder: Path, listed: set[str], config: Config) -> Iterator[tuple]:
             )
             described = replace(described, normalise=False)
             yield name, CLIP, described, params, files
-    net, params = import_unet_condition(folder / "unet")
-    net = net.clone(image_size=net.image_size or config.net.image_size)
-    yield "denoiser", FAMILY, replace(config, net=net), params, {}
 
 
 def _config(folder: Path, index: Mapping[str, Any], listed: set[str]) -> Config:
@@ -171,7 +187,7 @@ def export_pipeline(model: Any, directory: Path) -> None:
         latents = parts.autoencoder.config.latents
         export_autoencoder(net, parts_of(parts.autoencoder), latents, directory / "vae")
         for name in known:
-            index |= _write_encoder(model.parts[name], directory, ENCODERS[name])
+            index |= write_encoder(model.parts[name], directory, ENCODERS[name])
         write_json(directory / "scheduler" / SCHEDULER, scheduler)
         index |= {"scheduler": ["diffusers", scheduler["_class_name"]], "vae": ["diffusers", "AutoencoderKL"]}
         index |= {"unet": ["diffusers", "UNet2DConditionModel"]}
@@ -193,7 +209,7 @@ def _pipeline_name(config: Config, encoders: Sequence[str]) -> str:
     return NAMES[2 if fills_in else 1 if refines else 0].format("XL" if is_xl else "")
 
 
-def _write_encoder(clip: Any, directory: Path, place: str) -> dict[str, list[str]]:
+def write_encoder(clip: Any, directory: Path, place: str) -> dict[str, list[str]]:
     """A text encoder and its tokenizer, and what the index says of them."""
     net, tokenizer = clip.config.net, clip.tokenizer
     require(net.vision is None, f"{place} has a vision tower, which such a pipeline has no place for: not exported")
@@ -202,19 +218,3 @@ def _write_encoder(clip: Any, directory: Path, place: str) -> dict[str, list[str
     kind = write_clip_tokenizer(tokenizer, directory / beside)
     name = "CLIPTextModelWithProjection" if net.projected else "CLIPTextModel"
     return {place: ["transformers", name], beside: ["transformers", kind]}
-
-
-def _read(folder: Path, target: Path, overrides: Sequence[str]) -> None:
-    refuse_overrides(folder, overrides)
-    import_pipeline(folder, target)
-
-
-LAYOUT = Layout(
-    "diffusers",
-    f"{INDEX} of one of {', '.join(PIPELINES)}",
-    WHOLE,
-    is_pipeline,
-    _read,
-    export_pipeline,
-    files=("*.json", *(f"{name}/*" for name in ("unet", "vae", "scheduler", "t*"))),
-)

@@ -117,12 +117,14 @@ def attention(
     key: Float[Array, "B S N D"],
     value: Float[Array, "B S N D"],
     mask: Bool[Array, "#B #N #T S"] | None = None,
+    bias: Float[Array, "#B #N T S"] | None = None,
+    scale: float | None = None,
 ) -> Float[Array, "B T N D"]:
-    """softmax(q k^T / sqrt(D)) v of N heads [Vaswani17, eq. 1]; where `mask` is False nothing is read.
+    """softmax(q k^T / sqrt(D) + bias) v of N heads [Vaswani17, eq. 1]; where `mask` is False nothing is read.
 
-    The softmax is float32 whatever the dtype.
+    The softmax is float32 whatever the dtype. Another `scale` takes the place of 1 / sqrt(D).
     """
-    return jax.nn.dot_product_attention(query, key, value, mask=mask)
+    return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=scale)
 
 
 def split_heads(x: Float[Array, "B T C"], heads: int) -> Float[Array, "B T N D"]:

@@ -12,15 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from flaxgen import bounded_json
-from flaxgen.nets.clip import CLIP
-from flaxgen.nets.unet import UNet
 from flaxgen.types import Params, Scalar
 from flaxgen.weights import store
 from flaxgen.weights.fields import NUMBER
 from flaxgen.weights.header import check_file
-from flaxgen.weights.lora_names import DIFFUSERS, Place, places
+from flaxgen.weights.lora_names import Place, places
 from flaxgen.weights.tree import leaves_of, unflatten
 
 DOWN, UP, ALPHA = "down", "up", "alpha"
@@ -90,7 +89,7 @@ def _float32(*arrays: Any) -> list[jax.Array]:
     return [jnp.asarray(array, jnp.float32) for array in arrays]
 
 
-def read_lora(path: str | Path, targets: Mapping[str, UNet | CLIP]) -> Lora:
+def read_lora(path: str | Path, targets: Mapping[str, nn.Module]) -> Lora:
     """The LoRA in a file (numpy, float32) for the nets of these parts; of a part that it leaves alone nothing.
 
     Raises:
@@ -167,7 +166,7 @@ def _configs(path: Path) -> dict[str, Any]:
 
 def _configured(place: Place, rank: int, configs: Mapping[str, Any]) -> float:
     """alpha / rank, or with rsLoRA alpha / sqrt(rank), as peft's config has it; 1 where there is none."""
-    prefix = DIFFUSERS[place.part]
+    prefix = place.there
     patterns = configs.get(f"{prefix}.alpha_pattern") or {}
     if not isinstance(patterns, dict):
         raise ValueError(f"{METADATA}: {prefix}.alpha_pattern={patterns!r}, expected an object of numbers")
@@ -181,7 +180,7 @@ def _configured(place: Place, rank: int, configs: Mapping[str, Any]) -> float:
     return alpha / (math.sqrt(rank) if configs.get(f"{prefix}.use_rslora") else rank)
 
 
-def write_lora(path: str | Path, lora: Mapping[str, Mapping[str, Factors]], targets: Mapping[str, UNet | CLIP]) -> None:
+def write_lora(path: str | Path, lora: Mapping[str, Mapping[str, Factors]], targets: Mapping[str, nn.Module]) -> None:
     """Writes what peft, and diffusers' `load_lora_weights`, read. Their layout has no scale: up is multiplied by it.
 
     Raises:
@@ -195,7 +194,7 @@ def write_lora(path: str | Path, lora: Mapping[str, Mapping[str, Factors]], targ
                 raise ValueError(f"a LoRA moves {name!r} of {part!r}, which this model does not have: not exported")
             down, up = (np.asarray(array, np.float32) for array in (down, up))
             ones = (1,) * len(place.shape[:-2])
-            stem = f"{DIFFUSERS[part]}.{place.module}"
+            stem = f"{place.there}.{place.module}"
             tensors[f"{stem}.lora_A.weight"] = np.moveaxis(down, (-1, -2), (0, 1))
             tensors[f"{stem}.lora_B.weight"] = (up * np.float32(scale)).T.reshape(*up.shape[::-1], *ones)
     store.write_file(Path(path), tensors)

@@ -152,6 +152,29 @@ TABLES = {
 """The schedulers whose config describes a table of betas, and with it the process that the net was trained on. They are
 `open`, as diffusers ignores the keys that a class does not have: the configs of two classes differ little."""
 
+FLOW_EULER = Table(
+    "FlowMatchEulerDiscreteScheduler",
+    (
+        Field("num_train_timesteps", 1000, only(1000)),
+        Field("shift", 1.0, POSITIVE, "shift"),
+        Field("use_dynamic_shifting", False, only(False)),
+        Field("base_shift", 0.5, ANY),
+        Field("max_shift", 1.15, ANY),
+        Field("base_image_seq_len", 256, ANY),
+        Field("max_image_seq_len", 4096, ANY),
+        Field("invert_sigmas", False, only(False)),
+        Field("shift_terminal", None, only(None)),
+        Field("use_karras_sigmas", False, only(False, None)),
+        Field("use_exponential_sigmas", False, only(False, None)),
+        Field("use_beta_sigmas", False, only(False, None)),
+        Field("time_shift_type", "exponential", ANY),
+        Field("stochastic_sampling", False, only(False)),
+    ),
+    open=True,
+)
+"""That of straight paths, whose noise is the time. Of a shift that follows the picture's size there is no counterpart,
+and what would say how is not read."""
+
 UNCLIP_VARIANCES = {"fixed_small_log": "small", "learned_range": "learned"}
 UNCLIP = Table(
     "UnCLIPScheduler",

@@ -11,6 +11,7 @@ from flaxgen.zoo import (
     gan,
     latent,
     prior,
+    t5,
     unclip,
     upsampler,
 )
@@ -32,6 +33,7 @@ FAMILIES = (
     latent.FAMILY,
     lora.LORA,
     latent.CONTROLNET,
+    t5.FAMILY,
     latent.WHOLE,
     codes.WHOLE,
 )

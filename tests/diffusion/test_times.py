@@ -20,7 +20,7 @@ def test_grids_fall_strictly_and_end_at_zero(name, steps, timesteps):
     assert grid[0] <= 1
     assert grid[-1] == 0
     assert (np.diff(grid) < 0).all()
-    if timesteps and name not in ("karras", "linspace_exact"):
+    if timesteps and name not in ("karras", "linspace_exact", "flow"):
         np.testing.assert_allclose(grid * timesteps, np.round(grid * timesteps), atol=1e-4)
 
 
@@ -83,3 +83,25 @@ def test_a_wrong_number_of_steps_is_named(name, steps, message):
 def test_a_consistency_model_is_asked_at_times_that_it_was_distilled_on():
     assert np.round(times.consistency(4, 1000) * 1000).tolist() == [1000, 760, 500, 260, 0]
     assert np.round(times.consistency(3, 1000) * 1000).tolist() == [1000, 680, 340, 0]
+
+
+def test_flow_times_are_those_of_the_published_scheduler():
+    """Of shift 3, in which the last one is shifted twice."""
+    straight = schedules.rectified_flow(0)
+    grid = times.shift_time(TIME_GRIDS["flow"](times.shifted(straight, 3.0), 4, 0).astype(np.float64), 3.0)
+    first = 3 * 0.001 / 1.002
+    even = np.linspace(1, first, 4)
+    np.testing.assert_allclose(grid[:-1], 3 * even / (1 + 2 * even), rtol=1e-6)
+    np.testing.assert_allclose(TIME_GRIDS["flow"](straight, 3, 0), [1, 0.5005, 0.001, 0], rtol=1e-6)
+
+
+def test_a_shift_multiplies_noise_over_signal():
+    straight = schedules.rectified_flow(0)
+    moved = times.shifted(straight, 3.0)
+    for t in (0.1, 0.5, 0.9):
+        (alpha, sigma), (other_alpha, other_sigma) = straight(t), moved(t)
+        assert float(other_sigma / other_alpha) == pytest.approx(3 * float(sigma / alpha), rel=1e-5)
+        assert float(other_alpha + other_sigma) == pytest.approx(1)
+    for other in (schedules.linear(1000), schedules.shift(straight, 2.0)):
+        with pytest.raises(ValueError, match="shift=3 moves times of straight paths"):
+            times.shifted(other, 3.0)

@@ -101,3 +101,11 @@ def test_logit_normal_and_uniform_times():
     assert logit.std() == pytest.approx(2, abs=5 * 2 / 64 / np.sqrt(2))
     uniform = np.sort(draws(weighting.uniform_time))
     assert np.abs(uniform - np.linspace(0, 1, 4096)).max() < 2 / 64  # Kolmogorov-Smirnov at p ~ 1e-3
+
+
+def test_a_shift_moves_logit_normal_times_by_its_logarithm():
+    keys = jax.random.split(jax.random.key(0), 4096)
+    sample = weighting.shifted(weighting.TIME_SAMPLING["logit_normal"](PATHS["rectified_flow"], 0), 3.0)
+    logits = jax.scipy.special.logit(jax.vmap(sample)(keys))
+    assert float(logits.mean()) == pytest.approx(np.log(3), abs=0.06)
+    assert float(logits.std()) == pytest.approx(1, abs=0.05)

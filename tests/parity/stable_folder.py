@@ -33,6 +33,15 @@ def text_encoder(tokenizer, width, projection=0, activation="quick_gelu"):
     )
 
 
+def t5(vocab_size, width, **more):
+    """A T5 encoder of version 1.1."""
+    torch.manual_seed(1)
+    sizes = {"d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+    config = {**sizes, "feed_forward_proj": "gated-gelu", **more}
+    model = transformers.T5EncoderModel(transformers.T5Config(vocab_size=vocab_size, d_model=width, **config))
+    return shake(model, 0.2)
+
+
 def unet(width, channels=4, **more):
     return shake(
         diffusers.UNet2DConditionModel(
@@ -51,16 +60,13 @@ def unet(width, channels=4, **more):
     )
 
 
-def vae():
+def vae(**more):
+    sizes = {"sample_size": SIZE, "block_out_channels": (8, 16), "norm_num_groups": 4, "latent_channels": 4}
     return shake(
         diffusers.AutoencoderKL(
-            sample_size=SIZE,
-            block_out_channels=(8, 16),
             down_block_types=2 * ("DownEncoderBlock2D",),
             up_block_types=2 * ("UpDecoderBlock2D",),
-            norm_num_groups=4,
-            latent_channels=4,
-            scaling_factor=0.5,
+            **{**sizes, "scaling_factor": 0.5, **more},
         )
     )
 
@@ -112,3 +118,56 @@ def stable_xl(kind=None, numbers=6, **more):
     }
     refines = {"requires_aesthetics_score": True} if is_refiner else {}
     return (kind or diffusers.StableDiffusionXLPipeline)(**parts, **refines, add_watermarker=False)
+
+
+def transformer(width, pooled, **more):
+    """A net of Stable Diffusion 3."""
+    model = diffusers.SD3Transformer2DModel(
+        sample_size=SIDE,
+        patch_size=2,
+        in_channels=16,
+        num_layers=3,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=width,
+        caption_projection_dim=32,
+        pooled_projection_dim=pooled,
+        out_channels=16,
+        pos_embed_max_size=12,
+        **more,
+    )
+    return shake(model)
+
+
+def t5_tokenizer():
+    """T5's kind, of a few pieces: padding is 0, the end 1."""
+    words = [
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "\u2581",
+        "\u2581red",
+        "\u2581square",
+        "\u2581blue",
+        *"abcdefghijklmnopqrstuvwxyz",
+    ]
+    return transformers.T5TokenizerFast(vocab=[(word, -float(i)) for i, word in enumerate(words)], extra_ids=0)
+
+
+def stable_3(kind=None, third=True, **more):
+    """A pipeline of version 3 or, with `qk_norm` and dual attention, 3.5; with a T5 where there is a `third`."""
+    torch.manual_seed(0)
+    first, second, tokenizer = make_tokenizer(), make_tokenizer(), t5_tokenizer()
+    width, pooled = sum(WIDTHS.values()) + 8, (24, 12)
+    parts = {
+        "tokenizer": first,
+        "tokenizer_2": second,
+        "tokenizer_3": tokenizer if third else None,
+        "text_encoder": text_encoder(first, WIDTHS["clip"], pooled[0]),
+        "text_encoder_2": text_encoder(second, WIDTHS["clip_2"], pooled[1], "gelu"),
+        "text_encoder_3": t5(len(tokenizer), width) if third else None,
+        "transformer": transformer(width, sum(pooled), **more),
+        "vae": vae(latent_channels=16, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+    }
+    return (kind or diffusers.StableDiffusion3Pipeline)(**parts)

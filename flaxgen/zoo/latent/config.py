@@ -14,6 +14,7 @@ from flaxgen.family.denoising import Objective, check_objective, check_time_embe
 from flaxgen.family.process import Process, choose, make_schedule
 from flaxgen.family.sampling import Sampling, Subject, make_grid
 from flaxgen.nets.dit import DiT
+from flaxgen.nets.mmdit import MMDiT
 from flaxgen.nets.unet import UNet
 from flaxgen.train.config import require
 from flaxgen.train.run import GradientRun
@@ -41,39 +42,54 @@ SOLVERS: dict[str, dict] = {
     "lcm": {"sampler": "lcm", "grid": "lcm", "offset": 0, "final": "zero"},
 }
 """Samplers by the names that users of Stable Diffusion know, each with the times that it walks there."""
+FLOW = Process(schedule="rectified_flow", timesteps=0, prediction="flow")
+"""The straight paths of Stable Diffusion 3, on which the noise is the time."""
+FLOW_SOLVERS: dict[str, dict] = {
+    name: {"sampler": name, "grid": "flow", "offset": 0, "final": "zero"} for name in ("euler", "heun", "dpmpp_2m")
+}
+"""Those for straight paths."""
 
 
 @dataclass(frozen=True)
 class Text:
     """Which states of the text encoders a net reads: those `skip` blocks before the last one's, through the final norm
     where `normed`. Unless `masked` it reads padding like words. With `zero_empty` what says nothing is zeros, and not
-    what is said of the empty caption."""
+    what is said of the empty caption. `pooled` says whether a caption's embedding is that of the "last" text encoder,
+    or those of "all", one behind the other. With `t5_places` so many states of a T5 follow those of the others, zeros
+    where there is none, and zeros make all of the width that the net reads [Esser24, sec. 4]."""
 
     skip: int = 0
     normed: bool = True
     masked: bool = False
     zero_empty: bool = False
+    pooled: Literal["last", "all"] = "last"
+    t5_places: int = 0
 
     def __post_init__(self):
         require(self.skip >= 0, f"skip={self.skip}: expected 0 (the last block's states) or more")
+        require(self.t5_places >= 0, f"t5_places={self.t5_places}: expected 0 (no T5) or more")
+        require(
+            not (self.masked and self.t5_places), "masked=True: a T5's places are read as they are, set t5_places=0"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(GradientRun):
     """A run on the latents of `data` by the autoencoder in that directory, with captions' states by the text encoders
-    in the directories `clip` and `clip_2` ("": none), of `context` tokens, kept in `cache` ("": there). What the net
-    reads follows from its fields: `token_dim` are the states' width (of two encoders, together), `vector_dim` the width
-    of the last encoder's embedding and WAVES for each of `sizes` numbers about the picture's size, `num_classes`
+    in the directories `clip`, `clip_2` and `t5` ("": none), of `context` tokens, kept in `cache` ("": there). What the
+    net reads follows from its fields: `token_dim` are the states' width (of two encoders, together), `vector_dim` that
+    of the embedding and WAVES for each of `sizes` numbers about the picture's size, `num_classes`
     labels. A net with 2 x 4 + 1 input channels, of 4 latent ones, is for inpainting: it also reads a mask and what lies
     outside it. Captions or labels are hidden from the share `objective.condition_dropout` of the examples. With
     `prior_data`, pictures of the class that those of `data` belong to, every example comes with one of these, and
     `prior_weight` times its loss is added, so that the class stays what it was [Ruiz23, eq. 2]."""
 
     data: Data
-    net: UNet | DiT
+    net: UNet | DiT | MMDiT
     autoencoder: str = ""
     clip: str = ""
     clip_2: str = ""
+    t5: str = ""
     cache: str = ""
     prior_data: Data | None = None
     prior_weight: float = 1.0
@@ -89,6 +105,7 @@ class Config(GradientRun):
         net = self.net
         for data in (self.data, self.prior_data or self.data):
             check_plain(data)
+        require(not self.t5 or self.text.t5_places > 0, "t5 is set, and text.t5_places=0: say how many places it has")
         require(self.prior_weight > 0, f"prior_weight={self.prior_weight}: expected a number above 0")
         check_objective(self.objective, self.process, net.learned_variance)
         if isinstance(net, UNet):
@@ -150,7 +167,8 @@ def condition_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of one example's condition: states of `context` tokens in half precision, as they are kept."""
     net, spec = config.net, {}
     if net.token_dim:
-        spec["tokens"] = jax.ShapeDtypeStruct((config.context, net.token_dim), jnp.float16)
+        places = config.context + config.text.t5_places
+        spec["tokens"] = jax.ShapeDtypeStruct((places, net.token_dim), jnp.float16)
         if config.text.masked:
             spec["token_mask"] = jax.ShapeDtypeStruct((config.context,), jnp.bool_)
     if net.vector_dim:
@@ -171,13 +189,18 @@ def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in kinds.items()}
 
 
-def with_solver(sampling: Sampling, name: str) -> Sampling:
-    """The settings with another sampler, of SOLVERS, and the times that go with it.
+def solvers_of(process: Process) -> dict[str, dict]:
+    """The samplers that such a process is drawn with."""
+    return FLOW_SOLVERS if process.schedule == "rectified_flow" else SOLVERS
+
+
+def with_solver(sampling: Sampling, name: str, solvers: dict[str, dict] = SOLVERS) -> Sampling:
+    """The settings with another sampler, of `solvers`, and the times that go with it.
 
     Raises:
         ValueError: listing the samplers.
     """
-    chosen = choose("sampler", name, SOLVERS)
+    chosen = choose("sampler", name, solvers)
     same = sampling.grid == "trailing" and chosen["grid"] not in ("karras", "lcm")
     return replace(sampling, **({"sampler": chosen["sampler"]} if same else chosen))
 

@@ -81,8 +81,11 @@ def make_steer(net: ControlNet, arguments: dict[str, Any], read: Callable[[Condi
     return steer
 
 
-def check_fits(net: ControlNet, unet: UNet, factor: int) -> None:
+def check_fits(net: ControlNet, unet: Any, factor: int) -> None:
     """Raises ValueError unless the ControlNet steers such a UNet over latents `factor` times as small as pictures."""
+    require(
+        isinstance(unet, UNet), f"controlnet steers a UNet, and the denoiser is a {type(unet).__name__}: leave it out"
+    )
     for name in SAME:
         ours, other = getattr(net.unet, name), getattr(unet, name)
         require(ours == other, f"controlnet was made for another UNet: {name}={ours} where the denoiser has {other}")

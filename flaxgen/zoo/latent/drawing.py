@@ -36,7 +36,7 @@ SCALES = "latents.json"
 
 class Parts(NamedTuple):
     """What draws: the net over latents, whose they are, the text encoders with the names of their parts, words of one's
-    own with their ids for each encoder, a ControlNet, and a refiner."""
+    own with their ids for each encoder, a ControlNet, a refiner, and a T5."""
 
     denoiser: Model
     autoencoder: Any
@@ -45,6 +45,7 @@ class Parts(NamedTuple):
     words: Mapping[str, tuple[range, ...]] = {}
     controlnet: Any = None
     refiner: Any = None
+    t5: Any = None
 
     @property
     def config(self) -> Config:
@@ -136,10 +137,10 @@ def _said(
     """Of each caption what the net reads of it, and what it reads of what its picture shall not show."""
     config = parts.config
     text = replace(config.text, skip=config.text.skip + request.clip_skip)
-    states = read_prompts(parts.clips, text, [*captions, request.negative or ""], request.plain, parts.words)
+    states = read_prompts(parts.clips, text, [*captions, request.negative or ""], request.plain, parts.words, parts.t5)
     said, unsaid = (States(*(field[rows] for field in states)) for rows in (slice(-1), slice(-1, None)))
     if request.negative is None and config.text.zero_empty:
-        unsaid = unsaid._replace(tokens=0 * unsaid.tokens, embedding=0 * unsaid.embedding)
+        unsaid = unsaid._replace(tokens=0 * unsaid.tokens, embedding=0 * unsaid.embedding, t5=0 * unsaid.t5)
     wanted = condition_of(config, said, usual_sizes(config, height, width))
     null = condition_of(config, unsaid, usual_sizes(config, height, width, POOR))
     return wanted, {name: np.repeat(value, len(captions), 0) for name, value in null.items()}

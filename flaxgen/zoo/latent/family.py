@@ -34,7 +34,7 @@ from flaxgen.zoo.latent.config import (
     of_class,
     reads_text,
 )
-from flaxgen.zoo.latent.model import Model, init_params, make_loss, text_encoders
+from flaxgen.zoo.latent.model import Model, init_params, load_t5, make_loss, text_encoders
 from flaxgen.zoo.latent.preservation import Paired
 from flaxgen.zoo.latent.requests import (
     Captioned,
@@ -50,6 +50,7 @@ from flaxgen.zoo.latent.requests import (
 )
 from flaxgen.zoo.latent.text import make_encoder
 from flaxgen.zoo.latent.whole import ENCODERS, TEXT, Whole, check_fits, check_names, check_parts, name_of
+from flaxgen.zoo.t5 import FAMILY as T5
 
 MEASURED = 4096
 """Examples by which the scale of latents is measured."""
@@ -94,7 +95,7 @@ def open_states(config: Config) -> Cached:
         ValueError: if they are not what the net reads.
     """
     clips, spec = text_encoders(config), condition_spec(config)
-    encoder = make_encoder(config, clips, config.data.image_size)
+    encoder = make_encoder(config, clips, config.data.image_size, load_t5(config))
     cached = Cached(*open_cache(encoder, config.data, Path(config.cache or Path(clips[0].name) / "states")))
     for name in encoder.fields:
         found, expected = (list(shape) for shape in (cached.empty[name].shape, spec[name].shape))
@@ -124,7 +125,7 @@ def prepare(config: Config, found: Files) -> Files:
     _check_size(config, autoencoder)
     files = {**found, **check_companion(found, coded.AUTOENCODER, autoencoder.fingerprint)}
     if reads_text(config):
-        files |= check_companion(found, TEXT, name_of(text_encoders(config)))
+        files |= check_companion(found, TEXT, name_of(text_encoders(config), load_t5(config)))
     is_new = not (config.start or found)
     return {**measured(config, autoencoder), **files} if is_new else files
 
@@ -179,8 +180,9 @@ def parts_of_run(model: Model) -> drawing.Parts:
     """What draws with a net's own run or model directory, from where its config says."""
     config = model.config
     autoencoder, clips = load_autoencoder(config), text_encoders(config) if reads_text(config) else ()
-    check_names(model.files, autoencoder, clips)
-    return drawing.Parts(model, autoencoder, clips, ENCODERS[: len(clips)])
+    t5 = load_t5(config)
+    check_names(model.files, autoencoder, clips, t5)
+    return drawing.Parts(model, autoencoder, clips, ENCODERS[: len(clips)], t5=t5)
 
 
 def preview(model: Model, key: PRNGKey) -> np.ndarray:
@@ -238,8 +240,10 @@ FAMILY = Family(
     open_source=open_source,
     prepare=prepare,
     files=(drawing.SCALES, companion_file(coded.AUTOENCODER), companion_file(TEXT)),
-    companions={coded.AUTOENCODER: AUTOENCODER, "clip": CLIP, "clip_2": CLIP},
-    free=frozenset({"sampling", "autoencoder", "clip", "clip_2", "cache", *(f"prior_data.{name}" for name in FREE)}),
+    companions={coded.AUTOENCODER: AUTOENCODER, "clip": CLIP, "clip_2": CLIP, "t5": T5},
+    free=frozenset(
+        {"sampling", "autoencoder", "clip", "clip_2", "t5", "cache", *(f"prior_data.{name}" for name in FREE)}
+    ),
     preview=preview,
     model=Model,
     requests={kind: alone(answer) for kind, answer in ANSWERS.items()},
@@ -264,6 +268,7 @@ WHOLE = Composite(
         "denoiser": Part(FAMILY),
         "controlnet": Part(control.FAMILY),
         "refiner": Part(FAMILY),
+        "t5": Part(T5),
     },
     model=Whole,
     check=check_parts,

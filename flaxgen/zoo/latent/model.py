@@ -40,6 +40,7 @@ from flaxgen.zoo.latent.config import (
 from flaxgen.zoo.latent.control import Control, Steer, make_steer
 from flaxgen.zoo.latent.preservation import preserving
 from flaxgen.zoo.latent.text import make_encoder
+from flaxgen.zoo.t5 import FAMILY as T5
 
 Task = Literal["draw", "vary", "inpaint"]
 Latent = Float[np.ndarray, "N h w D"]
@@ -143,9 +144,18 @@ def text_encoders(config: Config) -> tuple[Any, ...]:
     return tuple(load_companion(CLIP, path) for path in (config.clip, *second))
 
 
+def load_t5(config: Config) -> Any:
+    """The T5 that the config names, None where it names none.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+    return load_companion(T5, config.t5) if config.t5 else None
+
+
 def empty_caption(config: Config) -> Mapping[str, np.ndarray]:
     """What the net reads of the empty caption."""
-    return make_encoder(config, text_encoders(config), config.data.image_size).empty()
+    return make_encoder(config, text_encoders(config), config.data.image_size, load_t5(config)).empty()
 
 
 def make_net_bind(config: Config) -> Callable[[Params, Condition, Steer | None], Bind]:
@@ -222,7 +232,7 @@ def compiled_draw(config: Config, kind: Sampling, form: Form, plan: parallel.Pla
 def compiled_kind(sampling: Sampling, batch: int) -> Sampling:
     """What has to be compiled of the settings: neither their strengths nor how many steps there are, and when."""
     steps = sampling.steps if sampling.churn else Sampling.steps
-    return replace(sampling.kind(), steps=steps, grid=Sampling.grid, offset=0, final="zero", batch=batch)
+    return replace(sampling.kind(), steps=steps, grid=Sampling.grid, offset=0, final="zero", shift=1.0, batch=batch)
 
 
 class Model(Trained):

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int32
 from flaxgen.data.tokenize import Tokenizer, Tokens
 from flaxgen.train.config import require
 from flaxgen.zoo.latent.config import Text
-from flaxgen.zoo.latent.text import States, check_lengths, read_tokens
+from flaxgen.zoo.latent.text import States, check_lengths, pool, read_t5, read_tokens
 
 ROUND, SQUARE = 1.1, 1 / 1.1
 BACK = 20
@@ -145,9 +145,10 @@ def read_prompts(
     prompts: Sequence[str],
     plain: bool = False,
     words: Mapping[str, Sequence[Sequence[int]]] = {},
+    t5: Any = None,
 ) -> States:
     """The states of prompts, those with fewer chunks than others filled up with empty ones; the embedding is that of
-    the first chunk. `words` are one's own, with their ids for each encoder.
+    the first chunk. `words` are one's own, with their ids for each encoder. A `t5` reads the words alone, of no weight.
 
     Raises:
         ValueError: if two encoders do not read as many tokens, or one has fewer blocks than are skipped.
@@ -164,7 +165,14 @@ def read_prompts(
         states = read_tokens([clip], text, [Tokens(ids, mask)])
         found.append(states._replace(tokens=weighted(states.tokens, weights)))
     hidden = np.concatenate([states.tokens for states in found], axis=-1).reshape(len(prompts), -1, _width(found))
-    return States(hidden, found[0].token_mask.reshape(len(prompts), -1), found[-1].embedding[::count])
+    pooled = pool(text, [states.embedding[::count] for states in found])
+    said = prompts if plain else [bare(prompt) for prompt in prompts]
+    return States(hidden, found[0].token_mask.reshape(len(prompts), -1), pooled, read_t5(t5, text, said))
+
+
+def bare(prompt: str) -> str:
+    """The words of a prompt, without brackets, weights and BREAKs."""
+    return "".join(" " if words is None else words for words, _ in _broken(parse(prompt)))
 
 
 def _width(found: Sequence[States]) -> int:

@@ -9,7 +9,16 @@ from flaxgen.family.request import Clash, Request, option, picture_option
 from flaxgen.family.requests import Draw, Inpaint, Outpaint, Sample, Upscale, Vary, label_option, set_option
 from flaxgen.family.sampling import Sampling
 from flaxgen.train.config import override, require
-from flaxgen.zoo.latent.config import SOLVERS, Config, check_label, check_sampling, num_labels, reads_text, with_solver
+from flaxgen.zoo.latent.config import (
+    SOLVERS,
+    Config,
+    check_label,
+    check_sampling,
+    num_labels,
+    reads_text,
+    solvers_of,
+    with_solver,
+)
 
 OWN = "the model's own"
 LARGEST = 8192
@@ -143,7 +152,9 @@ class UpscaleLatent(Captioned, Upscale):
 
 def sampling_for(config: Config, request: Sampled) -> Sampling:
     """The model's own settings with those that were asked for."""
-    chosen = config.sampling if request.sampler is None else with_solver(config.sampling, request.sampler)
+    chosen = config.sampling
+    if request.sampler is not None:
+        chosen = with_solver(chosen, request.sampler, solvers_of(config.process))
     named = {name: value for name in ("steps", "guidance") if (value := getattr(request, name)) is not None}
     if named.get("guidance") == 0:  # what distilled models are told elsewhere, and means none there
         named["guidance"] = 1.0

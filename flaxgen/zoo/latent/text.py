@@ -31,12 +31,13 @@ GOOD, POOR = 6.0, 2.5
 
 
 class States(NamedTuple):
-    """What encoders say of captions: states of every token, where a caption has tokens, and the last encoder's
-    embedding."""
+    """What encoders say of captions: states of every token, where a caption has tokens, the embedding of the last
+    encoder or of all, and states of a T5's places, which are of no width where there is no T5."""
 
     tokens: Float[np.ndarray, "N L W"]
     token_mask: Bool[np.ndarray, "N L"]
     embedding: Float[np.ndarray, "N D"]
+    t5: Float[np.ndarray, "N M E"]
 
 
 def make_states(net: CLIP, text: Text) -> Callable[[Params, Mapping[str, Array]], tuple[Array, Array]]:
@@ -82,7 +83,20 @@ def read_tokens(clips: Sequence[Any], text: Text, tokens: Sequence[Any]) -> Stat
         batch = batch_for(len(own.ids), clip.config.encode_batch, clip.plan.devices)
         found.append(draw_many(program, clip.params, jax.random.key(0), inputs, num=len(own.ids), batch=batch))
     states = np.concatenate([hidden for hidden, _ in found], axis=-1)
-    return States(states, np.asarray(tokens[0].mask), found[-1][1])
+    pooled = pool(text, [embedding for _, embedding in found])
+    return States(states, np.asarray(tokens[0].mask), pooled, read_t5(None, text, range(len(states))))
+
+
+def pool(text: Text, embeddings: Sequence[np.ndarray]) -> Float[np.ndarray, "N D"]:
+    """Of the embeddings by each encoder, what the net reads."""
+    return np.concatenate(embeddings, axis=-1) if text.pooled == "all" else embeddings[-1]
+
+
+def read_t5(t5: Any, text: Text, captions: Sequence[Any]) -> Float[np.ndarray, "N M E"]:
+    """The states of a T5 of captions, of no width where there is none."""
+    if t5 is None or not text.t5_places:
+        return np.zeros((len(captions), text.t5_places, 0), np.float32)
+    return t5.encode_text(captions, text.t5_places)
 
 
 def check_lengths(clips: Sequence[Any]) -> None:
@@ -91,14 +105,15 @@ def check_lengths(clips: Sequence[Any]) -> None:
     require(len(set(lengths)) == 1, f"the text encoders read {lengths[0]} and {lengths[-1]} tokens: expected as many")
 
 
-def read_captions(clips: Sequence[Any], text: Text, captions: Sequence[str]) -> States:
+def read_captions(clips: Sequence[Any], text: Text, captions: Sequence[str], t5: Any = None) -> States:
     """The states of captions.
 
     Raises:
         ValueError: if two encoders do not read as many tokens, or one has fewer blocks than are skipped.
     """
     check_lengths(clips)
-    return read_tokens(clips, text, [clip.tokenizer(captions) for clip in clips])
+    states = read_tokens(clips, text, [clip.tokenizer(captions) for clip in clips])
+    return states._replace(t5=read_t5(t5, text, captions))
 
 
 def size_waves(sizes: Sequence[float]) -> Float[np.ndarray, " V"]:
@@ -122,9 +137,7 @@ def condition_of(config: Config, states: States, sizes: Sequence[float] = ()) ->
     """
     net, fields = config.net, {}
     if net.token_dim:
-        width = states.tokens.shape[-1]
-        require(net.token_dim == width, f"net.token_dim={net.token_dim}: the text encoders' states are {width} wide")
-        fields["tokens"] = states.tokens.astype(np.float32)
+        fields["tokens"] = _joined(config, states).astype(np.float32)
         if config.text.masked:
             fields["token_mask"] = states.token_mask
     if net.vector_dim:
@@ -136,14 +149,29 @@ def condition_of(config: Config, states: States, sizes: Sequence[float] = ()) ->
     return fields
 
 
-def make_encoder(config: Config, clips: Sequence[Any], size: int) -> Encoder:
+def _joined(config: Config, states: States) -> Float[np.ndarray, "N L E"]:
+    """The states of all places as the net reads them, a T5's last [Esser24, sec. 4]."""
+    net, width, more = config.net, states.tokens.shape[-1], states.t5.shape[-1]
+    if not config.text.t5_places:
+        require(net.token_dim == width, f"net.token_dim={net.token_dim}: the text encoders' states are {width} wide")
+        return states.tokens
+    require(
+        width <= net.token_dim, f"net.token_dim={net.token_dim}: the text encoders' states are wider, {width} together"
+    )
+    require(more in (0, net.token_dim), f"net.token_dim={net.token_dim}: the T5's states are {more} wide")
+    filled = [np.pad(x, ((0, 0), (0, 0), (0, net.token_dim - x.shape[-1]))) for x in (states.tokens, states.t5)]
+    return np.concatenate(filled, axis=1)
+
+
+def make_encoder(config: Config, clips: Sequence[Any], size: int, t5: Any = None) -> Encoder:
     """What the text encoders say of captions, as a companion that is kept; pictures are `size` pixels a side."""
 
     def encode(captions: Sequence[str]) -> Fields:
-        fields = condition_of(config, read_captions(clips, config.text, captions), usual_sizes(config, size, size))
+        fields = condition_of(config, read_captions(clips, config.text, captions, t5), usual_sizes(config, size, size))
         return fields | ({"tokens": fields["tokens"].astype(np.float16)} if "tokens" in fields else {})
 
-    named = "".join(clip.fingerprint for clip in clips) + repr((config.text, config.sizes, size))
+    readers = (*clips, t5) if t5 else clips
+    named = "".join(reader.fingerprint for reader in readers) + repr((config.text, config.sizes, size))
     names = tuple(name for name in ("tokens", "token_mask", "vector") if name in _read(config))
     return Encoder(
         "text",

@@ -31,7 +31,7 @@ class Whole(Assembled):
         missing = reads_text(denoiser.config) and not named
         require(not missing, "this model lacks the part 'clip', its text encoder: add it with `flaxgen compose`")
         clips = tuple(self.parts[name] for name in named)
-        more: dict[str, Any] = {name: self.parts.get(name) for name in ("controlnet", "refiner")}
+        more: dict[str, Any] = {name: self.parts.get(name) for name in ("controlnet", "refiner", "t5")}
         return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), **more)
 
     @property
@@ -51,7 +51,9 @@ def check_parts(parts: Parts) -> None:
     if "denoiser" in parts and "autoencoder" in parts:
         check_fits(parts["denoiser"].config, parts["autoencoder"])
         clips = tuple(parts[name] for name in ENCODERS if name in parts)
-        check_names(parts["denoiser"].files, parts["autoencoder"], clips)
+        check_names(parts["denoiser"].files, parts["autoencoder"], clips, parts.get("t5"))
+        if "t5" in parts:
+            check_t5(parts["denoiser"].config, parts["t5"].config.net.width)
         if "controlnet" in parts:
             factor = parts["autoencoder"].config.net.factor
             control.check_fits(parts["controlnet"].config.net, parts["denoiser"].config.net, factor)
@@ -81,14 +83,21 @@ def check_fits(config: Config, autoencoder: Any) -> None:
     )
 
 
-def name_of(clips: tuple[Any, ...]) -> str:
+def check_t5(config: Config, width: int) -> None:
+    """Raises ValueError unless the denoiser reads a T5 whose states are so wide."""
+    places, wide = config.text.t5_places, config.net.token_dim
+    require(places > 0, "t5: this denoiser reads no T5 (its text.t5_places is 0): leave it out")
+    require(width == wide, f"t5 has states {width} wide, and the denoiser reads {wide}: it was made for another T5")
+
+
+def name_of(clips: tuple[Any, ...], t5: Any = None) -> str:
     """What tells these text encoders from others."""
-    return "+".join(clip.fingerprint for clip in clips)
+    return "+".join(reader.fingerprint for reader in ((*clips, t5) if t5 else clips))
 
 
-def check_names(files: Files, autoencoder: Any, clips: tuple[Any, ...]) -> None:
+def check_names(files: Files, autoencoder: Any, clips: tuple[Any, ...], t5: Any = None) -> None:
     """Raises ValueError unless these are the ones that a net was trained with; one that is imported does not say."""
     if companion_file(coded.AUTOENCODER) in files:
         check_companion(files, coded.AUTOENCODER, autoencoder.fingerprint)
     if companion_file(TEXT) in files:
-        check_companion(files, TEXT, name_of(clips))
+        check_companion(files, TEXT, name_of(clips, t5))
