@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import httpx
 import numpy as np
 import uvicorn
+from PIL import Image
 
 from flaxgen.app.application import make_app
 from flaxgen.app.catalogue import Entry
@@ -122,3 +124,21 @@ def served(folder: Any, entries: dict | None = None, limits: Limits = Limits(), 
         server.should_exit = True
         thread.join(10)
         listening.close()
+
+
+def png(size=(8, 8), mode="RGB", **more):
+    file = io.BytesIO()
+    Image.new(mode, size, "grey").save(file, "PNG", **more)
+    return file.getvalue()
+
+
+def raw(served, request, ends=False):
+    """The bytes of the answer to bytes, which nothing tidies on the way and which may end there."""
+    with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2])), timeout=10) as connection:
+        connection.sendall(request)
+        if ends:
+            connection.shutdown(socket.SHUT_WR)
+        parts = []
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
