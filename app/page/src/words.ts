@@ -27,6 +27,7 @@ const VERBS: Record<string, VerbWords> = {
   },
   edit: { name: "Text diff", about: "Move a picture by the difference of two captions.", button: "Draw the change" },
   inpaint: { name: "Inpaint", about: "Paint over what is to be drawn anew.", button: "Inpaint" },
+  outpaint: { name: "Outpaint", about: "Go on beyond the edges of a picture.", button: "Draw beyond", work: "A wider picture" },
   upscale: { name: "Upscale", about: "Draw a small picture larger.", button: "Draw larger", work: "A larger picture" },
   interpolate: { name: "Interpolate", about: "Walk from picture to picture.", button: "Draw the walk", work: "A walk" },
   reconstruct: {

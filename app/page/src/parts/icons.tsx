@@ -7,6 +7,7 @@ const PATHS = {
   blend: "M9 6a6 6 0 100 12A6 6 0 009 6zM15 6a6 6 0 100 12 6 6 0 000-12z",
   edit: "M4 7V5h9v2M8.500 5v12M6.500 17h4M15 12h5M18 9.500l2.500 2.500L18 14.500",
   inpaint: "M14 4l6 6-8 7-5-5zM7 12c-3 1-2 5-4 7 4 1 8 0 9-2",
+  outpaint: "M8 8h8v8H8zM12 5V2M12 22v-3M5 12H2M22 12h-3",
   upscale: "M4 14v6h6M20 10V4h-6M4 20l7-7M20 4l-7 7",
   interpolate: "M3 12c3-8 6-8 9 0s6 8 9 0",
   reconstruct: "M4 12a8 8 0 0113-6l3 2M20 4v4h-4M20 12a8 8 0 01-13 6l-3-2M4 20v-4h4",
