@@ -11,7 +11,7 @@ from flaxgen.zoo.latent.config import SOLVERS
 TITLES = {
     "pndm": "PLMS", "ddim": "DDIM", "euler": "Euler", "euler_a": "Euler a", "heun": "Heun", "dpmpp_2m": "DPM++ 2M",
     "dpmpp_2m_karras": "DPM++ 2M Karras", "dpmpp_2m_sde": "DPM++ 2M SDE",
-    "dpmpp_2m_sde_karras": "DPM++ 2M SDE Karras", "unipc": "UniPC",
+    "dpmpp_2m_sde_karras": "DPM++ 2M SDE Karras", "unipc": "UniPC", "lcm": "LCM",
 }  # fmt: skip
 """Samplers by the names that A1111 shows."""
 OWN = ("default", "automatic", "")

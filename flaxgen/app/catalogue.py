@@ -77,10 +77,10 @@ def describe(name: str, path: Path) -> Entry:
     if isinstance(family, Composite):
         parts = {part: folder for part, folder in family.folders(path).items() if folder.is_dir()}
         blank = family.model({part: _blank(family.parts[part].family, parts[part]) for part in parts}, family, name)
-        description = f"{family.name} model of {', '.join(parts)}"
+        description = f"{family.name}, of {len(parts)} parts"
     else:
         blank = _blank(family, path)
-        description = f"{family.name} model, {type(blank.config.net).__name__}"
+        description = f"{family.name}, {type(blank.config.net).__name__}"
     load = functools.partial(_load, name, path)
     return Entry(name, family.name, description, _examples(blank), _size(blank), family.requests, blank, load)
 

@@ -72,7 +72,7 @@ def test_the_filter_is_that_of_the_config(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"source": "cifar"}, "data.source='cifar' is not known: use one of digits, scenes, folder"),
+        ({"source": "cifar"}, "data.source='cifar' is not known: use one of digits, scenes, emoji, folder"),
         ({"source": "webdataset"}, "data.path is not set: .*--set data.path=DIR"),
         ({"source": "folder", "path": "/nonesuch"}, "data.path /nonesuch does not exist"),
         ({"source": "webdataset", "path": "/nonesuch/*.tar"}, "names no .tar shard"),
@@ -114,6 +114,6 @@ def test_an_empty_folder(source, tmp_path):
 
 def test_the_names_are_those_documented():
     assert SOURCES == (
-        "digits", "scenes", "folder", "webdataset", "array_record", "tfds", "gaussian1d", "s_curve",
+        "digits", "scenes", "emoji", "folder", "webdataset", "array_record", "tfds", "gaussian1d", "s_curve",
         "swiss_roll", "eight_gaussians", "moons",
     )  # fmt: skip

@@ -115,8 +115,8 @@ def prepare(config: Config, found: Files) -> Files:
     Raises:
         ValueError: if one of them is not there, does not fit the net, or is not the one found.
     """
-    require(not imitates_guidance(config), f"net.guidance_dim={config.net.guidance_dim}: a net that imitates guidance "
-            "is imported, and not trained here")  # fmt: skip
+    require(not imitates_guidance(config), "net.guidance_dim is above 0: a net that imitates guidance is imported, and "
+            "not trained here")  # fmt: skip
     require(not fills_in(config), f"net.in_channels={config.net.in_channels}: a net that fills in is imported, and not "
             "trained here")  # fmt: skip
     if config.start and FAMILY.reads(Path(config.start)):
