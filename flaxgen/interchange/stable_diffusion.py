@@ -163,6 +163,19 @@ def _few_steps(sampling: Sampling, process: Process) -> int:
     return int(begins_last and process.prediction == "eps" and not process.zero_terminal_snr)
 
 
+def exported_autoencoder(parts: Any) -> Autoencoder:
+    """The autoencoder of a drawing's parts.
+
+    Raises:
+        ValueError: if diffusers' pipelines have no place for it, or for how its latents are scaled.
+    """
+    net = parts.autoencoder.config.net
+    require(SCALES not in parts.denoiser.files, "diffusers' pipelines scale all latents by one number, and this net "
+            "was trained with one for each channel: not exported")  # fmt: skip
+    require(isinstance(net, Autoencoder), f"a {type(net).__name__} is not the autoencoder of such a pipeline")
+    return net
+
+
 def export_pipeline(model: Any, directory: Path) -> None:
     """Writes a folder that diffusers' pipeline of the same parts reads; steps and guidance have no place in it.
 
@@ -170,10 +183,7 @@ def export_pipeline(model: Any, directory: Path) -> None:
         ValueError: naming what diffusers has no counterpart of, or if the directory is not empty.
     """
     parts = model.whole
-    config, net = parts.config, parts.autoencoder.config.net
-    require(SCALES not in parts.denoiser.files, "diffusers' pipelines scale all latents by one number, and this net "
-            "was trained with one for each channel: not exported")  # fmt: skip
-    require(isinstance(net, Autoencoder), f"a {type(net).__name__} is not the autoencoder of such a pipeline")
+    config, net = parts.config, exported_autoencoder(parts)
     require(bool(parts.clips), "diffusers' pipelines have a text encoder, and this model has none: not exported")
     known = [name for name in ENCODERS if name in model.parts]
     for name in ("controlnet", "refiner"):

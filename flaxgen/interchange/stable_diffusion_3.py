@@ -12,8 +12,13 @@ from flaxgen.family.denoising import Objective
 from flaxgen.family.sampling import Sampling
 from flaxgen.interchange.autoencoders import config_for, parts_of
 from flaxgen.interchange.karlo.layout import INDEX, SCHEDULER, whole_directory, write_json
-from flaxgen.interchange.stable_diffusion import ENCODERS, parts_listed, read_encoders, write_encoder
-from flaxgen.nets.autoencoder import Autoencoder
+from flaxgen.interchange.stable_diffusion import (
+    ENCODERS,
+    exported_autoencoder,
+    parts_listed,
+    read_encoders,
+    write_encoder,
+)
 from flaxgen.nets.mmdit import MMDiT
 from flaxgen.train.config import require
 from flaxgen.weights import store
@@ -24,7 +29,6 @@ from flaxgen.weights.t5 import export_t5, import_t5
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.latent import FAMILY, WHOLE, Config, Text
 from flaxgen.zoo.latent.config import FLOW, FLOW_SOLVERS
-from flaxgen.zoo.latent.drawing import SCALES
 from flaxgen.zoo.t5 import END, PAD, TOKENIZER, read_pieces
 from flaxgen.zoo.t5 import FAMILY as T5
 from flaxgen.zoo.t5 import Config as T5Config
@@ -131,10 +135,7 @@ def export_pipeline(model: Any, directory: Path) -> None:
         ValueError: naming what diffusers has no counterpart of, or if the directory is not empty.
     """
     parts = model.whole
-    config, net = parts.config, parts.autoencoder.config.net
-    require(SCALES not in parts.denoiser.files, "diffusers' pipelines scale all latents by one number, and this net "
-            "was trained with one for each channel: not exported")  # fmt: skip
-    require(isinstance(net, Autoencoder), f"a {type(net).__name__} is not the autoencoder of such a pipeline")
+    config, net = parts.config, exported_autoencoder(parts)
     require(parts.encoders == tuple(ENCODERS), f"{PIPELINES[0]} has the two text encoders {' and '.join(ENCODERS)}, "
             f"and this model {' and '.join(parts.encoders) or 'none'}: not exported")  # fmt: skip
     require(config.text == TEXT, f"{config.text}: {PIPELINES[0]} reads {TEXT}, not exported")
