@@ -59,5 +59,5 @@ def test_what_does_not_walk_once_has_no_stretches():
         return once(params, {"key": a}) + once(params, {"key": b})
 
     for draw in (lambda params, inputs: params, twice):
-        with pytest.raises(NotImplementedError, match="has no stretches"):
+        with pytest.raises(ValueError, match="has no stretches"):
             in_stretches(draw)(jnp.float32(1), {}, None, 0, 0)

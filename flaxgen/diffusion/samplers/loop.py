@@ -72,7 +72,7 @@ class _Stretch:
 
     def walk(self, sampler, denoise, x_T, times, key):
         if self.end is not None:
-            raise NotImplementedError("a program that walks twice has no stretches")
+            raise ValueError("a program that walks twice has no stretches")
         steps = times.steps if isinstance(times, Grid) else len(times) - 1
         along, state = times.times if isinstance(times, Grid) else times, sampler.init(x_T)
         if self.start is not None:
@@ -92,7 +92,7 @@ def in_stretches(draw: Callable[[Any, Any], Any]) -> Callable[..., tuple[Any, An
     taken.
 
     Raises:
-        NotImplementedError: by `part`, where there is no walk, or a second.
+        ValueError: by `part`, where there is no walk, or a second.
     """
 
     def part(params, inputs, state, first, last):
@@ -103,7 +103,7 @@ def in_stretches(draw: Callable[[Any, Any], Any]) -> Callable[..., tuple[Any, An
         finally:
             _stretch.reset(token)
         if stretch.end is None:
-            raise NotImplementedError("a program without a walk has no stretches")
+            raise ValueError("a program without a walk has no stretches")
         return drawn, *stretch.end
 
     return part
