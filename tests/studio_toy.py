@@ -132,12 +132,10 @@ def png(size=(8, 8), mode="RGB", **more):
     return file.getvalue()
 
 
-def raw(served, request, ends=False):
-    """The bytes of the answer to bytes, which nothing tidies on the way and which may end there."""
+def raw(served, request):
+    """The bytes of the answer to bytes, which nothing tidies on the way; the server has to end the connection."""
     with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2])), timeout=10) as connection:
         connection.sendall(request)
-        if ends:
-            connection.shutdown(socket.SHUT_WR)
         parts = []
         while part := connection.recv(65536):
             parts.append(part)

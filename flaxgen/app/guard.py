@@ -145,6 +145,7 @@ class Guard:
     def _admit(self, scope: Scope) -> None:
         headers = scope["headers"]
         _check_method(scope["method"])
+        _check_framing(headers)
         host = _only(headers, b"host")
         self._check_host(host)
         self._check_origin(scope, headers, host)
@@ -236,7 +237,7 @@ async def refuse(send: Send, refusal: Refusal) -> None:
     body = json.dumps({"error": error}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(b"www-authenticate", b"Bearer")] if refusal.status == 401 else []
-    headers += [(b"connection", b"close")] if refusal.status in (408, 413) else []
+    headers += [(b"connection", b"close")] if refusal.status in (400, 408, 413) else []
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -249,6 +250,13 @@ def _is_open(scope: Scope) -> bool:
 def _check_method(method: str) -> None:
     if method not in (*SAFE, *WRITING):
         raise Refusal(405, f"{method[:16]} is not known here", "method_not_allowed")
+
+
+def _check_framing(headers: list) -> None:
+    """Whoever stands between may believe the length, and what follows the chunks would be a request that it never saw
+    (RFC 9112, 6.3)."""
+    if _first(headers, b"transfer-encoding") is not None and _first(headers, b"content-length") is not None:
+        raise Refusal(400, "a body has a length or is chunked: both are said", "invalid_request")
 
 
 def _check_intent(scope: Scope, headers: list, named: bool) -> None:

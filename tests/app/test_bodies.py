@@ -133,8 +133,8 @@ def test_smuggled_bodies_are_refused(head, free):
     start = b"POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nX-Flaxgen: 1\r\nContent-Type: application/json\r\n"
     smuggled = b"0\r\n\r\nGET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
     try:
-        answer = raw(free, start + head + b"\r\n" + smuggled, ends=True)
+        answer = raw(free, start + head + b"\r\n" + smuggled)
     except ConnectionResetError:
         return
     assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 413", b"HTTP/1.1 501", b""), answer[:200]
-    assert b"HTTP/1.1 200" not in answer
+    assert set(re.findall(rb"HTTP/1.1 (\d)", answer)) <= {b"4", b"5"}, answer
