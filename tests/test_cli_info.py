@@ -1,12 +1,16 @@
 """`flaxgen info` of an experiment, for a mesh that is not here."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from flaxgen.cli import main
 
-EXPERIMENT = str(Path(__file__).parents[1] / "experiments" / "ddpm_scurve.py")
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENT = str(EXPERIMENTS / "ddpm_scurve.py")
 
 
 def test_an_experiment_on_more_devices_than_there_are(capsys):
@@ -30,3 +34,21 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_what_levels_hold_is_named_as_set_takes_it(capsys):
+    assert main(["info", str(EXPERIMENTS / "emoji" / "net.py")]) == 0
+    said = capsys.readouterr().out
+    assert "net.attention.0 = None" in said
+    assert "net.attention.1.heads = 4" in said
+    assert "{" not in said
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["completion", "bash"]])
+def test_whoever_reads_no_further_sees_no_error(arguments):
+    command = [sys.executable, "-m", "flaxgen", *arguments]
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as unread:
+        done = subprocess.run(command, stdout=unread, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,12 +20,16 @@ GONE = re.compile(r"Gloo \S+ failed|ncclRemoteError|[Cc]oordination service|[Hh]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code."""
+    """Runs one command; returns its exit code (141, as of SIGPIPE, if its output is not read to the end)."""
     parsed = make_parser().parse_args(arguments)
     cache.begin()
     try:
-        return parsed.run(parsed) or 0
+        code = parsed.run(parsed) or 0
+        sys.stdout.flush()
+        return code
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            return 141
         code, line = _verdict(error)
         if line is None or os.environ.get(DEBUG):
             _leave(parsed, code, error)
@@ -32,6 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"flaxgen {parsed.command}: {line}", file=sys.stderr)
     _leave(parsed, code)
     return code
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads standard output any more (`flaxgen info RUN | head`); then nothing more is written to it."""
+    pipe = select.poll()
+    pipe.register(sys.stdout.fileno(), 0)
+    unread = bool(pipe.poll(0))
+    if unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return unread
 
 
 def _verdict(error: BaseException) -> tuple[int, str | None]:

@@ -189,7 +189,9 @@ def _is_free(key: str, own: frozenset[str]) -> bool:
 
 
 def flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested JSON objects by dotted path."""
+    """Nested JSON objects by dotted path, of which a place in a list of objects is a part."""
+    if isinstance(data, list) and any(isinstance(each, dict) for each in data):
+        data = {str(i): each for i, each in enumerate(data)}
     if not isinstance(data, dict):
         return {prefix: data}
     return {k: v for key, value in data.items() for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flaxgen import bounded_json
+from flaxgen.family import directory
 from flaxgen.family.files import CONFIG
 from flaxgen.weights import store
 
@@ -140,7 +141,7 @@ def _plot(name: str, runs: Sequence[Told]) -> str:
 
 def _differences(runs: Sequence[Told]) -> str:
     """A table of the fields that not all runs have alike."""
-    flat = [dict(_flat(run.config)) for run in runs]
+    flat = [{name: json.dumps(value) for name, value in directory.flat(run.config).items()} for run in runs]
     fields = [
         name for name in dict.fromkeys(n for one in flat for n in one) if len({one.get(name) for one in flat}) > 1
     ]
@@ -152,14 +153,6 @@ def _differences(runs: Sequence[Told]) -> str:
         cells = "".join(f"<td>{html.escape(one.get(name, ''))}</td>" for one in flat)
         rows.append(f"<tr><td>{html.escape(name)}</td>{cells}</tr>")
     return f"<h2>What differs</h2><table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{path}.{name}" if path else name)
-    else:
-        yield path, json.dumps(value)
 
 
 def _pictures(run: Told) -> str:

@@ -5,23 +5,20 @@ A config is a frozen dataclass whose fields are plain values, tuples of them, ot
 imported by name, and no code is ever loaded from a file.
 """
 
-import ast
 import dataclasses
 import difflib
 import hashlib
 import json
-import math
-import sys
-import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from flax import linen as nn
 
+from flaxgen.train import typed
+
 Config = TypeVar("Config")
 Types = Mapping[str, type]
-MISMATCH = object()
 ABSENT = "absent"
 """Metadata of a config's field that came later: what a config without it meant, where that is not the default."""
 
@@ -82,7 +79,7 @@ def _differences(value: Any, default: Any, free: Collection[str], path: str) -> 
     """What `value` says beyond `default`, or beyond its class; None for nothing."""
     if not dataclasses.is_dataclass(value):
         if isinstance(value, tuple) and value != default:
-            return [_differences(v, MISMATCH, free, path) for v in value]
+            return [_differences(v, typed.MISMATCH, free, path) for v in value]
         return None if value == default else {"value": value}
     same = type(default) is type(value)
     said: dict[str, Any] = {} if same else {"type": type(value).__name__}
@@ -95,7 +92,7 @@ def _differences(value: Any, default: Any, free: Collection[str], path: str) -> 
 
 def _default(kind: type, name: str) -> Any:
     field = next(field for field in dataclasses.fields(kind) if field.name == name)
-    return MISMATCH if _is_required(field) else field.metadata.get(ABSENT, field.default)
+    return typed.MISMATCH if _is_required(field) else field.metadata.get(ABSENT, field.default)
 
 
 def decode(data: Any, known: Types) -> Any:
@@ -155,14 +152,15 @@ def _is_required(field: dataclasses.Field) -> bool:
 
 def _decode_field(kind: type, key: str, data: Any, known: Types) -> Any:
     annotation = _field_type(kind, key, key)
-    value = _fit(decode(data, known), annotation)
-    if value is MISMATCH:
-        raise ValueError(f"config field {kind.__name__}.{key}={data!r}: expected {_describe(annotation)}")
+    value = typed.fit(decode(data, known), annotation)
+    if value is typed.MISMATCH:
+        raise ValueError(f"config field {kind.__name__}.{key}={data!r}: expected {typed.describe(annotation)}")
     return value
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
-    """The config with `a.b=value` assignments applied, each value parsed by the type of its field.
+    """The config with `a.b=value` assignments applied, each value parsed by the type of its field; `a.0.b` is a field
+    of the first of the configs in `a`.
 
     All are applied before any is checked against the others. `size=N` sets every `image_size`, of data and nets alike.
 
@@ -176,10 +174,12 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
             raise ValueError(f"--set {assignment}: expected KEY=VALUE, for example --set batch_size=64")
         for path in _sizes(config, text) if named == "size" and named not in fields(type(config)) else [named]:
             *parents, last = path.split(".")
-            owner, inner = config, changes
+            owner, kind, inner = config, type(config), changes
             for key in parents:
-                owner, inner = _descend(owner, key, path), inner.setdefault(key, {})
-            inner[last] = _read(owner, last, text, path)
+                owner, kind = _descend(owner, kind, key, path)
+                inner = inner.setdefault(key, {})
+                require(isinstance(inner, dict), f"{path}: {key} is set as a whole too, set one of the two")
+            inner[last] = _read(owner, kind, last, text, path)
     return _replace(config, changes, "")
 
 
@@ -206,19 +206,27 @@ def _named(config: Any, name: str, prefix: str = "") -> Iterator[tuple[str, Any]
             yield from _named(value, name, f"{prefix}{key}.")
 
 
-def _descend(config: Any, key: str, path: str) -> Any:
-    _field_type(type(config), key, path)
-    inner = getattr(config, key)
-    if not dataclasses.is_dataclass(inner):
+def _descend(owner: Any, kind: Any, key: str, path: str) -> tuple[Any, Any]:
+    """What a config, or a tuple in one, has under a key, and its type; it has fields or elements itself."""
+    inner, annotation = _get(owner, kind, key, path)
+    if not (dataclasses.is_dataclass(inner) or (isinstance(inner, tuple) and inner)):
         raise ValueError(f"{path}: {key} is a plain value ({inner!r}) and has no fields")
-    return inner
+    return inner, annotation
 
 
-def _read(config: Any, key: str, text: str, path: str) -> Any:
-    annotation = _field_type(type(config), key, path)
-    inner = getattr(config, key)
+def _get(owner: Any, kind: Any, key: str, path: str) -> tuple[Any, Any]:
+    if not isinstance(owner, tuple):
+        annotation = _field_type(type(owner), key, path)
+        return getattr(owner, key), annotation
+    if not key.isdecimal() or int(key) >= len(owner):
+        raise ValueError(f"{path}: expected one of its {len(owner)} elements, 0 to {len(owner) - 1}, not {key}")
+    return owner[int(key)], typed.types_of(owner, kind)[int(key)]
+
+
+def _read(owner: Any, kind: Any, key: str, text: str, path: str) -> Any:
+    inner, annotation = _get(owner, kind, key, path)
     try:
-        return _parse(path, text, annotation)
+        return typed.parse(path, text, annotation)
     except ValueError:
         if not dataclasses.is_dataclass(inner):
             raise
@@ -227,15 +235,18 @@ def _read(config: Any, key: str, text: str, path: str) -> Any:
 
 
 def _replace(config: Any, changes: Mapping[str, Any], path: str) -> Any:
-    """All changes of one dataclass at once, the inner ones first."""
-    values = {
-        key: _replace(getattr(config, key), change, f"{path}{key}.") if isinstance(change, dict) else change
-        for key, change in changes.items()
-    }
+    """All changes of one dataclass, or of a tuple of them, at once, the inner ones first."""
+    if isinstance(config, tuple):
+        return tuple(_changed(inner, changes.get(str(i), inner), f"{path}{i}.") for i, inner in enumerate(config))
+    changed = {key: _changed(getattr(config, key), change, f"{path}{key}.") for key, change in changes.items()}
     try:
-        return dataclasses.replace(config, **values)
+        return dataclasses.replace(config, **changed)
     except ValueError as error:
         raise ValueError(f"{path}{error}") from None
+
+
+def _changed(inner: Any, change: Any, path: str) -> Any:
+    return _replace(inner, change, path) if isinstance(change, dict) else change
 
 
 def _field_type(kind: type, key: str, path: str) -> Any:
@@ -246,82 +257,3 @@ def _field_type(kind: type, key: str, path: str) -> Any:
         nearest = f"{prefix}.{near[0]}" if prefix else near[0]
         raise ValueError(f"{path} is not a field of {kind.__name__}: the nearest is {nearest}")
     return names[key]
-
-
-def _parse(path: str, text: str, annotation: Any) -> Any:
-    """Text to a value of the annotated type; what is no Python literal is a string."""
-    literal = {"none": "None", "null": "None", "true": "True", "false": "False"}.get(text.lower(), text)
-    try:
-        value = _tuples(ast.literal_eval(literal))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        value = text
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{path}={text}: expected a finite number")
-    for candidate in (value, text, (value,) if text else (), _as_int(value)):
-        fitted = _fit(candidate, annotation)
-        if fitted is not MISMATCH:
-            return fitted
-    raise ValueError(f"{path}={text}: expected {_describe(annotation)}")
-
-
-def _tuples(value: Any) -> Any:
-    """Lists as tuples, all the way down."""
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
-
-
-def _as_int(value: Any) -> Any:
-    """1e5 is a fine way to write a count."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _fit(value: Any, annotation: Any) -> Any:
-    """The value, with integers as numbers where numbers are meant, or MISMATCH."""
-    if _matches(value, annotation):
-        return value
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        fitted = (_fit(value, arg) for arg in args)
-        return next((x for x in fitted if x is not MISMATCH), MISMATCH)
-    if origin is tuple and isinstance(value, tuple):
-        each = _each(value, args)
-        fitted = tuple(map(_fit, value, each))
-        return MISMATCH if len(each) != len(value) or any(x is MISMATCH for x in fitted) else fitted
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return float(value) if whole and annotation is float and abs(value) <= sys.float_info.max else MISMATCH
-
-
-def _each(value: tuple, args: tuple) -> tuple:
-    """The type of each element of a tuple of these type arguments."""
-    return args[:1] * len(value) if args[-1] is Ellipsis else args
-
-
-def _matches(value: Any, annotation: Any) -> bool:
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is Any:
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(_matches(value, arg) for arg in args)
-    if origin is typing.Literal:
-        return value in args
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        each = _each(value, args)
-        return len(each) == len(value) and all(map(_matches, value, each))
-    if annotation is None or annotation is type(None):
-        return value is None
-    if isinstance(value, bool):
-        return annotation is bool
-    return isinstance(value, annotation)
-
-
-def _describe(annotation: Any) -> str:
-    args = typing.get_args(annotation)
-    if typing.get_origin(annotation) is typing.Literal:
-        return "one of " + ", ".join(map(str, args))
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return " or ".join(map(_describe, args))
-    if typing.get_origin(annotation) is tuple:
-        return "a list such as 1,2,2 (nothing after = for an empty one)"
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "a string", type(None): "none"}
-    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -10,12 +10,17 @@ from flax import linen as nn
 from flaxgen.train import config as configs
 
 
+class Level(nn.Module):
+    heads: int = 1
+
+
 class Net(nn.Module):
     channels: int = 32
     multipliers: tuple[int, ...] = (1, 2)
     heads: int | None = None
     dtype: str = "float32"
     interval: tuple[float, float] = (0.0, 1.0)
+    levels: tuple[Level | None, ...] = (None, Level())
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Named:
     name: str
 
 
-KNOWN = {kind.__name__: kind for kind in (Net, Rates, Config, Named, Disc)}
+KNOWN = {kind.__name__: kind for kind in (Net, Level, Rates, Config, Named, Disc)}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +85,9 @@ KNOWN = {kind.__name__: kind for kind in (Net, Rates, Config, Named, Disc)}
         ("decay.learning_rate=2", lambda c: c.decay.learning_rate == 2.0),
         ("path={[]}", lambda c: c.path == "{[]}"),
         ("net.dtype=bfloat16", lambda c: c.net.dtype == "bfloat16"),
+        ("net.levels.1.heads=4", lambda c: c.net.levels == (None, Level(4))),
+        ("net.levels.1=none", lambda c: c.net.levels == (None, None)),
+        ("net.multipliers.0=3", lambda c: c.net.multipliers == (3, 2)),
     ],
 )
 def test_override_parses_by_the_type_of_the_field(assignment, read):
@@ -100,6 +108,12 @@ def test_override_parses_by_the_type_of_the_field(assignment, read):
         ("rates.learning_rate=1" + 400 * "0", "expected a number"),
         ("net=UNet", "net is a Net: set one of net.channels"),
         ("net.heads.x=1", "heads is a plain value"),
+        ("net.levels.0.heads=1", "net.levels.0.heads: 0 is a plain value (None)"),
+        ("net.levels.1.head=1", "net.levels.1.head is not a field of Level: the nearest is net.levels.1.heads"),
+        ("net.levels.2=none", "net.levels.2: expected one of its 2 elements, 0 to 1, not 2"),
+        ("net.levels.x.heads=1", "net.levels.x.heads: expected one of its 2 elements, 0 to 1, not x"),
+        ("net.levels.1=4", "net.levels.1 is a Level: set one of net.levels.1.heads"),
+        ("net.multipliers.0=many", "net.multipliers.0=many: expected an integer"),
         ("net.parent=1", "net.parent is not a field of Net"),
         ("steps", "expected KEY=VALUE"),
         ("rates.learning_rate=1e999", "rates.learning_rate=1e999: expected a finite number"),
@@ -181,6 +195,13 @@ class Pair:
             raise ValueError(f"low={self.low}: expected less than high={self.high}")
 
 
+def test_several_elements_are_set_at_once_but_not_beside_the_whole():
+    changed = configs.override(Config(), ["net.multipliers.0=3", "net.multipliers.1=4", "net.levels.1.heads=2"])
+    assert changed.net == Net(multipliers=(3, 4), levels=(None, Level(2)))
+    with pytest.raises(ValueError, match=r"net.multipliers.0: multipliers is set as a whole too"):
+        configs.override(Config(), ["net.multipliers=1,2", "net.multipliers.0=3"])
+
+
 def test_overrides_are_checked_together_not_one_by_one():
     assert configs.override(Pair(), ["low=5", "high=9"]) == Pair(5, 9)
     with pytest.raises(ValueError, match="low=5: expected less than high=1"):
@@ -227,8 +248,8 @@ Sharper.__name__ = "Config"
 
 
 def test_a_config_without_a_later_field_means_what_was_done_then():
-    known = {"Config": Sharper, "Rates": Rates, "Net": Net}
-    written = configs.encode(Config(steps=3), {"Config": Config, "Rates": Rates, "Net": Net})
+    known = KNOWN | {"Config": Sharper}
+    written = configs.encode(Config(steps=3), KNOWN)
     old = configs.decode(written, known)
     assert old.resize == "box"
     assert configs.fingerprint(old) == configs.fingerprint(Config(steps=3))
