@@ -43,8 +43,8 @@ def discretized_log_likelihood(
 
 def bound_term(
     denoised: Denoised,
-    x0: Float[Array, "B *D"],
-    x: Float[Array, "B *D"],
+    x0: Float[Array, " B *D"],
+    x: Float[Array, " B *D"],
     times: tuple[Time, Time],
     schedule: Schedule,
     variance: str,
@@ -63,7 +63,7 @@ def bound_term(
     return bits(jnp.where(jnp.asarray(s) == 0, nll, kl))
 
 
-def prior_term(x0: Float[Array, "B *D"], schedule: Schedule) -> Float[Array, " B"]:
+def prior_term(x0: Float[Array, " B *D"], schedule: Schedule) -> Float[Array, " B"]:
     """KL(q(x_T | x0) || p(x_T)) of each example, in bits a dimension. The prior is N(0, alpha_T^2 + sigma_T^2): what
     becomes of data of variance 1, so N(0, 1) for every variance-preserving schedule."""
     alpha, sigma = schedule(1.0)
@@ -71,7 +71,7 @@ def prior_term(x0: Float[Array, "B *D"], schedule: Schedule) -> Float[Array, " B
     return bits(gaussian_kl(alpha * x0, jnp.log(sigma**2), jnp.log(total)))
 
 
-def bits(nats: Float[Array, "B *D"]) -> Float[Array, " B"]:
+def bits(nats: Float[Array, " B *D"]) -> Float[Array, " B"]:
     """The mean over all axes but the first, in bits."""
     return jnp.mean(nats, axis=range(1, nats.ndim)) / np.log(2)
 
@@ -89,7 +89,7 @@ class BitsPerDim(NamedTuple):
 def bits_per_dim(
     denoise: Denoiser,
     schedule: Schedule,
-    x0: Float[Array, "B *D"],
+    x0: Float[Array, " B *D"],
     timesteps: int,
     variance: str,
     key: PRNGKey,

@@ -18,7 +18,7 @@ def split_moments(h: Float[Array, "B *space C"]) -> tuple[Float[Array, "B *space
     return mean, jnp.clip(log_variance, *LOG_VARIANCES)
 
 
-def draw(mean: Float[Array, "B *D"], log_variance: Float[Array, "B *D"], keys: Keys) -> Float[Array, "B *D"]:
+def draw(mean: Float[Array, " B *D"], log_variance: Float[Array, " B *D"], keys: Keys) -> Float[Array, " B *D"]:
     """z = mean + std * noise, through which gradients pass [Kingma14, sec. 2.4]."""
     noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
     return mean + jnp.exp(0.5 * log_variance) * noise
@@ -38,9 +38,9 @@ def free_bits(kl: Float[Array, "B *space D"], least: float) -> Float[Array, " B"
 
 def log_weight(
     log_likelihood: Float[Array, " B"],
-    z: Float[Array, "B *D"],
-    mean: Float[Array, "B *D"],
-    log_variance: Float[Array, "B *D"],
+    z: Float[Array, " B *D"],
+    mean: Float[Array, " B *D"],
+    log_variance: Float[Array, " B *D"],
 ) -> Float[Array, " B"]:
     """log p(x | z) + log p(z) - log q(z | x) in nats, for a z drawn from q = N(mean, variance)."""
     # the two constants log 2 pi cancel

@@ -83,7 +83,7 @@ def _ground(image: UInt8[np.ndarray, "S S 3"]) -> Float[np.ndarray, "S S 3"]:
     return plane @ found
 
 
-def _cut(occupied: Bool[np.ndarray, "S"], count: int, least: float) -> list[tuple[int, int]] | None:
+def _cut(occupied: Bool[np.ndarray, " S"], count: int, least: float) -> list[tuple[int, int]] | None:
     """The stretches between the widest `count` - 1 gaps, if those are `least` pixels wide."""
     places = np.flatnonzero(occupied)
     gaps = np.diff(places) - 1

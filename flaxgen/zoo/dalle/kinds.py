@@ -59,7 +59,7 @@ def _cost_of_codes(net: DalleMini, logits, example: Example, text_weight: float)
     return value, {"loss": value, "code_nats": value, "accuracy": _right(logits, codes)}
 
 
-def _right(logits: Float[Array, "B *N K"], codes: Int[Array, "B *N"]) -> Float[Array, ""]:
+def _right(logits: Float[Array, "B *N K"], codes: Int[Array, " B *N"]) -> Float[Array, ""]:
     """The share of the codes that are the likeliest one."""
     return jnp.mean(jnp.argmax(logits, -1) == codes)
 
