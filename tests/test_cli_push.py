@@ -2,8 +2,10 @@
 
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
 from huggingface_hub.errors import LocalTokenNotFoundError
 
+import flaxgen
 from flaxgen import verbs
 from flaxgen.cli import main
 
@@ -55,6 +57,27 @@ def test_a_composite_goes_with_its_parts_and_a_card(hub, capsys):
     assert 'flaxgen.load("me/scenes")' in card
     assert 'model.draw("a caption"' in card
     assert str(source) not in card
+
+
+def put_in_cache(files, snapshot):
+    """The files of a repository, as the Hub's cache has them after a download."""
+    for name, content in files.items():
+        place = snapshot / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(snapshot.name)
+
+
+@pytest.mark.parametrize("name", ["dalle-scenes", "scene-codes"])
+def test_what_was_pushed_is_loaded_by_its_id(name, hub, tmp_path, monkeypatch):
+    verbs.push(name, "me/model")
+    put_in_cache(hub.repositories["me/model"], tmp_path / "models--me--model" / "snapshots" / ("a" * 40))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    there, here = flaxgen.load("me/model"), flaxgen.load(name)
+    assert (type(there), there.fingerprint) == (type(here), here.fingerprint)
 
 
 def test_a_card_that_is_there_stays_and_what_is_no_model_file_does_not_go(hub, tmp_path):
