@@ -33,10 +33,10 @@ source = os.environ.get("FLAXGEN_SOURCE", f"git+https://github.com/{REPOSITORY}"
 
 if importlib.util.find_spec("flaxgen") is None:
     if "/OWNER/" in source:
-        raise ValueError("flaxgen has no public repository yet: set REPOSITORY above, or FLAXGEN_SOURCE=file:///A_WHEEL")
+        raise ValueError("flaxgen has no public repository yet: set REPOSITORY, or FLAXGEN_SOURCE=file:///A_WHEEL")
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"flaxgen[{extra}] @ {source}"], check=True)
     print("Installed. The runtime now restarts, with the new JAX: then run this cell once more, and all others.")
-    get_ipython().kernel.do_shutdown(restart=True)  # noqa: F821 (a notebook has it)
+    get_ipython().kernel.do_shutdown(restart=True)
 elif "google.colab" in sys.modules:
     import jax
 
@@ -149,6 +149,7 @@ def midpoint(schedule):
 
     return Sampler(ddim.init, step)
 
+
 # %% [markdown]
 # Is it better? All three samplers below follow the same path from the same noise, so with enough steps they end at the
 # same pictures. We measure how far they are from there. Our step asks the model twice, so it gets half as many steps.
@@ -188,8 +189,8 @@ plt.show()
 # From top to bottom, with 8 calls of the net: DDIM, DPM-Solver++, ours; and below them the exact pictures.
 
 # %%
-from flaxgen.family.sheets import grid
 from flaxgen.family.pictures import Pictures
+from flaxgen.family.sheets import grid
 
 few = [draw["DDIM"](8), draw["DPM-Solver++ 2M"](8), draw["our midpoint"](4), exact]
 Pictures(grid(np.concatenate([one[:10] for one in few]), columns=10)[None])
@@ -231,7 +232,8 @@ def tune(weight, steps=100):
     )
     tx = optax.adam(3e-4)
     step = jax.jit(make_train_step(losses.per_example(loss), tx, ema_decay=lambda n: jnp.float32(0.95)))
-    state, data = init_state(model.params, tx), batches(open_source(config.data), Order(1, 64), fields=("image", "label"))
+    state = init_state(model.params, tx)
+    data = batches(open_source(config.data), Order(1, 64), fields=("image", "label"))
     for _ in range(steps):
         state, _ = step(state, next(data), jax.random.key(2))
     return state.ema_params
@@ -271,6 +273,7 @@ plt.show()
 #
 # Guidance makes a denoiser of a denoiser. The usual one leads away from "no digit in particular". Ours leads away from one
 # other digit: draw a 3 that is not an 8. It is four lines.
+
 
 # %%
 def rather_than(wanted, unwanted, scale):

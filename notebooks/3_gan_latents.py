@@ -33,10 +33,10 @@ source = os.environ.get("FLAXGEN_SOURCE", f"git+https://github.com/{REPOSITORY}"
 
 if importlib.util.find_spec("flaxgen") is None:
     if "/OWNER/" in source:
-        raise ValueError("flaxgen has no public repository yet: set REPOSITORY above, or FLAXGEN_SOURCE=file:///A_WHEEL")
+        raise ValueError("flaxgen has no public repository yet: set REPOSITORY, or FLAXGEN_SOURCE=file:///A_WHEEL")
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"flaxgen[{extra}] @ {source}"], check=True)
     print("Installed. The runtime now restarts, with the new JAX: then run this cell once more, and all others.")
-    get_ipython().kernel.do_shutdown(restart=True)  # noqa: F821 (a notebook has it)
+    get_ipython().kernel.do_shutdown(restart=True)
 elif "google.colab" in sys.modules:
     import jax
 

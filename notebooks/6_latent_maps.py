@@ -34,10 +34,10 @@ source = os.environ.get("FLAXGEN_SOURCE", f"git+https://github.com/{REPOSITORY}"
 
 if importlib.util.find_spec("flaxgen") is None:
     if "/OWNER/" in source:
-        raise ValueError("flaxgen has no public repository yet: set REPOSITORY above, or FLAXGEN_SOURCE=file:///A_WHEEL")
+        raise ValueError("flaxgen has no public repository yet: set REPOSITORY, or FLAXGEN_SOURCE=file:///A_WHEEL")
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"flaxgen[{extra}] @ {source}"], check=True)
     print("Installed. The runtime now restarts, with the new JAX: then run this cell once more, and all others.")
-    get_ipython().kernel.do_shutdown(restart=True)  # noqa: F821 (a notebook has it)
+    get_ipython().kernel.do_shutdown(restart=True)
 elif "google.colab" in sys.modules:
     import jax
 
@@ -90,7 +90,9 @@ vae = flaxgen.load("runs/vae")
 # Digits that training never saw: on the left as they come back, on the right as they were. The note has the figures.
 
 # %%
-back = vae.reconstruct(num=25)
+from flaxgen.zoo.autoencoder.requests import Reconstruct
+
+back = vae.perform(Reconstruct(num=25))
 print(back.note)
 back
 
@@ -144,12 +146,13 @@ vae.map(num=300, method="tsne")
 # %% [markdown]
 # ## What is unusual?
 #
-# What an autoencoder has never seen comes back badly. Here are five test digits, and the same five upside down. The score
+# What an autoencoder has never seen comes back badly. Here are five test digits, and their negatives, black for
+# white. The score
 # is the share of training digits of which less is lost: near 1 is suspicious. Each picture shows what went in, what came
 # back, and the difference.
 
 # %%
-test = vae.reconstruct(num=5).beside
+test = back.beside[:5]
 strange = vae.anomaly(np.concatenate([test, 255 - test]))
 print("as they are: ", [round(score, 2) for score in strange.scores[:5]])
 print("as negatives:", [round(score, 2) for score in strange.scores[5:]])
@@ -163,7 +166,7 @@ strange
 
 # %%
 codec = flaxgen.load("scene-codes")
-scenes = codec.reconstruct(num=8)
+scenes = codec.perform(Reconstruct(num=8))
 print(scenes.note)
 scenes
 

@@ -33,10 +33,10 @@ source = os.environ.get("FLAXGEN_SOURCE", f"git+https://github.com/{REPOSITORY}"
 
 if importlib.util.find_spec("flaxgen") is None:
     if "/OWNER/" in source:
-        raise ValueError("flaxgen has no public repository yet: set REPOSITORY above, or FLAXGEN_SOURCE=file:///A_WHEEL")
+        raise ValueError("flaxgen has no public repository yet: set REPOSITORY, or FLAXGEN_SOURCE=file:///A_WHEEL")
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"flaxgen[{extra}] @ {source}"], check=True)
     print("Installed. The runtime now restarts, with the new JAX: then run this cell once more, and all others.")
-    get_ipython().kernel.do_shutdown(restart=True)  # noqa: F821 (a notebook has it)
+    get_ipython().kernel.do_shutdown(restart=True)
 elif "google.colab" in sys.modules:
     import jax
 
@@ -172,6 +172,7 @@ verbs.train(config, "runs/vae")
 drawn = flaxgen.load("runs/vae").sample(num=400, seed=0).images
 cheat = with_noise(train[:400], 12)
 
+
 # %%
 def nearest(images):
     """The number of the nearest training picture of each, and how far it is."""
@@ -215,7 +216,8 @@ pictures, captions = np.stack([pair["image"] for pair in pairs]), [pair["text"] 
 turned = [c.replace(" left of ", " right of ").replace(" above ", " below ") for c in captions]
 
 embedded = clip.encode_image(pictures)
-for name, said in (("true", captions), ("relation turned round", turned), ("another picture's", captions[1:] + captions[:1])):
+kinds = {"true": captions, "relation turned round": turned, "another picture's": captions[1:] + captions[:1]}
+for name, said in kinds.items():
     scores = np.asarray(clip_scores(embedded, np.asarray(clip.encode_text(said).embedding)))
     print(f"{name:22} {scores.mean():5.1f}    for example: {said[0]}")
 

@@ -2,9 +2,9 @@
 
     python scripts/notebooks.py
 
-NAME.py is in jupytext's percent format. Its first two cells are the same in all notebooks but for the title: a badge that
-opens it in Colab, and the code of `notebooks/first_cell.py`; they are put there anew. NAME.ipynb is made of it, without
-outputs: pictures in a repository would have to be drawn again with every change of a sentence.
+NAME.py is in jupytext's percent format. Its first two cells are the same in all notebooks but for the title: a badge
+that opens it in Colab, and the code of `notebooks/first_cell.py`; they are put there anew. NAME.ipynb is made of it,
+without outputs: pictures in a repository would have to be drawn again with every change of a sentence.
 """
 
 import json
@@ -97,8 +97,10 @@ def main() -> None:
     """Brings every pair up to date."""
     for name in names():
         script = FOLDER / f"{name}.py"
-        cells = with_first_cells(name, read_script(script.read_text("utf-8")))
-        script.write_text(write_script(cells), "utf-8")
+        found = read_script(script.read_text("utf-8"))
+        cells = with_first_cells(name, found)
+        if cells != found:
+            script.write_text(write_script(cells), "utf-8")
         (FOLDER / f"{name}.ipynb").write_text(to_notebook(cells), "utf-8")
 
 
