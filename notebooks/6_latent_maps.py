@@ -108,24 +108,29 @@ vae.sample(num=40, seed=1)
 # %% [markdown]
 # ## Walk
 #
-# Between two digits there is a straight line in the latents. Each row goes from one test digit to the next.
-
-# %%
-walk = vae.interpolate(num=4, frames=34, once=True)
-walk
-
-# %% [markdown]
-# The same line through the pixels would only fade one digit out and the other in. Above it is the model's way, below the
-# pixels'.
+# Between two digits there is a straight line in the latents. Each row goes from one test digit to another: 0 to 4, 4 to 3,
+# and 3 to 6.
 
 # %%
 import numpy as np
 
+from flaxgen.data import open_source
 from flaxgen.family.pictures import Pictures
+from flaxgen.family.sheets import grid
 
-first, last = walk.images[0].astype(float), walk.images[11].astype(float)
-fade = [(1 - share) * first + share * last for share in np.linspace(0, 1, 12)]
-Pictures(np.concatenate([walk.images[:12], np.round(fade).astype(np.uint8)]), layout="grid")
+test = open_source(Data(source="digits", split="test", image_size=8, channels=1))
+first_of = {test[i]["label"].item(): test[i]["image"] for i in reversed(range(len(test)))}
+walk = vae.interpolate(np.stack([first_of[digit] for digit in (0, 4, 3, 6)]), frames=34, once=True).images
+Pictures(grid(np.concatenate([walk[11 * leg : 11 * leg + 12] for leg in range(3)]), columns=12)[None])
+
+# %% [markdown]
+# The same line through the pixels would only fade one digit out and the other in. Above it is the model's way from 0 to 4,
+# below the pixels'.
+
+# %%
+first, last = walk[0].astype(float), walk[11].astype(float)
+fade = [np.round((1 - share) * first + share * last).astype(np.uint8) for share in np.linspace(0, 1, 12)]
+Pictures(grid(np.concatenate([walk[:12], np.stack(fade)]), columns=12)[None])
 
 # %% [markdown]
 # ## A map
@@ -140,20 +145,16 @@ vae.map(num=300)
 # Two of eight directions are a narrow view, and the axes say how much of the spread they hold. `method="tsne"` bends the
 # plane, so that neighbours stay neighbours; it has no way back to pictures, and its distances mean little.
 
-# %%
-vae.map(num=300, method="tsne")
-
 # %% [markdown]
 # ## What is unusual?
 #
-# What an autoencoder has never seen comes back badly. Here are five test digits, and their negatives, black for
-# white. The score
+# What an autoencoder has never seen comes back badly. Here are five test digits, and their negatives. The score
 # is the share of training digits of which less is lost: near 1 is suspicious. Each picture shows what went in, what came
 # back, and the difference.
 
 # %%
-test = back.beside[:5]
-strange = vae.anomaly(np.concatenate([test, 255 - test]))
+usual = back.beside[:5]
+strange = vae.anomaly(np.concatenate([usual, 255 - usual]))
 print("as they are: ", [round(score, 2) for score in strange.scores[:5]])
 print("as negatives:", [round(score, 2) for score in strange.scores[5:]])
 strange
