@@ -113,10 +113,19 @@ best
 # ## Vary
 #
 # Take any picture, and draw others that mean the same to CLIP. A file name, an array or a PIL image will do; here it is the
-# first picture from above. Colours and shapes stay, places may move.
+# first picture from above.
 
 # %%
-model.vary(circle[0], num=4, seed=3)
+varied = model.vary(circle[0], num=4, seed=3)
+varied
+
+# %%
+kept = sum(scene_oracle.holds(image, "a red circle above a blue square") for image in varied.images)
+print(f"still a red circle above a blue square: {kept} of {len(varied)}")
+
+# %% [markdown]
+# Where it is not, colours and shapes have changed partners: an embedding says better what is there than what belongs to
+# what. `invert=True, eta=0.5` starts from the picture's own noise and stays nearer to it, and `candidates=2` helps again.
 
 # %% [markdown]
 # ## Blend

@@ -96,7 +96,7 @@ config = Config(
 # [`experiments/ddpm_cifar10.py`](../experiments/ddpm_cifar10.py) for the DDPM paper's net.
 
 # %%
-verbs.train(config, "runs/digits")
+state = verbs.train(config, "runs/digits")
 
 # %%
 from pathlib import Path
@@ -113,11 +113,15 @@ plt.ylabel("loss")
 plt.show()
 
 # %% [markdown]
-# Left: digits that the model drew. Right: digits from the data.
+# The model was told which digit to draw: 0 to 9 in turn, and so in every row. `guidance` makes it listen more closely.
 
 # %%
+from flaxgen.family.pictures import Pictures
+from flaxgen.family.sheets import grid
+
 model = flaxgen.load("runs/digits")
-model.sample(num=40, seed=0, beside_data=True)
+drawn = model.sample(num=40, seed=0, guidance=2.0)
+Pictures(grid(drawn.images, columns=10)[None])
 
 # %% [markdown]
 # ## Idea 1: a sampler of your own
@@ -157,7 +161,7 @@ def midpoint(schedule):
 # %%
 import numpy as np
 
-schedule, denoise = model.schedule, model.denoiser()
+schedule, denoise = model.schedule, guidance.clip_x0(model.denoiser())
 noise = jax.random.normal(jax.random.key(0), (20, 8, 8, 1))
 
 
@@ -189,9 +193,6 @@ plt.show()
 # From top to bottom, with 8 calls of the net: DDIM, DPM-Solver++, ours; and below them the exact pictures.
 
 # %%
-from flaxgen.family.pictures import Pictures
-from flaxgen.family.sheets import grid
-
 few = [draw["DDIM"](8), draw["DPM-Solver++ 2M"](8), draw["our midpoint"](4), exact]
 Pictures(grid(np.concatenate([one[:10] for one in few]), columns=10)[None])
 
@@ -233,7 +234,7 @@ def tune(weight, steps=100):
     tx = optax.adam(3e-4)
     step = jax.jit(make_train_step(losses.per_example(loss), tx, ema_decay=lambda n: jnp.float32(0.95)))
     state = init_state(model.params, tx)
-    data = batches(open_source(config.data), Order(1, 64), fields=("image", "label"))
+    data = batches(open_source(config.data), Order(1, 64), start_step=0, fields=("image", "label"))
     for _ in range(steps):
         state, _ = step(state, next(data), jax.random.key(2))
     return state.ema_params

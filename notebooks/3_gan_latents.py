@@ -85,7 +85,7 @@ config = Config(
 # your own; it chooses sizes as NVlabs do. Published networks of theirs can be imported (`docs/gan.md`).
 
 # %%
-verbs.train(config, "runs/gan")
+state = verbs.train(config, "runs/gan")
 
 # %% [markdown]
 # A GAN has no loss that falls. What to look at is whether the generator draws all kinds of pictures: `diversity` is about 1

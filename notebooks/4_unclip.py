@@ -131,7 +131,7 @@ clip_config = clip.Config(
     ),
     vocabulary=clip.Vocabulary(size=TOKENS),
 )
-verbs.train(clip_config, "runs/clip")
+state = verbs.train(clip_config, "runs/clip")
 
 # %% [markdown]
 # What has it learned? Each row is a picture, each column a caption, and bright means that CLIP finds they belong together.
@@ -177,7 +177,7 @@ prior_config = prior.Config(
     objective=Objective(condition_dropout=0.1),
     sampling=Sampling(sampler="ddpm", steps=25, grid="linspace", limit=10.0, guidance=2.0, batch=64),
 )
-verbs.train(prior_config, "runs/prior")
+state = verbs.train(prior_config, "runs/prior")
 
 # %% [markdown]
 # ## Stage 3: the decoder
@@ -218,7 +218,7 @@ decoder_config = decoder.Config(
     embedding_noise=0.3,
     sampling=Sampling(sampler="ddim", steps=20, guidance=2.0, batch=32),
 )
-verbs.train(decoder_config, "runs/decoder")
+state = verbs.train(decoder_config, "runs/decoder")
 
 # %% [markdown]
 # ## Put together, and draw

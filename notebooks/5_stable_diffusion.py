@@ -217,7 +217,7 @@ lora_config = LoraConfig(
     optimizer=Optimizer(name="adamw", learning_rate=1e-2 if STAND_IN else 1e-4, weight_decay=1e-2, decay="cosine"),
     ema=Ema(decay=0.0),
 )
-verbs.train(lora_config, "runs/lora")
+state = verbs.train(lora_config, "runs/lora")
 verbs.export("runs/lora", "loras/mine", layout="peft")
 
 # %% [markdown]

@@ -180,7 +180,7 @@ plt.show()
 # trace. We read it here: which operations took longest, summed over all devices.
 
 # %%
-verbs.train(config, "runs/profiled", plans["jit"], profile=True)
+state = verbs.train(config, "runs/profiled", plans["jit"], profile=True)
 [trace] = Path("runs/profiled/profile").rglob("*.xplane.pb")
 print(trace.name, f"{trace.stat().st_size / 2**20:.1f} MiB")
 
