@@ -156,7 +156,8 @@ def midpoint(schedule):
 
 # %% [markdown]
 # Is it better? All three samplers below follow the same path from the same noise, so with enough steps they end at the
-# same pictures. We measure how far they are from there. Our step asks the model twice, so it gets half as many steps.
+# same pictures. DDIM finds these in 500 steps, and we measure how far from them the others are. Our step asks the model
+# twice, so it gets half as many steps.
 
 # %%
 import numpy as np
@@ -167,7 +168,7 @@ noise = jax.random.normal(jax.random.key(0), (20, 8, 8, 1))
 
 def runner(sampler):
     draw = jax.jit(lambda x, grid: samplers.sample(sampler, denoise, x, grid, jax.random.key(1)))
-    return lambda steps: np.asarray(draw(noise, samplers.make_grid(times.trailing(steps, 1000), room=64)))
+    return lambda steps: np.asarray(draw(noise, samplers.make_grid(times.trailing(steps, 1000), room=512)))
 
 
 draw = {
@@ -175,7 +176,7 @@ draw = {
     "DPM-Solver++ 2M": runner(samplers.dpmpp_2m(schedule)),
     "our midpoint": runner(midpoint(schedule)),
 }
-exact = draw["our midpoint"](64)
+exact = draw["DDIM"](500)
 
 calls = np.array([4, 8, 16, 32])
 for name, one in draw.items():
@@ -184,16 +185,18 @@ for name, one in draw.items():
     print(f"{name:16} " + "  ".join(f"{error:.4f}" for error in errors))
     plt.loglog(calls, errors, "o-", label=name)
 plt.xticks(calls, calls)
+plt.minorticks_off()
 plt.xlabel("calls of the net")
 plt.ylabel("distance to the exact pictures")
 plt.legend()
 plt.show()
 
 # %% [markdown]
-# From top to bottom, with 8 calls of the net: DDIM, DPM-Solver++, ours; and below them the exact pictures.
+# A line that lies lower is nearer for the same work. It is one small model and twenty pictures, so try your own before you
+# believe it. From top to bottom, with 4 calls of the net: DDIM, DPM-Solver++, ours; and below them the exact pictures.
 
 # %%
-few = [draw["DDIM"](8), draw["DPM-Solver++ 2M"](8), draw["our midpoint"](4), exact]
+few = [draw["DDIM"](4), draw["DPM-Solver++ 2M"](4), draw["our midpoint"](2), exact]
 Pictures(grid(np.concatenate([one[:10] for one in few]), columns=10)[None])
 
 # %% [markdown]
