@@ -15,7 +15,7 @@
 #
 # In a GAN two nets play a game. The generator draws, the discriminator says which pictures are real, and each gets better
 # because the other does. A trained generator is quick, one pass a picture, and its latents can be explored: walked through,
-# pulled towards the average, mixed, and searched. We train a small StyleGAN2 on handwritten digits and do all four.
+# pulled towards the average, mixed, and searched. We train a small StyleGAN2 on pictures of balls and do all four.
 
 # %%
 # @title Run this first: it installs flaxgen on Colab, and does nothing where flaxgen is installed
@@ -48,6 +48,33 @@ elif "google.colab" in sys.modules:
     print(f"flaxgen runs on {jax.device_count()} {jax.devices()[0].device_kind}")
 
 # %% [markdown]
+# ## Pictures
+#
+# We draw 400 balls ourselves: each has a place, a size and a colour of its own. That is all there is to know, so we can see
+# whether the generator finds it out. Nobody tells it of places, sizes or colours.
+
+# %%
+import colorsys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+
+def ball(x, y, radius, hue):
+    picture = Image.new("RGB", (128, 128), (24, 24, 32))
+    colour = tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.75, 1.0))
+    ImageDraw.Draw(picture).ellipse((x - radius, y - radius, x + radius, y + radius), colour)
+    return picture
+
+
+rng, folder = np.random.default_rng(0), Path("balls")
+folder.mkdir(exist_ok=True)
+for i in range(400):
+    x, y = rng.uniform(36, 92, 2)
+    ball(x, y, rng.uniform(20, 36), rng.uniform(0, 1)).save(folder / f"{i:03}.png")
+
+# %% [markdown]
 # ## Train
 #
 # StyleGAN2 first turns noise z into a style w, and draws from w. R1, a penalty on the discriminator's slope, keeps the game
@@ -65,19 +92,17 @@ from flaxgen.zoo.gan import Config, HalfLife, Regularizers
 adam = Optimizer(learning_rate=2.5e-3, beta1=0.0, beta2=0.99, clip=0.0)
 config = Config(
     seed=0,
-    steps=1500,
-    batch_size=32,
+    steps=1000,
+    batch_size=16,
     log_every=50,
     preview_every=0,
-    data=Data(source="digits", image_size=8, channels=1, threads=2),
-    generator=Generator(
-        image_size=8, channels=1, latent_dim=32, style_dim=32, mapping_depth=2, channel_base=256, channel_max=32
-    ),
-    discriminator=Discriminator(image_size=8, channels=1, channel_base=256, channel_max=32, group=4),
+    data=Data(source="folder", path=str(folder), image_size=16, threads=2),
+    generator=Generator(image_size=16, latent_dim=32, style_dim=32, mapping_depth=2, channel_base=256, channel_max=32),
+    discriminator=Discriminator(image_size=16, channel_base=256, channel_max=32, group=4),
     generator_optimizer=adam,
     discriminator_optimizer=adam,
-    regularizers=Regularizers(r1=0.1, interval=16),
-    average=HalfLife(images=5_000),
+    regularizers=Regularizers(r1=0.05, interval=16),
+    average=HalfLife(images=2_000),
 )
 
 # %% [markdown]
@@ -92,8 +117,6 @@ state = verbs.train(config, "runs/gan")
 # if it does, and falls towards 0 if it has lost some.
 
 # %%
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 
 from flaxgen.measure.curves import read_run
@@ -101,7 +124,7 @@ from flaxgen.measure.curves import read_run
 curve = read_run(Path("runs/gan")).curves["diversity"]
 plt.figure(figsize=(6, 2.5))
 plt.plot(curve.steps, curve.values)
-plt.ylim(0, 1.3)
+plt.ylim(bottom=0)
 plt.xlabel("step")
 plt.ylabel("diversity")
 plt.show()
@@ -117,15 +140,15 @@ model.sample(num=40, seed=0, beside_data=True)
 # ## A walk
 #
 # Samples have numbers, counted along the rows from 0. A walk visits some of them and comes back, in a straight line through
-# w. In between are digits too, not a fade from one to the next.
+# w. In between are balls too, which move and change colour. A fade would show two balls at once.
 
 # %%
 walk = model.interpolate(between=(0, 1, 2, 3), frames=40, fps=10)
 walk.save("walk.gif", force=True)
 
-from IPython.display import Image
+import IPython.display
 
-Image(filename="walk.gif", width=160)
+IPython.display.Image(filename="walk.gif", width=160)
 
 # %%
 walk
@@ -133,7 +156,7 @@ walk
 # %% [markdown]
 # ## Truncation
 #
-# Strange pictures come from styles far from the average. Truncation pulls every style towards it: the digits get cleaner
+# Strange pictures come from styles far from the average. Truncation pulls every style towards it: the balls get cleaner
 # and more alike. The rows have 1 (none), 0.7, 0.5, 0.3 and 0 of the distance left; the last row is the average itself.
 
 # %%
@@ -150,33 +173,36 @@ Pictures(latents.show_rows(rows)[None])
 # ## Mixing styles
 #
 # Every layer gets a style. Take the coarse layers' from one picture and the rest from another: the left column gives the
-# fine layers, the top row the coarse ones. The shape follows the coarse layers.
+# fine layers, the top row the coarse ones. Which of the two decides where the ball is, and which its colour?
 
 # %%
 a, b = latents.take(found, range(4)), latents.take(found, range(4, 9))
-Pictures(latents.show_rows(latents.mixing_rows(model, a, b, range(2)))[None])
+Pictures(latents.show_rows(latents.mixing_rows(model, a, b, range(3)))[None])
 
 # %% [markdown]
 # ## Project
 #
-# Where in w is a given picture? Start at the average and walk downhill until the drawing looks like it. Left the picture, a
-# digit that training never saw, right what the generator can do. A generator that has lost this kind of picture cannot come
-# near it, so projection is also a test.
+# Where in w is a given picture? Start at the average and walk downhill until the drawing looks like it. Left a ball that
+# training never saw, right what the generator can do.
 
 # %%
-from flaxgen.data import open_source
-
-test = open_source(Data(source="digits", split="test", image_size=8, channels=1))
-projected = model.project(test[3]["image"], steps=200)
+projected = model.project(ball(50, 80, 30, 0.6), steps=150)
 print(projected.note)
 projected
 
 # %% [markdown]
-# The code that was found is a latent like any other. Here it is mixed half and half with the first sample.
+# A generator cannot come near what it has never learned. So projection is also a test: here are two balls in one picture.
 
 # %%
-import numpy as np
+two = np.maximum(np.asarray(ball(36, 64, 22, 0.0)), np.asarray(ball(92, 64, 22, 0.35)))
+stranger = model.project(two, steps=150)
+print(stranger.note)
+stranger
 
+# %% [markdown]
+# The code that was found is a latent like any other. Here is the way from the first ball that we projected to sample 0.
+
+# %%
 code = projected.extra["latent"]
 ends = latents.Latents(np.stack([code, found.codes[0]]))
 way = latents.interpolate(ends, 8, loop=False)
