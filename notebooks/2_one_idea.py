@@ -66,7 +66,7 @@ from flaxgen.zoo.diffusion import Config
 
 config = Config(
     seed=0,
-    steps=700,
+    steps=600,
     batch_size=64,
     log_every=50,
     preview_every=0,
@@ -224,7 +224,7 @@ def noisy_matters(prediction, alpha, sigma):
     return 4 * sigma**8
 
 
-def tune(weight, steps=100):
+def tune(weight, steps=80):
     loss = losses.denoising_loss(
         apply,
         schedule,
