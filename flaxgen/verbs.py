@@ -93,13 +93,14 @@ def load(model: str | Path | None = None, plan: parallel.Plan | None = None) -> 
 def train(
     config: Any,
     workdir: str | Path,
-    plan: parallel.Plan,
+    plan: parallel.Plan | None = None,
     *,
     profile: bool = False,
     wandb: str | None = None,
     accept_new_data: bool = False,
 ) -> State:
-    """Trains in `workdir`, or resumes the run that is there; returns the last state.
+    """Trains in `workdir`, or resumes the run that is there; returns the last state. Without a `plan` it is on one
+    device.
 
     `profile` writes a trace of a few steps to `workdir/profile`; `wandb` is the Weights & Biases project that gets
     every logged step. With `accept_new_data` a run whose data have changed goes on with them.
@@ -107,7 +108,7 @@ def train(
     Raises:
         ValueError, OSError: if config, data, devices and `workdir` do not fit together; see also `train.loop.run`.
     """
-    workdir, family = Path(workdir), family_of(config)
+    workdir, family, plan = Path(workdir), family_of(config), plan or parallel.make_plan("jit")
     config = directory.as_begun(family, config, workdir)
     parallel.check_batch(config.batch_size, plan, getattr(config, "accumulate", 1))
     prepared = directory.prepare(family, config, workdir)

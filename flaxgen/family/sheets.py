@@ -14,7 +14,8 @@ from flaxgen.data import to_pixels
 Picture: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
 
 SMALLEST_SIDE = 64
-"""Images smaller than this are enlarged by a whole factor, so that a grid of 8 x 8 digits can be looked at."""
+"""Images whose shorter side is below this are enlarged by a whole factor, so that a grid of 8 x 8 digits can be looked
+at; the longer side stays below four times as many pixels."""
 
 
 CAPTION_SIZE = 12
@@ -28,7 +29,7 @@ def grid(images: Shaped[np.ndarray, "N H W C"], columns: int | None = None, gap:
     pixels = images if images.dtype == np.uint8 else to_pixels(images)
     count, height, width, channels = pixels.shape
     pixels = np.repeat(pixels, 3, axis=-1) if channels == 1 else pixels
-    scale = max(1, SMALLEST_SIDE // max(height, width))
+    scale = max(1, min(SMALLEST_SIDE // min(height, width), 4 * SMALLEST_SIDE // max(height, width)))
     pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
     columns = columns or math.ceil(math.sqrt(count))
     rows, (height, width) = math.ceil(count / columns), pixels.shape[1:3]

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -11,8 +12,9 @@ import jax
 from flaxgen import parallel
 from flaxgen.family import files
 from flaxgen.family import request as requests
-from flaxgen.family.pictures import Pictures
+from flaxgen.family.pictures import Pictures, read_about
 from flaxgen.family.request import Request
+from flaxgen.train.config import require
 from flaxgen.types import Params
 
 if TYPE_CHECKING:
@@ -53,6 +55,23 @@ class Answering:
         handler.check(getattr(self, "config", self), request)
         drawn = handler.draw(self, request, progress)
         return drawn.drawn_by(request, self.settings(request), self)
+
+    def again(self, path: str | Path) -> Pictures:
+        """What is in a file that these weights drew, drawn once more: the whole sheet, or the one picture of it.
+
+        Raises:
+            ValueError, OSError: if the file does not say how it was made, or other weights drew it.
+        """
+        about = read_about(Path(path))
+        require(
+            about.get("weights") == self.fingerprint,
+            f"{path} was drawn by the weights {about.get('weights')} ({about.get('model')}), these are "
+            f"{self.fingerprint}: load that model",
+        )
+        verb = about["request"].get("verb")
+        require(verb in self.verbs, f"{path} is of {verb!r}: a {self.kind} has {', '.join(self.verbs) or 'nothing'}")
+        drawn = self.perform(requests.from_json(self.verbs[verb], about["request"]))
+        return drawn if about.get("picture") is None else drawn[about["picture"]]
 
     def handler(self, kind: type[Request]) -> Handler:
         """How it answers a kind of request.

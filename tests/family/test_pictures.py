@@ -95,3 +95,11 @@ def test_a_picture_that_says_nothing_is_refused(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
     with pytest.raises(ValueError, match="does not say how it was made"):
         read_about(tmp_path / "plain.png")
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale"), [((8, 8), 8), ((8, 24), 8), ((24, 8), 8), ((8, 64), 4), ((64, 64), 1), ((4, 999), 1)]
+)
+def test_small_pictures_are_enlarged_by_their_shorter_side(shape, scale):
+    drawn = sheets.grid(np.zeros((1, *shape, 1), np.uint8), gap=0)
+    assert drawn.shape[:2] == (scale * shape[0], scale * shape[1])

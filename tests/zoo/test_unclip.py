@@ -392,3 +392,14 @@ def test_a_stage_of_another_clip(copy, toy):
     unclip_toy.with_another_clip(toy, copy / "clip")
     with pytest.raises(ValueError, match=r"prior: this stage was trained with the CLIP \w+, this one is \w+"):
         verbs.load(copy)
+
+
+def test_again_draws_the_sheet_and_each_picture_of_it_with_the_same_weights_alone(toy, tmp_path):
+    model = verbs.load(toy.model)
+    drawn = model.draw("a red circle", num=2, steps=2, seed=3)
+    path = drawn.save(tmp_path / "out.png")
+    np.testing.assert_array_equal(model.again(path).images, drawn.images)
+    np.testing.assert_array_equal(model.again(tmp_path / "out" / "001.png").images, drawn.images[1:])
+    other = unclip_toy.with_another_clip(toy, tmp_path / "other")
+    with pytest.raises(ValueError, match="was drawn by the weights"):
+        verbs.load(other).again(path)
