@@ -1,0 +1,132 @@
+"""What the site does beyond Sphinx: signatures as they are written, and links from paths and citations in prose."""
+
+import ast
+import inspect
+import re
+import shutil
+import textwrap
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.util.nodes import make_refnode
+
+HERE = Path(__file__).parent
+PACKAGE = HERE.parent / "flaxgen"
+FACES = {"app", "cli", "models"}
+"""Folders whose users speak HTTP or type commands."""
+NOTEBOOKS = HERE.parent / "notebooks"
+CITED = re.compile(r"\[([A-Z][a-zá-ž]+\d\d[a-z]?\b[^\]`]*)\](?!_)")
+CODE = re.compile(r"`([^`]+)`")
+MARKS = re.compile(r"[*|]|(?<=\w)_(?!\w)")
+"""What docstrings mean as it stands, and reStructuredText reads as marks."""
+PAGE = re.compile(r"(?:docs/)?(\w+)\.md")
+MODULE = re.compile(r"(?:flaxgen/)?([\w/]+)\.py")
+
+
+def connect(app) -> None:
+    """Adds all of it to Sphinx."""
+    app.connect("builder-inited", copy_notebooks)
+    app.connect("builder-inited", write_api)
+    app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-signature", sign)
+    app.connect("autodoc-process-docstring", translate)
+    app.connect("doctree-resolved", link_paths)
+
+
+def copy_notebooks(app) -> None:
+    """Sphinx reads no page from outside this folder."""
+    shutil.rmtree(HERE / "notebooks", ignore_errors=True)
+    if found := sorted(NOTEBOOKS.glob("*.ipynb")):
+        (HERE / "notebooks").mkdir()
+        for path in found:
+            shutil.copy(path, HERE / "notebooks")
+
+
+def write_api(app) -> None:
+    """A page for each package, with a section for each of its modules."""
+    shutil.rmtree(HERE / "api", ignore_errors=True)
+    (HERE / "api").mkdir()
+    for init in sorted(PACKAGE.rglob("__init__.py")):
+        names = init.parent.relative_to(PACKAGE.parent).parts
+        if not FACES & set(names):
+            modules = sorted(path.stem for path in init.parent.glob("*.py") if not path.stem.startswith("__"))
+            (HERE / "api" / f"{'.'.join(names)}.md").write_text(page_of(".".join(names), modules), encoding="utf-8")
+
+
+def page_of(package: str, modules: list[str]) -> str:
+    """The Markdown of a package's page."""
+    whole = [package, *(f"{package}.{module}" for module in modules)]
+    sections = [f"```{{eval-rst}}\n.. automodule:: {name}\n```\n" for name in whole]
+    heads = [f"# {package}", *(f"## {name.removeprefix('flaxgen.')}" for name in whole[1:])]
+    return "\n".join(f"{head}\n\n{section}" for head, section in zip(heads, sections, strict=True))
+
+
+def skip(app, what, name, obj, skipped, options) -> bool | None:
+    """Leaves out what says nothing, but for calls, whose shapes do, and what belongs to others."""
+    text = getattr(obj, "__doc__", None) or ""
+    if inspect.isclass(obj) or inspect.isroutine(obj):
+        foreign = not (getattr(obj, "__module__", None) or "flaxgen").startswith("flaxgen")
+        return True if foreign or not (text or name == "__call__") else None
+    return True if text.startswith("Alias for field number") else None
+
+
+def sign(app, what, name, obj, options, signature, returned):
+    """Answers autodoc with the signature that the source has: aliases by their names, shapes as they were written."""
+    node = definition(obj) if what in ("function", "method", "class", "exception") else None
+    if node is None:
+        return None
+    if isinstance(node, ast.ClassDef):
+        fields = [one for one in node.body if isinstance(one, ast.AnnAssign)]
+        return f"({', '.join(ast.unparse(shortened(one)) for one in fields)})", None
+    first = (node.args.posonlyargs or node.args.args)[:1]
+    if first and first[0].arg in ("self", "cls"):
+        (node.args.posonlyargs or node.args.args).pop(0)
+    return f"({ast.unparse(node.args)})", node.returns and ast.unparse(node.returns)
+
+
+def shortened(field: ast.AnnAssign) -> ast.AnnAssign:
+    """The field with the default alone where the source has `option(default, help, ...)`; without what calls `field`."""
+    if isinstance(field.value, ast.Call) and isinstance(field.value.func, ast.Name):
+        name, given = field.value.func.id, field.value.args
+        if name == "option" or name == "field":
+            field.value = given[0] if name == "option" and given else None
+    return field
+
+
+def definition(obj) -> ast.ClassDef | ast.FunctionDef | None:
+    """The source of a class or a function; None where there is none."""
+    try:
+        (node,) = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(obj)))).body
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    return node if isinstance(node, ast.ClassDef | ast.FunctionDef) else None
+
+
+def translate(app, what, name, obj, options, lines) -> None:
+    """To reStructuredText: `code`, links to the references from [Key22, eq. 1], and all else as it stands."""
+    parts = CODE.split("\n".join(lines))  # prose and code in turn
+    for i, part in enumerate(parts):
+        plain = MARKS.sub(r"\\\g<0>", part)
+        parts[i] = f"``{part}``" if i % 2 else CITED.sub(r":doc:`[\1] </references>`", plain)
+    lines[:] = "".join(parts).split("\n")
+
+
+def link_paths(app, doctree, page) -> None:
+    """Makes links of `docs/guide.md` and `flaxgen/types.py`, which are paths for who reads the files themselves."""
+    known = app.env.found_docs
+    for literal in list(doctree.findall(nodes.literal)):
+        target = target_of(literal.astext(), known)
+        if target and target[0] != page and not isinstance(literal.parent, nodes.reference):
+            literal.replace_self(make_refnode(app.builder, page, *target, [literal.deepcopy()]))
+
+
+def target_of(text: str, known: set[str]) -> tuple[str, str | None] | None:
+    """The page and the place in it that show the file of this path."""
+    if found := PAGE.fullmatch(text):
+        return (found[1], None) if found[1] in known else None
+    if found := MODULE.fullmatch(text):
+        path = PACKAGE / f"{found[1]}.py"
+        package = "api/" + ".".join(path.parent.relative_to(PACKAGE.parent).parts)
+        if path.is_file() and package in known:
+            return package, f"module-flaxgen.{found[1].replace('/', '.')}"
+    return None
