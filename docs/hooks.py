@@ -3,7 +3,6 @@
 import ast
 import inspect
 import re
-import shutil
 import textwrap
 from pathlib import Path
 
@@ -35,22 +34,30 @@ def connect(app) -> None:
 
 def copy_notebooks(app) -> None:
     """Sphinx reads no page from outside this folder."""
-    shutil.rmtree(HERE / "notebooks", ignore_errors=True)
-    if found := sorted(NOTEBOOKS.glob("*.ipynb")):
-        (HERE / "notebooks").mkdir()
-        for path in found:
-            shutil.copy(path, HERE / "notebooks")
+    fill(HERE / "notebooks", {path.name: path.read_text(encoding="utf-8") for path in NOTEBOOKS.glob("*.ipynb")})
 
 
 def write_api(app) -> None:
     """A page for each package, with a section for each of its modules."""
-    shutil.rmtree(HERE / "api", ignore_errors=True)
-    (HERE / "api").mkdir()
+    pages = {}
     for init in sorted(PACKAGE.rglob("__init__.py")):
         names = init.parent.relative_to(PACKAGE.parent).parts
         if not FACES & set(names):
             modules = sorted(path.stem for path in init.parent.glob("*.py") if not path.stem.startswith("__"))
-            (HERE / "api" / f"{'.'.join(names)}.md").write_text(page_of(".".join(names), modules), encoding="utf-8")
+            pages[f"{'.'.join(names)}.md"] = page_of(".".join(names), modules)
+    fill(HERE / "api", pages)
+
+
+def fill(folder: Path, files: dict[str, str]) -> None:
+    """Makes the folder hold these files and no others; what is as it should be stays, so that it is not built again."""
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in files:
+            path.unlink()
+    for name, text in files.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
 
 
 def page_of(package: str, modules: list[str]) -> str:
@@ -85,7 +92,7 @@ def sign(app, what, name, obj, options, signature, returned):
 
 
 def shortened(field: ast.AnnAssign) -> ast.AnnAssign:
-    """The field with the default alone where the source has `option(default, help, ...)`; without what calls `field`."""
+    """The field with the default alone of `option(default, help, ...)`, and without what calls `field`."""
     if isinstance(field.value, ast.Call) and isinstance(field.value.func, ast.Name):
         name, given = field.value.func.id, field.value.args
         if name == "option" or name == "field":

@@ -1,7 +1,7 @@
 """Draws the pictures of docs/gallery.md again, by the commands that stand there.
 
-    python scripts/gallery.py            # all
-    python scripts/gallery.py edit.png   # some
+python scripts/gallery.py            # all
+python scripts/gallery.py edit.png   # some
 """
 
 import os

@@ -8,6 +8,8 @@ import pytest
 
 from flaxgen import cli, verbs
 from flaxgen.cli import requests
+from flaxgen.family.pictures import read_about
+from flaxgen.family.request import to_json
 from flaxgen.train import config as configs
 
 ROOT = Path(__file__).parents[1]
@@ -53,21 +55,30 @@ def test_a_flag_that_is_not_there_is_found(parser, capsys):
     assert "--negative-prompt" in capsys.readouterr().err
 
 
+def request_of(parsed):
+    """What a command asks of the model that it names; None of commands that ask models nothing, or of a run's."""
+    family = FAMILIES.get(getattr(parsed, "model", "scenes"))
+    if family is None or not hasattr(parsed, "kinds"):
+        return None
+    fields = {name for one in parsed.kinds.values() for name in requests._flags({"": one})}
+    given = {name: value for name, value in vars(parsed).items() if name in fields}
+    return requests.read_request(parsed.kinds[family], given, family)
+
+
 @pytest.mark.parametrize("page", ["docs/coming_from.md", "docs/gallery.md"])
 def test_models_have_the_settings_that_they_are_asked_for(parser, page):
-    families = {family.name: family for family in verbs.families()}
-    asked = 0
-    for arguments in commands(page, inline=True):
+    asked = [request_of(parser.parse_args(arguments)) for arguments in commands(page, inline=True)]
+    assert len([request for request in asked if request is not None]) > 8
+
+
+def test_pictures_of_the_gallery_are_those_of_their_commands(parser):
+    gallery = ROOT / "docs" / "gallery"
+    for arguments in commands("docs/gallery.md"):
         parsed = parser.parse_args(arguments)
-        name = getattr(parsed, "model", "scenes")
-        if not hasattr(parsed, "kinds") or name not in FAMILIES:
-            continue
-        family = families[FAMILIES[name]]
-        kind = next(kind for kind in family.requests if kind.verb == parsed.command)
-        fields = {name for one in parsed.kinds.values() for name in requests._flags({"": one})}
-        requests.read_request(kind, {k: v for k, v in vars(parsed).items() if k in fields}, family.name)
-        asked += 1
-    assert asked > 8
+        assert read_about(gallery / parsed.out)["request"] == to_json(request_of(parsed)), parsed.out
+    shown = re.findall(r"\]\(gallery/([\w.]+)\)", (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8"))
+    assert {*shown} <= {path.name for path in gallery.iterdir()}
+    assert sum(path.stat().st_size for path in gallery.iterdir()) < 1_000_000
 
 
 def test_what_is_set_in_trainings_can_be_set(parser, monkeypatch):
