@@ -13,7 +13,6 @@ author = "the authors of flaxgen"
 copyright = "the authors of flaxgen, Apache-2.0"
 version = release = flaxgen.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-suppress_warnings = ["toc.empty_glob"]  # there may be no notebooks
 highlight_language = "bash"  # blocks that name no language hold commands
 smartquotes = False  # they would make one dash of the two before a flag
 myst_heading_anchors = 4

@@ -13,7 +13,10 @@ HERE = Path(__file__).parent
 PACKAGE = HERE.parent / "flaxgen"
 FACES = {"app", "cli", "models"}
 """Folders whose users speak HTTP or type commands."""
+NAMESAKES = {"flaxgen.data.identity"}
+"""Modules of packages that have a function of this name, which is what the index knows."""
 NOTEBOOKS = HERE.parent / "notebooks"
+ELSEWHERE = re.compile(r"\[([^\]]+)\]\(\.\./(?:experiments|flaxgen|tests|benchmarks|scripts|README)[^)]*\)")
 CITED = re.compile(r"\[([A-Z][a-zá-ž]+\d\d[a-z]?\b[^\]`]*)\](?!_)")
 CODE = re.compile(r"`([^`]+)`")
 MARKS = re.compile(r"[*|]|(?<=\w)_(?!\w)")
@@ -28,13 +31,18 @@ def connect(app) -> None:
     app.connect("builder-inited", write_api)
     app.connect("autodoc-skip-member", skip)
     app.connect("autodoc-process-signature", sign)
-    app.connect("autodoc-process-docstring", translate)
+    app.connect("autodoc-process-docstring", translate, priority=400)  # before napoleon, whose marks are meant
     app.connect("doctree-resolved", link_paths)
 
 
 def copy_notebooks(app) -> None:
-    """Sphinx reads no page from outside this folder."""
-    fill(HERE / "notebooks", {path.name: path.read_text(encoding="utf-8") for path in NOTEBOOKS.glob("*.ipynb")})
+    """Sphinx reads no page from outside this folder; links to files that are no pages become their text."""
+    found = sorted(NOTEBOOKS.glob("*.ipynb"))
+    texts = {path.name: path.read_text(encoding="utf-8").replace("](../docs/", "](../") for path in found}
+    listed = "\n".join(path.stem for path in found)
+    contents = f"```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```" if found else "There are none here yet."
+    pages = {"index.md": f"# Notebooks\n\n{contents}\n"}
+    fill(HERE / "notebooks", pages | {name: ELSEWHERE.sub(r"\1", text) for name, text in texts.items()})
 
 
 def write_api(app) -> None:
@@ -63,7 +71,8 @@ def fill(folder: Path, files: dict[str, str]) -> None:
 def page_of(package: str, modules: list[str]) -> str:
     """The Markdown of a package's page."""
     whole = [package, *(f"{package}.{module}" for module in modules)]
-    sections = [f"```{{eval-rst}}\n.. automodule:: {name}\n```\n" for name in whole]
+    unlisted = {name: "\n   :no-index:" if name in NAMESAKES else "" for name in whole}
+    sections = [f"```{{eval-rst}}\n.. automodule:: {name}{more}\n```\n" for name, more in unlisted.items()]
     heads = [f"# {package}", *(f"## {name.removeprefix('flaxgen.')}" for name in whole[1:])]
     return "\n".join(f"{head}\n\n{section}" for head, section in zip(heads, sections, strict=True))
 
@@ -83,8 +92,8 @@ def sign(app, what, name, obj, options, signature, returned):
     if node is None:
         return None
     if isinstance(node, ast.ClassDef):
-        fields = [one for one in node.body if isinstance(one, ast.AnnAssign)]
-        return f"({', '.join(ast.unparse(shortened(one)) for one in fields)})", None
+        fields = [ast.unparse(shortened(one)) for one in node.body if isinstance(one, ast.AnnAssign)]
+        return (f"({', '.join(fields)})", None) if fields else None
     first = (node.args.posonlyargs or node.args.args)[:1]
     if first and first[0].arg in ("self", "cls"):
         (node.args.posonlyargs or node.args.args).pop(0)
