@@ -12,7 +12,7 @@ VERSIONS = import sys, importlib.metadata as m; print('Python', sys.version.spli
     *(f'{name} {m.version(name)}' for name in ('jax', 'flax', 'orbax-checkpoint', 'numpy', 'Pillow')))
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo demo-train demo-lean page test test-slow test-new test-oldest check parity bench clean
+.PHONY: demo demo-train demo-lean demo-app page docs test test-slow test-new test-oldest check parity bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/flaxgen draw "a red circle above a blue square" "a small green ring to the left of a large purple cross" \
@@ -39,6 +39,22 @@ demo-lean:
 	$(VENV)-lean/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .
 	du -sh $(VENV)-lean
 	$(VENV)-lean/bin/flaxgen draw "a red circle above a blue square" --num 1 --out demo/lean.png --force
+
+# The studio from a wheel, in an environment of its own: how large it is, and how long until it answers and draws.
+demo-app:
+	rm -rf $(VENV)-app build/wheel && python=$$(sh scripts/find_python.sh $(PYTHON)) && "$$python" -m venv $(VENV)-app
+	$(VENV)-app/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	du -h build/wheel/*.whl
+	start=$$(date +%s); $(VENV)-app/bin/python -m pip install --quiet --disable-pip-version-check \
+	    "$$(echo build/wheel/*.whl)[app]" && echo "installed in $$(($$(date +%s) - start)) s"
+	du -sh $(VENV)-app
+	$(VENV)-app/bin/python scripts/try_studio.py $(VENV)-app/bin/flaxgen demo/app.png
+
+# The site, from docs/, the docstrings and the notebooks; warnings are errors, and links within it are followed.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env docs build/docs
+	$(BIN)/python scripts/check_links.py build/docs
+	@echo "made build/docs/index.html"
 
 # The smoke tests on the newest Python that is found, with the newest of all dependencies.
 test-new:
@@ -89,6 +105,11 @@ $(VENV)/.dev: $(BIN)/python setup.cfg pyproject.toml
 	$(INSTALL) --editable ".[dev]"
 	touch $@
 
+$(VENV)/.docs: $(BIN)/python setup.cfg pyproject.toml
+	$(INSTALL) --upgrade pip
+	$(INSTALL) --editable ".[docs]"
+	touch $@
+
 $(VENV)/.parity: $(VENV)/.dev
 	$(INSTALL) torch==2.13.0
 	$(INSTALL) --editable ".[parity]"
@@ -96,4 +117,4 @@ $(VENV)/.parity: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-new $(VENV)-oldest $(VENV)-lean demo build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-new $(VENV)-oldest $(VENV)-lean $(VENV)-app demo build dist *.egg-info

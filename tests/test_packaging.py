@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import flaxgen
 
 ROOT = Path(__file__).parents[1]
 MODULES = {"tensorflow-datasets": "tensorflow_datasets", "orbax-checkpoint": "orbax.checkpoint"}
@@ -39,6 +43,40 @@ def test_bounds_of_a_lean_install_are_those_of_the_package(needed, lean):
     assert {name: str(needed[name].specifier) for name in lean} == {
         name: str(requirement.specifier) for name, requirement in lean.items()
     }
+
+
+CONDA = {"flatbuffers": "python-flatbuffers", "matplotlib": "matplotlib-base"}
+"""Names that conda-forge has for what PyPI calls otherwise."""
+
+
+def test_the_conda_recipe_asks_for_the_same(config, needed):
+    recipe = yaml.safe_load((ROOT / "packaging" / "conda" / "recipe" / "recipe.yaml").read_text())
+
+    def asked(lines):
+        return {name: SpecifierSet(bounds) for name, _, bounds in (line.partition(" ") for line in lines)}
+
+    def wanted(requirements):
+        return {CONDA.get(name, name.lower()): requirement.specifier for name, requirement in requirements.items()}
+
+    python = SpecifierSet(config["options"]["python_requires"])
+    assert asked(recipe["requirements"]["run"]) == {"python": python, **wanted(needed)}
+    app = wanted(requirements(config["options.extras_require"]["app"]))
+    assert asked(recipe["requirements"]["run_constraints"]) == app
+    assert recipe["context"]["version"] == config["metadata"]["version"] == flaxgen.__version__
+    script = config["options.entry_points"]["console_scripts"].strip()
+    assert recipe["build"]["python"]["entry_points"] == [script]
+
+
+def test_workflows_hold_no_secret_and_publish_what_was_checked():
+    flows = {path.stem: path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml")}
+    assert {"ci", "publish"} <= flows.keys()
+    assert not [name for name, text in flows.items() if "secrets." in text or "password" in text]
+    jobs = yaml.safe_load(flows["publish"])["jobs"]
+    run = "\n".join(step.get("run", "") for step in jobs["build"]["steps"])
+    assert all(part in run for part in ("python -m build", "twine check --strict", "check_dist.py"))
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert {"build", "draw"} == {*jobs["publish"]["needs"]}
+    assert ".ci/run" in [step.get("run") for step in yaml.safe_load(flows["ci"])["jobs"]["all"]["steps"]]
 
 
 def test_accelerators_ask_for_the_jax_of_the_package(config, needed):
