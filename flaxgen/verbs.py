@@ -153,8 +153,8 @@ def train(
 
 
 def export(source: str | Path, target: str | Path, *, layout: str = "flaxgen", dtype: str | None = None) -> None:
-    """Writes a model directory from a run, or a model in another project's layout. `dtype` is what weights of a model
-    directory are rounded to, such as "float16".
+    """Writes a model directory from a run, or a model in another project's layout, with weights in the dtypes that they
+    are stored in. `dtype` is what those of a model directory are rounded to, such as "float16".
 
     Raises:
         ValueError: if the target is not empty, or the layout has no place for the model, or none for the dtype.
@@ -167,14 +167,14 @@ def export(source: str | Path, target: str | Path, *, layout: str = "flaxgen", d
     if layout == "flaxgen":
         if isinstance(family, Composite):
             raise ValueError(f"{source} is of {family.name}, a model directory already: --layout writes another")
-        model = family.load(source)
+        model = family.as_stored(family.load(source))
         family.write_model(target, model.config, model.params, model.step, model.files, dtype)
         return
     require(dtype is None, f"dtype={dtype}: the layout {layout} has weights as they are")
     writers = [one for one in LAYOUTS if one.name == layout and one.write is not None]
     for one in writers:
         if one.family is family and one.write is not None:
-            one.write(family.load(source), target)
+            one.write(family.as_stored(family.load(source)), target)
             return
     takes = ", ".join(one.family.name for one in writers)
     raise ValueError(f"{source} is a {family.name} model: --layout {layout} is for {takes}")

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import flaxgen
 from flaxgen import cache
-from flaxgen.cli import evaluate, requests, runs, studio
+from flaxgen.cli import evaluate, memory, requests, runs, studio
 
 DEBUG = "FLAXGEN_DEBUG"
 GONE = re.compile(r"Gloo \S+ failed|ncclRemoteError|[Cc]oordination service|[Hh]eartbeat")
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, BrokenPipeError) and _is_unread():
             return 141
-        code, line = _verdict(error)
+        code, line = _verdict(error, parsed)
         if line is None or os.environ.get(DEBUG):
             _leave(parsed, code, error)
             raise
@@ -49,7 +49,7 @@ def _is_unread() -> bool:
     return unread
 
 
-def _verdict(error: BaseException) -> tuple[int, str | None]:
+def _verdict(error: BaseException, parsed: argparse.Namespace) -> tuple[int, str | None]:
     """The exit code, and the line that says it all; None for what the user cannot mend."""
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
@@ -62,10 +62,10 @@ def _verdict(error: BaseException) -> tuple[int, str | None]:
         reason = text.rpartition("] ")[2][:100]
         again = "start all of them again, and the run resumes at its newest checkpoint"
         return 1, f"error: another process of this run is gone ({reason}): {again}"
-    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in text:
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in text):
         first = str(error).strip().partition("\n")[0]
-        smaller = "train --set batch_size, sample --set batch, eval --batch"
-        return 1, f"error: out of memory ({first}): make the batch smaller ({smaller})"
+        ways = memory.ways_out(parsed.command, getattr(parsed, "asked", None))
+        return 1, f"error: out of memory{f' ({first})' if first else ''}: what needs less is {ways}"
     return 1, None
 
 

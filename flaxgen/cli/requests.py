@@ -216,7 +216,7 @@ def _draw(parsed, family: Any, path: Path, request: Any, about: dict[str, Any] |
     from flaxgen.family.pictures import IMAGES
     from flaxgen.family.trained import Bar
 
-    plan = make_plan(parsed)
+    plan, parsed.asked = make_plan(parsed), request
     if getattr(request, "beside_data", False) and parsed.out.suffix not in IMAGES:
         raise ValueError(
             f"--out {parsed.out}: --beside-data makes a sheet, expected --out to end in {', '.join(IMAGES)}"

@@ -111,7 +111,7 @@ def _train(parsed) -> int:
 
     parallel.initialize(parsed.coordinator, parsed.num_processes, parsed.process_id)
     steps = [] if parsed.steps is None else [f"steps={parsed.steps}"]
-    config = configs.override(verbs.read_experiment(parsed.experiment), [*parsed.set, *steps])
+    config = parsed.asked = configs.override(verbs.read_experiment(parsed.experiment), [*parsed.set, *steps])
     verbs.train(
         config,
         parsed.workdir,

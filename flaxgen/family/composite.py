@@ -87,6 +87,10 @@ class Composite:
                   file=sys.stderr)  # fmt: skip
         return self.model(parts, self, str(directory))
 
+    def as_stored(self, model: Any) -> Any:
+        """A model that was loaded from a directory, with the weights of all parts in their dtypes there."""
+        return dataclasses.replace(model, parts=_as_stored(model.parts))
+
     def load_part(self, name: str, directory: Path, plan: parallel.Plan) -> Trained:
         """One part from a run or model directory of its own.
 
@@ -125,7 +129,7 @@ class Composite:
         self._check(parts, "the parts do not belong together")
         if said := self.note(parts):
             print(said, file=sys.stderr)
-        self.write(directory, parts, dtype)
+        self.write(directory, _as_stored(parts), dtype)
 
     def write(self, directory: Path, parts: Parts, dtype: str | None = None) -> None:
         """Writes the model directory of those parts.
@@ -143,6 +147,10 @@ class Composite:
         """Says which folders of the directory are parts."""
         index = {"flaxgen": flaxgen.__version__, "type": self.name, "stages": {name: name for name in names}}
         (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+def _as_stored(parts: Parts) -> Parts:
+    return {name: part.family.as_stored(part) for name, part in parts.items()}
 
 
 def _without_places(config: Any) -> Any:

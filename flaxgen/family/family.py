@@ -152,6 +152,10 @@ class Family:
         model = self.trained(config, params, step, plan, files.read_files(directory, self.files))
         return dataclasses.replace(model, name=str(directory))
 
+    def as_stored(self, model: Any) -> Any:
+        """A model that was loaded from a directory, with its weights in the dtypes that they have there."""
+        return dataclasses.replace(model, params=files.as_stored(Path(model.name), model.params))
+
     def trained(
         self, config: Any, params: Params, step: int = 0, plan: parallel.Plan | None = None, files: Files = NO_FILES
     ) -> Any:

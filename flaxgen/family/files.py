@@ -22,6 +22,7 @@ from flaxgen.train import checkpoint
 from flaxgen.train import config as configs
 from flaxgen.types import Params, PRNGKey
 from flaxgen.weights import store
+from flaxgen.weights.tree import leaves_of, unflatten
 
 CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"
 TORN = f"{CONFIG}.tmp"
@@ -92,6 +93,15 @@ def read_weights(directory: Path, init: Callable[[PRNGKey], Params], step: int) 
         params = store.fit(store.flatten(fields["ema_params"]), like, str(directory / CHECKPOINTS))
         return jax.device_put(params), step
     raise ValueError(f"{directory} has neither {WEIGHTS} nor {CHECKPOINTS}/: was anything trained there?")
+
+
+def as_stored(directory: Path, params: Params) -> Params:
+    """The parameters of a model directory, which are wider where they are computed with, in the dtypes that they have
+    in its file: the same numbers. Those of a run are as they are."""
+    if not (directory / WEIGHTS).is_file():
+        return params
+    header = store.read_header(directory / WEIGHTS)
+    return unflatten({name: np.asarray(leaf, header[name].dtype) for name, leaf in leaves_of(params).items()})
 
 
 def read_files(directory: Path, names: tuple[str, ...]) -> dict[str, bytes]:

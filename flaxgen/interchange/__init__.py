@@ -9,20 +9,22 @@ from flaxgen.interchange import (
     latent_pipelines,
     nvlabs,
     peft,
-    single_file,
+    single_files,
+    textual_inversion,
     transformers,
 )
 from flaxgen.interchange.layout import Layout
 
 __all__ = ["LAYOUTS", "Layout"]
 LAYOUTS = (
-    single_file.LAYOUT,
+    single_files.LAYOUT,
     autoencoders.TAMING,
     nvlabs.LAYOUT,
     karlo.PIPELINE,
     karlo.PRIOR,
     latent_pipelines.LAYOUT,
     controlnet.LAYOUT,
+    controlnet.RUN,
     transformers.LAYOUT,
     dalle_mini.LAYOUT,
     autoencoders.FLAVA,
@@ -30,5 +32,6 @@ LAYOUTS = (
     autoencoders.DIFFUSERS,
     diffusers.LAYOUT,
     peft.LAYOUT,
+    textual_inversion.LAYOUT,
 )
 """In the order in which they are looked for."""

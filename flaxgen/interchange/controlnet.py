@@ -11,6 +11,7 @@ from flaxgen.weights import store
 from flaxgen.weights.controlnet import KIND, export_controlnet, import_controlnet
 from flaxgen.weights.unet2d import STEM
 from flaxgen.zoo.latent.control import FAMILY, Config
+from flaxgen.zoo.latent.control_runs import CONTROL
 
 
 def _matches(folder: Path) -> bool:
@@ -20,7 +21,7 @@ def _matches(folder: Path) -> bool:
 
 def _read(folder: Path, target: Path, overrides: Sequence[str]) -> None:
     refuse_overrides(folder, overrides)
-    net, params = import_controlnet(folder)
+    net, params = import_controlnet(folder, keep_dtype=True)
     config = Config(seed=0, steps=1, batch_size=1, data=Data(source="folder"), net=net)
     FAMILY.write_model(target, config, params, 0)
 
@@ -28,6 +29,11 @@ def _read(folder: Path, target: Path, overrides: Sequence[str]) -> None:
 def _write(model: Any, directory: Path) -> None:
     new_directory(directory)
     export_controlnet(model.config.net, model.params, directory)
+
+
+def _write_run(model: Any, directory: Path) -> None:
+    new_directory(directory)
+    export_controlnet(model.config.control, model.params, directory)
 
 
 LAYOUT = Layout(
@@ -39,3 +45,5 @@ LAYOUT = Layout(
     _write,
     files=("config.json", f"{STEM}*"),
 )
+RUN = Layout("diffusers", "", CONTROL, lambda place: False, _read, _write_run)
+"""Of runs of ours."""

@@ -2,7 +2,7 @@
 written."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,6 @@ from flaxgen.data import Data
 from flaxgen.data.tokenize import Tokenizer, read_tokenizer
 from flaxgen.interchange.autoencoders import config_for, parts_of
 from flaxgen.interchange.karlo.layout import whole_directory
-from flaxgen.interchange.layout import Layout
 from flaxgen.interchange.stable_diffusion import make_config
 from flaxgen.nets.clip import CLIP
 from flaxgen.train.config import require
@@ -26,47 +25,52 @@ from flaxgen.zoo.latent import FAMILY, WHOLE
 
 SINGLE = "model.safetensors"
 """The file that a folder of this layout holds, where one is written."""
-ASKED = ("tokenizer", "prediction")
+ASKED = ("tokenizer", "prediction", "turbo")
 """What may be said of a file that is not in it."""
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}
 TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
          "timestep_spacing": "leading", "steps_offset": 1}  # fmt: skip
 PLMS = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "set_alpha_to_one": False}
 """What versions 1 and 2 are drawn with; XL with Euler's method."""
+TURBO = {"_class_name": "EulerAncestralDiscreteScheduler", **TABLE, "timestep_spacing": "trailing"}
+"""What SD-Turbo and SDXL-Turbo are drawn with [Sauer23]."""
 
 
-def _matches(place: Path) -> bool:
-    try:
-        return place.suffix == ".safetensors" and place.is_file() and kind_of(store.read_header(place)) is not None
-    except ValueError:  # what is damaged is another layout's to name
-        return False
+def matches(place: Path) -> bool:
+    """Whether this is such a file."""
+    return kind_of(store.read_header(place)) is not None
 
 
-def import_single(path: Path, directory: Path, tokenizer: Path | None = None, prediction: str = "") -> None:
+def import_single(path: Path, directory: Path, said: Mapping[str, str]) -> None:
     """Writes the model directory of a single file's parts. A file has no tokenizer: it is that of the folder
     `tokenizer`, by default of one of that name beside the file. `prediction` is "eps" or "v", which files of version 2
-    do not say.
+    do not say. With `turbo` of "true" it draws in one step without guidance, as models do that were distilled to that,
+    which no file says.
 
     Raises:
         ValueError: if the file is of no kind that is known, something of it is not said, or the directory is not empty.
     """
-    single = read_single(path)
+    for name in said:
+        require(name in ASKED, f"--set {name}: a single file can be told {', '.join(ASKED)} alone")
+    single = read_single(path, keep_dtype=True)
     kind = single.kind
-    asked = prediction or kind.prediction or ""
+    asked = said.get("prediction") or kind.prediction or ""
     require(asked in PREDICTIONS, f"{path} is of kind {kind.name}, of which some files predict noise and some v: say "
             "--set prediction=eps (512-base-ema) or --set prediction=v (768-v-ema)")  # fmt: skip
-    scheduler = _scheduler(kind) | {"prediction_type": PREDICTIONS[asked]}
+    turbo = said.get("turbo", "false")
+    require(turbo in ("true", "false"), f"--set turbo={turbo}: expected true or false")
+    scheduler = (TURBO if turbo == "true" else _scheduler(kind)) | {"prediction_type": PREDICTIONS[asked]}
     sizes: Literal[0, 5, 6] = 6 if kind.numbers == 6 else 5 if kind.numbers == 5 else 0
     context = _tower(single.texts[0][0]).context
     config = make_config(single.unet, scheduler, context, sizes=sizes, zero_empty=sizes == 6)
-    place = tokenizer or path.with_name("tokenizer")
+    place = Path(said["tokenizer"]) if "tokenizer" in said else path.with_name("tokenizer")
     first_stage = single.autoencoder
     with whole_directory(directory):
         described = config_for(first_stage.net, first_stage.params, first_stage.latents)
         AUTOENCODER.write_model(directory / "autoencoder", described, first_stage.params, 0)
         names = _encoder_names(kind)
         for name, text, (net, params) in zip(names, kind.texts, single.texts, strict=True):
-            read = _tokenizer(place, net, path, 0 if text.names is OPEN_CLIP else None)
+            read = clip_tokenizer(place, net, path, 0 if text.names is OPEN_CLIP else None)
             described = ClipConfig(
                 seed=0, steps=1, batch_size=1, data=Data(source="folder"), net=net, normalise=False
             )  # fmt: skip
@@ -89,7 +93,7 @@ def _tower(net: CLIP) -> Any:
     return net.text
 
 
-def _tokenizer(place: Path, net: CLIP, path: Path, pad_id: int | None) -> Tokenizer:
+def clip_tokenizer(place: Path, net: CLIP, path: Path, pad_id: int | None) -> Tokenizer:
     """CLIP's tokenizer, padding with `pad_id` (None: the end token), as OpenCLIP does with 0."""
     tower = _tower(net)
     try:
@@ -102,16 +106,6 @@ def _tokenizer(place: Path, net: CLIP, path: Path, pad_id: int | None) -> Tokeni
     require(found.vocab_size <= tower.vocab_size, f"{place}: the tokenizer has {found.vocab_size} tokens and the text "
             f"encoder knows {tower.vocab_size}")  # fmt: skip
     return found
-
-
-def _read(path: Path, target: Path, overrides: Sequence[str]) -> None:
-    said: dict[str, str] = {}
-    for override in overrides:
-        name, _, value = override.partition("=")
-        require(name in ASKED, f"--set {override}: a single file can be told {' and '.join(ASKED)} alone")
-        said[name] = value
-    tokenizer = Path(said["tokenizer"]) if "tokenizer" in said else None
-    import_single(path, target, tokenizer, said.get("prediction", ""))
 
 
 def export_single(model: Any, directory: Path) -> None:
@@ -154,13 +148,3 @@ def _kind_for(model: Any) -> Kind:
 def _is_linear(net: Any) -> bool:
     """Whether projections are linear, as in all versions after the first."""
     return any(getattr(value, "linear", False) for value in net.attentions)
-
-
-LAYOUT = Layout(
-    "stability",
-    "a single .safetensors file of Stable Diffusion under its authors' names",
-    WHOLE,
-    _matches,
-    _read,
-    export_single,
-)

@@ -27,6 +27,7 @@ from flaxgen.weights.unet_condition_config import unet_from_condition_config
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.latent import FAMILY, WHOLE, Config, Text
+from flaxgen.zoo.latent.control import NAMES as CONTROLNETS
 from flaxgen.zoo.latent.drawing import SCALES
 
 NAMES = ("StableDiffusion{}Pipeline", "StableDiffusion{}Img2ImgPipeline", "StableDiffusion{}InpaintPipeline")
@@ -83,10 +84,10 @@ def import_pipeline(folder: Path, directory: Path) -> None:
 
 def _parts(folder: Path, listed: set[str], config: Config) -> Iterator[tuple]:
     """Name, family, config, parameters and files of each part, one in memory at a time."""
-    net, params, latents = import_autoencoder(folder / "vae")
+    net, params, latents = import_autoencoder(folder / "vae", keep_dtype=True)
     yield "autoencoder", AUTOENCODER, config_for(net, params, latents), params, {}
     yield from read_encoders(folder, listed)
-    net, params = import_unet_condition(folder / "unet")
+    net, params = import_unet_condition(folder / "unet", keep_dtype=True)
     net = net.clone(image_size=net.image_size or config.net.image_size)
     yield "denoiser", FAMILY, replace(config, net=net), params, {}
 
@@ -186,7 +187,7 @@ def export_pipeline(model: Any, directory: Path) -> None:
     config, net = parts.config, exported_autoencoder(parts)
     require(bool(parts.clips), "diffusers' pipelines have a text encoder, and this model has none: not exported")
     known = [name for name in ENCODERS if name in model.parts]
-    for name in ("controlnet", "refiner"):
+    for name in (*CONTROLNETS, "refiner"):
         if name in model.parts:
             print(f"the {name} has no place in the pipeline's folder: export it by itself, from a model of its own",
                   file=sys.stderr)  # fmt: skip

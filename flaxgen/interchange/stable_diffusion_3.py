@@ -87,12 +87,12 @@ def shift_of(path: Path) -> float:
 
 def _parts(folder: Path, listed: set[str], config: Config) -> Iterator[tuple]:
     """Name, family, config, parameters and files of each part, one in memory at a time."""
-    net, params, latents = import_autoencoder(folder / "vae")
+    net, params, latents = import_autoencoder(folder / "vae", keep_dtype=True)
     yield "autoencoder", AUTOENCODER, config_for(net, params, latents), params, {}
     yield from read_encoders(folder, listed)
     if THIRD in listed:
         yield "t5", T5, *_read_t5(folder)
-    net, params = import_mmdit(folder / "transformer")
+    net, params = import_mmdit(folder / "transformer", keep_dtype=True)
     yield "denoiser", FAMILY, replace(config, net=net), params, {}
 
 
@@ -105,7 +105,7 @@ def _read_t5(folder: Path) -> tuple[T5Config, dict[str, Any], dict[str, bytes]]:
     )
     text = path.read_text("utf-8")
     read_pieces(text)
-    net, params = import_t5(folder / THIRD)
+    net, params = import_t5(folder / THIRD, keep_dtype=True)
     described = T5Config(seed=0, steps=1, batch_size=1, data=Data(source="folder"), net=net)
     return described, params, {TOKENIZER: text.encode()}
 

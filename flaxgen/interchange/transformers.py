@@ -33,7 +33,7 @@ def import_transformers(folder: Path) -> tuple[Config, Params, Files]:
     Raises:
         ValueError, OSError: if it cannot be read, or is of a kind that flaxgen does not know.
     """
-    net, params = import_clip(folder)
+    net, params = import_clip(folder, keep_dtype=True)
     size, pixels = 0, Pixels()
     if net.vision is not None:
         size = net.vision.image_size

@@ -7,7 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
+
+from flaxgen.nets.dot_product import attention as attention
 
 Image = Float[Array, "B H W C"]
 Guide = Float[Array, "B _ _ _"]
@@ -110,21 +112,6 @@ def norm(groups: int, eps: float, dtype: Any, name: str, guide: Guide | None = N
         return GroupNorm(groups, eps, dtype, name=name)
     spatial = SpatialNorm(groups, eps, dtype, name=name)
     return lambda x: spatial(x, guide)
-
-
-def attention(
-    query: Float[Array, "B T N D"],
-    key: Float[Array, "B S N D"],
-    value: Float[Array, "B S N D"],
-    mask: Bool[Array, "#B #N #T S"] | None = None,
-    bias: Float[Array, "#B #N T S"] | None = None,
-    scale: float | None = None,
-) -> Float[Array, "B T N D"]:
-    """softmax(q k^T / sqrt(D) + bias) v of N heads [Vaswani17, eq. 1]; where `mask` is False nothing is read.
-
-    The softmax is float32 whatever the dtype. Another `scale` takes the place of 1 / sqrt(D).
-    """
-    return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=scale)
 
 
 def split_heads(x: Float[Array, "B T C"], heads: int) -> Float[Array, "B T N D"]:

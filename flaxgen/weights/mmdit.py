@@ -54,7 +54,7 @@ def rules_of(net: MMDiT) -> tuple[Rule, ...]:
     norms = [(f"transformer_blocks.{i}.norm1_context.linear", f"block_{i}/token_modulation/linear")
              for i in range(net.depth)]  # fmt: skip
     return (
-        Rule("pos_embed.pos_embed", "place_table", _square(net.max_places)),
+        Rule("pos_embed.pos_embed", "place_table", square(net.max_places)),
         *under([("pos_embed.proj", "patches")], CONVOLUTION),
         *under([(f"time_text_embed.timestep_embedder.linear_{i}", f"condition/time_{i}") for i in (1, 2)], DENSE),
         *under([(f"time_text_embed.text_embedder.linear_{i}", f"condition/vector_{i}") for i in (1, 2)], DENSE),
@@ -65,7 +65,7 @@ def rules_of(net: MMDiT) -> tuple[Rule, ...]:
     )
 
 
-def _square(side: int) -> Layout:
+def square(side: int) -> Layout:
     """[1, side * side, channels] <-> [side, side, channels]"""
     return squeeze((0,), Layout(lambda x: _unrolled(x, side), lambda x: x.reshape(side * side, -1), 2))
 

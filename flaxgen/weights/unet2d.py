@@ -75,14 +75,15 @@ def import_unet2d(folder: str | Path) -> tuple[UNet, dict[str, Any]]:
     return unet, read_unet2d(unet, folder)
 
 
-def read_unet2d(unet: UNet, folder: Path, rules: Sequence[Rule] = RULES) -> dict[str, Any]:
-    """The parameters of a UNet from the safetensors in `folder`; ValueError as `import_unet2d`."""
+def read_unet2d(unet: UNet, folder: Path, rules: Sequence[Rule] = RULES, keep_dtype: bool = False) -> dict[str, Any]:
+    """The parameters of a UNet from the safetensors in `folder`, float32 or with `keep_dtype` as they are; ValueError
+    as `import_unet2d`."""
     tensors = store.read_folder(folder, STEM)
     renamed = {current_name(name): value for name, value in tensors.items()}
     if len(renamed) < len(tensors):
         raise ValueError(f"{folder} holds an attention tensor under its old name and its new one")
     params, like = to_params(rules, renamed), abstract_params(unet)
-    return store.fit(params, like, str(folder), lambda path: tensor_name(rules, path))
+    return store.fit(params, like, str(folder), lambda path: tensor_name(rules, path), keep_dtype)
 
 
 def current_name(name: str) -> str:

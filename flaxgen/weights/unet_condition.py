@@ -41,8 +41,9 @@ def transformer_rules(unet: UNet) -> tuple[Rule, ...]:
     )
 
 
-def import_unet_condition(folder: str | Path) -> tuple[UNet, dict[str, Any]]:
-    """The net and its parameters (numpy, float32) from the folder of a UNet2DConditionModel.
+def import_unet_condition(folder: str | Path, keep_dtype: bool = False) -> tuple[UNet, dict[str, Any]]:
+    """The net and its parameters (numpy, float32, or with `keep_dtype` as they are) from the folder of a
+    UNet2DConditionModel.
 
     Raises:
         ValueError: naming what is not supported, or the tensor that is missing, extra, wrongly shaped or not finite.
@@ -50,7 +51,7 @@ def import_unet_condition(folder: str | Path) -> tuple[UNet, dict[str, Any]]:
     """
     folder = Path(folder)
     unet = unet_from_condition_config(store.read_json(folder / "config.json"))
-    return unet, read_unet2d(unet, folder, rules_of(unet))
+    return unet, read_unet2d(unet, folder, rules_of(unet), keep_dtype=keep_dtype)
 
 
 def export_unet_condition(unet: UNet, params: Params, folder: str | Path) -> None:

@@ -15,7 +15,7 @@ from flaxgen.zoo import (
     unclip,
     upsampler,
 )
-from flaxgen.zoo.latent import lora
+from flaxgen.zoo.latent import control_runs, lora, words
 
 FAMILIES = (
     diffusion.FAMILY,
@@ -32,6 +32,8 @@ FAMILIES = (
     dalle.WHOLE,
     latent.FAMILY,
     lora.LORA,
+    words.WORD,
+    control_runs.CONTROL,
     latent.CONTROLNET,
     t5.FAMILY,
     latent.WHOLE,

@@ -3,12 +3,16 @@
 import ldm_toy
 import numpy as np
 import pytest
+import sd3_toy
+from safetensors.numpy import load_file
 
 from flaxgen.weights import store
 from flaxgen.weights.autoencoder import export_autoencoder
 from flaxgen.weights.clip import export_clip
 from flaxgen.weights.ldm import KINDS, write_single
 from flaxgen.weights.ldm_text import OPEN_CLIP
+from flaxgen.weights.mmdit import export_mmdit
+from flaxgen.weights.sd3_single import write_single as write_sd3
 from flaxgen.weights.unet2d import STEM
 from flaxgen.weights.unet_condition import export_unet_condition
 
@@ -82,3 +86,18 @@ def test_diffusers_loads_the_published_layout_of_sd1(tmp_path):
         str(tmp_path / "single.safetensors"), config=str(tmp_path), subfolder="unet", local_files_only=True
     )
     assert_same(model.state_dict(), tmp_path / "unet", f"{STEM}.safetensors")
+
+
+def test_stable_diffusion_3_is_read_by_diffusers_under_our_names(tmp_path):
+    """By the function with which its `from_single_file` reads the authors' names."""
+    from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
+
+    write_sd3(tmp_path / "a.safetensors", sd3_toy.make())
+    export_mmdit(sd3_toy.NET, sd3_toy.make().params, tmp_path / "transformer")
+    tensors = {name: torch.from_numpy(value) for name, value in load_file(tmp_path / "a.safetensors").items()}
+    inside = {name: value for name, value in tensors.items() if name.startswith("model.diffusion_model.")}
+    theirs = convert_sd3_transformer_checkpoint_to_diffusers(inside)
+    ours = load_file(tmp_path / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert theirs.keys() == ours.keys()
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(value.numpy(), ours[name], err_msg=name)

@@ -30,6 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 stable = pytest.importorskip("stable_folder")
+load_torch = pytest.importorskip("safetensors.torch").load_file
 
 SEED, STEPS = 7, 5
 CAPTIONS = ["a red square", "blue"]
@@ -196,6 +197,26 @@ def test_a_folder_comes_back_byte_by_byte(both, tmp_path):
             assert all(torch.equal(value, found[key]) for key, value in part.state_dict().items()), name
     index = json.loads((tmp_path / "ours" / "model_index.json").read_text())
     assert index["_class_name"] == type(theirs).__name__
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_as_it_is(dtype, tmp_path):
+    """From a folder to a model directory, which is half as large, through a composition, and back."""
+    theirs = stable.stable().to(dtype)
+    theirs.save_pretrained(tmp_path / "theirs")
+    import_pipeline(tmp_path / "theirs", tmp_path / "model")
+    parts = [f"{path.name}={path}" for path in (tmp_path / "model").iterdir() if path.is_dir()]
+    assert main(["compose", str(tmp_path / "whole"), *parts]) == 0
+    assert main(["export", str(tmp_path / "whole"), str(tmp_path / "ours"), "--layout", "diffusers"]) == 0
+    for path in sorted((tmp_path / "theirs").glob("*/*.safetensors")):
+        first, second = (load_torch(tmp_path / side / path.relative_to(tmp_path / "theirs"))
+                         for side in ("theirs", "ours"))  # fmt: skip
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            assert second[name].dtype == value.dtype == dtype, name
+            assert torch.equal(second[name], value), name
+    loaded = flaxgen.load(tmp_path / "whole")
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(loaded.parts["denoiser"].params))
 
 
 def ldm_tokenizer(folder):

@@ -75,7 +75,7 @@ def test_inpainting_cuts_the_hint_as_the_picture(whole, monkeypatch):
     monkeypatch.setattr(regions.Window, "put", lambda self, *_: picture[None])
     whole.inpaint(picture, mask, caption="a", num=1, hint=hint)
     cut = regions.around(mask > 127).cut(hint, SIZE)
-    assert np.abs(seen[0].control.hint - cut / np.float32(255)).mean() < 0.05
+    assert np.abs(seen[0].controls[0].hint - cut / np.float32(255)).mean() < 0.05
     with pytest.raises(ValueError, match="the hint is 16x16 and the image 32x32"):
         whole.inpaint(picture, mask, caption="a", num=1, hint=EDGES)
 

@@ -71,9 +71,18 @@ def with_word(parts: Parts, path: Path) -> Parts:
         ValueError: if the file is no textual inversion, or of another model.
     """
     word, vectors = read_word(path)
-    require(len(vectors) == len(parts.clips), f"{path} has vectors for {len(vectors)} text encoders, this model has "
+    return knowing(parts, word, vectors, str(path))
+
+
+def knowing(parts: Parts, word: str, vectors: Sequence[np.ndarray], source: str) -> Parts:
+    """The parts whose text encoders know one word more, of these vectors [k D] for each of them.
+
+    Raises:
+        ValueError: naming the `source` if they are of another model.
+    """
+    require(len(vectors) == len(parts.clips), f"{source} has vectors for {len(vectors)} text encoders, this model has "
             f"{len(parts.clips)}: it is of another model")  # fmt: skip
-    known = [_knowing(clip, rows, path) for clip, rows in zip(parts.clips, vectors, strict=True)]
+    known = [_knowing(clip, rows, source) for clip, rows in zip(parts.clips, vectors, strict=True)]
     clips, ids = zip(*known, strict=True)
     return parts._replace(clips=clips, words={**parts.words, word: ids})
 
@@ -98,12 +107,13 @@ def read_word(path: Path) -> tuple[str, list[np.ndarray]]:
     return path.stem if name == "emb_params" else name, [value]
 
 
-def _knowing(clip: Any, rows: np.ndarray, path: Path) -> tuple[Any, range]:
+def _knowing(clip: Any, rows: np.ndarray, source: str) -> tuple[Any, range]:
     """The text encoder with these rows behind those of its tokens, and their ids."""
     tower = clip.config.net.text
     require(
         rows.shape[1] == tower.width,
-        f"{path} has vectors {rows.shape[1]} wide, this model's text encoder has {tower.width}: it is of another model",
+        f"{source} has vectors {rows.shape[1]} wide, this model's text encoder has {tower.width}: it is of another "
+        "model",
     )
     table = clip.params["text"]["tokens"]["embedding"]
     text = {**clip.params["text"], "tokens": {"embedding": np.concatenate([np.asarray(table), rows])}}

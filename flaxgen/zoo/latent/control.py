@@ -1,10 +1,13 @@
 """ControlNet as a part of a model of latent diffusion [Zhang23]: its declaration, and how a picture is its hint."""
 
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
@@ -23,6 +26,12 @@ SAME = ("widths", "depth", "conv_in_channels", "token_dim", "vector_dim", "num_c
 """Fields in which a ControlNet's UNet has to be the one that it steers."""
 MOST_CUT = 0.5
 """A hint of another shape than the drawing's is cut to it, if no larger share than this one is lost."""
+NAMES = ("controlnet", "controlnet_2")
+"""What ControlNets are called as parts; all that have a hint steer together."""
+STEERED = "steered"
+"""The field of a condition that says whether its examples are steered, where that is not all of them."""
+WEAKEST = -1
+"""The power of 10 that multiplies the largest feature maps' residuals where captions are guessed; the middle's is 0."""
 Steer = Callable[[Float[Array, "B h w D"], Float[Array, " B"], Condition], Residuals]
 """(x, time, condition) -> what the UNet adds."""
 
@@ -70,15 +79,35 @@ FAMILY = Family(
 )
 
 
-def make_steer(net: ControlNet, arguments: dict[str, Any], read: Callable[[Condition], Any]) -> Steer:
-    """The net with its hint in place; `read` makes of a condition the net's keywords."""
+def make_steer(
+    nets: Sequence[ControlNet], arguments: Sequence[dict[str, Any]], read: Callable[[Condition], Any]
+) -> Steer:
+    """The nets with their hints in place, whose residuals are added up; `read` makes of a condition a net's keywords.
+    Where the condition says what is STEERED, captions are guessed: what says nothing is not steered, and the residuals
+    of large feature maps count less [Zhang23, sec. 3.4; weights as in their code]."""
 
     def steer(x, time, condition):
-        hint = arguments["hint"][None]
-        added = net.apply({"params": arguments["params"]}, x, time, hint, **read(condition))
-        return jax.tree.map(lambda residual: arguments["strength"] * residual, added)
+        said = {name: value for name, value in condition.items() if name != STEERED}
+
+        def added(net: ControlNet, given: dict[str, Any]) -> Residuals:
+            residuals = net.apply({"params": given["params"]}, x, time, given["hint"][None], **read(said))
+            return jax.tree.map(lambda residual: given["strength"] * residual, residuals)
+
+        found = itertools.starmap(added, zip(nets, arguments, strict=True))
+        total = functools.reduce(lambda ours, more: jax.tree.map(jnp.add, ours, more), found)
+        return _guessed(total, condition[STEERED]) if STEERED in condition else total
 
     return steer
+
+
+def _guessed(added: Residuals, steered: Float[Array, " B"]) -> Residuals:
+    """The residuals of what is steered, the less the larger their feature maps are."""
+    weights = np.logspace(WEAKEST, 0, len(added.skips) + 1, dtype=np.float32)
+    *skips, middle = (
+        weight * steered[:, None, None, None] * residual
+        for weight, residual in zip(weights, (*added.skips, added.middle), strict=True)
+    )
+    return Residuals(tuple(skips), middle)
 
 
 def check_fits(net: ControlNet, unet: Any, factor: int) -> None:

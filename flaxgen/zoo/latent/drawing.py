@@ -23,6 +23,7 @@ from flaxgen.weights.autoencoder_config import Latents
 from flaxgen.zoo.latent import requests
 from flaxgen.zoo.latent.config import Config, fills_in, multiple, num_labels, reads_text
 from flaxgen.zoo.latent.control import Control, fit_hint
+from flaxgen.zoo.latent.edges import edges
 from flaxgen.zoo.latent.model import Asked, Latent, Model, Refiner, Start, draw_refined
 from flaxgen.zoo.latent.prompts import read_prompts
 from flaxgen.zoo.latent.requests import Captioned, DrawLatent, InpaintLatent, Sampled, SampleLatent, VaryLatent
@@ -30,13 +31,19 @@ from flaxgen.zoo.latent.text import POOR, States, condition_of, usual_sizes
 
 SINCE = 0.8
 """The share of all time after which a refiner draws, where nothing else is said."""
+OVERFLOWN = (
+    "the autoencoder makes of finite latents what is not finite: its weights were rounded to less than they hold, as "
+    "XL's first ones in float16 are. Import it from weights in float32 (without --variant fp16), or a VAE that was "
+    "mended for float16, and put that in its place with `flaxgen compose`"
+)
+"""Latents are finite where they reach the autoencoder, so that it is its weights that are not."""
 SCALES = "latents.json"
 """The small file with the mean and deviation of latents that a net was trained on."""
 
 
 class Parts(NamedTuple):
     """What draws: the net over latents, whose they are, the text encoders with the names of their parts, words of one's
-    own with their ids for each encoder, a ControlNet, a refiner, and a T5."""
+    own with their ids for each encoder, a ControlNet and another, a refiner, and a T5."""
 
     denoiser: Model
     autoencoder: Any
@@ -44,6 +51,7 @@ class Parts(NamedTuple):
     encoders: tuple[str, ...] = ()
     words: Mapping[str, tuple[range, ...]] = {}
     controlnet: Any = None
+    controlnet_2: Any = None
     refiner: Any = None
     t5: Any = None
 
@@ -73,9 +81,16 @@ class Parts(NamedTuple):
         return (self.autoencoder.encode(images, tile) - mean) * scale
 
     def decode(self, latents: Latent, tile: int = 0) -> UInt8[np.ndarray, "N H W C"]:
-        """The pictures of latents."""
+        """The pictures of latents.
+
+        Raises:
+            FloatingPointError: if they are not finite.
+        """
         mean, scale = self.scales()
-        return to_pixels(self.autoencoder.decode(latents / scale + mean, tile))
+        try:
+            return to_pixels(self.autoencoder.decode(latents / scale + mean, tile))
+        except FloatingPointError as error:
+            raise FloatingPointError(OVERFLOWN) from error
 
     def shape(self, height: int | None, width: int | None) -> tuple[int, int, int]:
         """[h w D] of the latents of a picture of that size, by default the model's.
@@ -124,11 +139,20 @@ def conditions(
         words = {word: ids[-1:] for word, ids in parts.words.items()}
         last = parts._replace(denoiser=parts.refiner, clips=parts.clips[-1:], words=words)
         asked = asked._replace(refiner=Refiner(parts.refiner, *_said(last, request, captions, height, width), since))
-    if request.hint is None:
-        return asked
-    pixels = request.hint.with_channels(parts.controlnet.config.net.hint_channels)
-    strength = 1.0 if request.hint_strength is None else request.hint_strength
-    return asked._replace(control=Control(parts.controlnet, fit_hint(cut(pixels), height, width), strength))
+    given = ((request.hint, request.hint_strength, parts.controlnet),
+             (request.hint_2, request.hint_2_strength, parts.controlnet_2))  # fmt: skip
+    controls = []
+    for hint, strength, model in given:
+        if hint is not None:
+            pixels = hint_of(hint, request.hint_edges, model.config.net.hint_channels)
+            said = 1.0 if strength is None else strength
+            controls.append(Control(model, fit_hint(cut(pixels), height, width), said))
+    return asked._replace(controls=tuple(controls), guess=request.hint_guess)
+
+
+def hint_of(hint: Any, find_edges: bool, channels: int) -> UInt8[np.ndarray, "H W {channels}"]:
+    """A hint as a ControlNet of so many channels reads it, or the edges of a picture as its hint."""
+    return edges(hint.pixels)[..., :channels] if find_edges else hint.with_channels(channels)
 
 
 def _said(

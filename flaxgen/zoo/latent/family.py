@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,8 +153,9 @@ def check_same_net(config: Config, other: Config, place: str) -> None:
         )
 
 
-def open_source(family: Family, config: Config, files: Files) -> Source:
-    """Latents of the pictures, scaled, with what the net reads beside them, and the same of class pictures.
+def open_source(family: Family, config: Config, files: Files, captioned: bool = True) -> Source:
+    """Latents of the pictures, scaled, with what the net reads beside them, unless `captioned` without captions, and
+    the same of class pictures.
 
     Raises:
         ValueError: if the data cannot be read, or do not fit the net.
@@ -167,7 +168,7 @@ def open_source(family: Family, config: Config, files: Files) -> Source:
     cached = open_latents(config, autoencoder)
     mean, scale = affine(drawing.scales_of(files) or autoencoder.config.latents, config.net.out_channels)
     parts: list = [(cached, lambda example: {"latent": (example["latent"] - mean) * scale})]
-    if reads_text(config):
+    if captioned and reads_text(config):
         names = [name for name in condition_spec(config) if name != "label"]
         parts.append((open_states(config), lambda example: {name: example[name] for name in names}))
     if classes := num_labels(config):
@@ -200,9 +201,11 @@ def _adapted(parts: drawing.Parts, request: Sampled) -> drawing.Parts:
 
 
 def alone(
-    answer: Callable[[drawing.Parts, Any, Progress], Any], parts: Callable[[Any], drawing.Parts] = parts_of_run
+    answer: Callable[[drawing.Parts, Any, Progress], Any],
+    parts: Callable[[Any], drawing.Parts] = parts_of_run,
+    named: Container[str] = (),
 ) -> Handler:
-    """How a net by itself answers, with what its config names."""
+    """How a net by itself answers, with what its config names, and the parts `named`."""
 
     def check(config: Config, request: Any) -> None:
         require(
@@ -210,7 +213,7 @@ def alone(
             "this is the net over latents alone: draw with the model that `flaxgen compose DIR denoiser=... "
             "autoencoder=... clip=...` makes of it, the autoencoder and the text encoder",
         )
-        check_request(config, request)
+        check_request(config, request, named)
 
     return Handler(
         lambda model, request, progress: answer(_adapted(parts(model), request), request, progress),
@@ -266,7 +269,7 @@ WHOLE = Composite(
         "clip": Part(CLIP),
         "clip_2": Part(CLIP),
         "denoiser": Part(FAMILY),
-        "controlnet": Part(control.FAMILY),
+        **{name: Part(control.FAMILY) for name in control.NAMES},
         "refiner": Part(FAMILY),
         "t5": Part(T5),
     },

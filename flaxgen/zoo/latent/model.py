@@ -1,7 +1,7 @@
 """What a diffusion model over latents minimises, and drawing latents by a trained one [Rombach22]."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from flaxgen import parallel
 from flaxgen.diffusion.denoise import make_bind
 from flaxgen.diffusion.edit import inpaint
+from flaxgen.diffusion.losses import Apply
 from flaxgen.diffusion.samplers import Grid, make_grid
 from flaxgen.diffusion.tiles import tiled_bind
 from flaxgen.family.batches import Drop, read_batch
@@ -37,7 +38,7 @@ from flaxgen.zoo.latent.config import (
     reads_text,
     walked_times,
 )
-from flaxgen.zoo.latent.control import Control, Steer, make_steer
+from flaxgen.zoo.latent.control import STEERED, Control, Steer, make_steer
 from flaxgen.zoo.latent.preservation import preserving
 from flaxgen.zoo.latent.text import make_encoder
 from flaxgen.zoo.t5 import FAMILY as T5
@@ -50,11 +51,13 @@ NO_PICTURE = 2**32 - 1
 
 class Asked(NamedTuple):
     """What is to be drawn: a row of `condition` for each example, and of `null`, which guidance leads away from; and
-    the `control` that steers all of them, and the `refiner` that ends what they begin."""
+    the `controls` that steer all of them, or with `guess` what is said alone, and the `refiner` that ends what they
+    begin."""
 
     condition: Mapping[str, np.ndarray]
     null: Mapping[str, np.ndarray]
-    control: Control | None = None
+    controls: tuple[Control, ...] = ()
+    guess: bool = False
     refiner: "Refiner | None" = None
 
 
@@ -83,12 +86,13 @@ class Start(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What of a drawing has to be compiled beside the sampler: the task, the shape of the latents, a ControlNet, and
-    tiles."""
+    """What of a drawing has to be compiled beside the sampler: the task, the shape of the latents, ControlNets,
+    whether they guess, and tiles."""
 
     task: Task
     shape: tuple[int, int, int]
-    control: ControlNet | None = None
+    controls: tuple[ControlNet, ...] = ()
+    guess: bool = False
     tile: int = 0
 
 
@@ -102,10 +106,10 @@ def init_params(config: Config, key: PRNGKey) -> Params:
     given = {name: jnp.zeros((1, *spec.shape), spec.dtype) for name, spec in condition_spec(config).items()}
     given |= {"guidance": jnp.ones(1)} if imitates_guidance(config) else {}
     x = jnp.zeros((1, height, width, config.net.in_channels))
-    return config.net.init(key, x, jnp.ones(1), **_read(given))["params"]
+    return config.net.init(key, x, jnp.ones(1), **read_condition(given))["params"]
 
 
-def _read(condition: Condition) -> dict[str, Any]:
+def read_condition(condition: Condition) -> dict[str, Any]:
     """The net's keywords; states are kept in half precision."""
     given = dict(condition)
     return given | ({"tokens": given["tokens"].astype(jnp.float32)} if "tokens" in given else {})
@@ -113,12 +117,17 @@ def _read(condition: Condition) -> dict[str, Any]:
 
 def make_loss(config: Config, files: Files) -> Loss:
     """The denoising loss of latents, whose condition is hidden now and then: a caption is then empty."""
-    names, drops = tuple(condition_spec(config)), []
+    loss = make_loss_of(config, files, make_apply(config.net, read_condition))
+    return loss if config.prior_data is None else preserving(loss, config.prior_weight)
+
+
+def make_loss_of(config: Config, files: Files, apply: Apply, more: Sequence[str] = ()) -> Loss:
+    """The same of another function than the net, which reads the fields of a batch called `more` too."""
+    names, drops = (*condition_spec(config), *more), []
     if share := config.objective.condition_dropout:
         drops = [Drop(share, nothing(config, bool(files)))]
-    apply, inputs = make_apply(config.net, _read), read_batch("latent", names, drops)
-    loss = make_denoising_loss(config.process, config.objective, config.net.learned_variance, apply, inputs)
-    return loss if config.prior_data is None else preserving(loss, config.prior_weight)
+    inputs = read_batch("latent", names, drops)
+    return make_denoising_loss(config.process, config.objective, config.net.learned_variance, apply, inputs)
 
 
 def nothing(config: Config, is_known: bool) -> Mapping[str, Any]:
@@ -166,14 +175,15 @@ def make_net_bind(config: Config) -> Callable[[Params, Condition, Steer | None],
         make_prediction(config.process),
         make_time_input(config.process),
     )
-    apply = make_apply(config.net, _read)
+    apply = make_apply(config.net, read_condition)
 
     def bind(params: Params, beside: Condition, steer: Steer | None) -> Bind:
         def net(x, time, condition):
             read = [jnp.broadcast_to(value, (*x.shape[:-1], value.shape[-1])) for value in beside.values()]
             told = {name: value for name, value in condition.items() if name != "guidance"}
+            own = {name: value for name, value in condition.items() if name != STEERED}
             added: Any = {} if steer is None else {"residuals": steer(x, time, told)}
-            return apply(params, jnp.concatenate([x, *read], axis=-1), time, {**condition, **added}, None)
+            return apply(params, jnp.concatenate([x, *read], axis=-1), time, {**own, **added}, None)
 
         return make_bind(net, schedule, prediction, time_input, learned_variance=config.net.learned_variance)
 
@@ -182,8 +192,8 @@ def make_net_bind(config: Config) -> Callable[[Params, Condition, Steer | None],
 
 def make_draw(config: Config, kind: Sampling, form: Form):
     """`draw(arguments, inputs)`: latents of one example, of its `condition` and `null`, and what is known as in
-    `Start`; `arguments` are the parameters and all that may change without compiling again, of a `control` too."""
-    schedule, bind, (task, shape, control, tile) = make_schedule(config.process), make_net_bind(config), form
+    `Start`; `arguments` are the parameters and all that may change without compiling again, of `controls` too."""
+    schedule, bind, (task, shape, controls, guess, tile) = make_schedule(config.process), make_net_bind(config), form
 
     def draw(arguments, inputs):
         condition, null = (jax.tree.map(lambda x: x[None], inputs[name]) for name in ("condition", "null"))
@@ -192,7 +202,9 @@ def make_draw(config: Config, kind: Sampling, form: Form):
             condition["guidance"] = jnp.asarray(arguments["guidance"], jnp.float32)[None]
         if fills_in(config):
             beside = {"free": 1 - inputs["mask"][None], "outside": inputs["outside"][None]}
-        steer = None if control is None else make_steer(control, arguments["control"], _read)
+        steer = make_steer(controls, arguments["controls"], read_condition) if controls else None
+        if guess:
+            condition[STEERED], null[STEERED] = jnp.ones(1), jnp.zeros(1)
 
         def bind_params(params: Params) -> Bind:
             whole = bind(params, beside, steer)
@@ -262,13 +274,16 @@ class Model(Trained):
         require(0 < start.strength <= 1, f"strength={start.strength}: expected above 0 and at most 1")
         grid = make_grid(walked_times(self.config, chosen, start.strength, start.span))
         batch = batch_for(len(numbers), chosen.batch, self.plan.devices)
-        control = asked.control
+        controls = asked.controls
         kind = compiled_kind(chosen, batch)
         kind = replace(kind, guidance=1.0) if imitates_guidance(self.config) else kind
-        form = Form(start.task, shape, None if control is None else control.model.config.net, start.tile)
+        nets = tuple(control.model.config.net for control in controls)
+        form = Form(start.task, shape, nets, asked.guess, start.tile)
         draw = compiled_draw(self.config, kind, form, self.plan)
         arguments = {name: getattr(chosen, name) for name in ("guidance", "rescale", "interval", "eta")}
-        arguments |= {"params": self.params, **grid._asdict()} | ({"control": control.arguments} if control else {})
+        arguments |= {"params": self.params, **grid._asdict()} | {
+            "controls": [control.arguments for control in controls]
+        }
         inputs = {"condition": dict(asked.condition), "null": dict(asked.null), **known}
         drawn = draw_many(draw, arguments, key, inputs, num=len(numbers), batch=batch, first=numbers.start)
         return finished(drawn, pictures=False)

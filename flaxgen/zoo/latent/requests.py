@@ -48,16 +48,23 @@ class Captioned(Sampled):
     word: tuple[str, ...] = option((), "a file of textual inversion, whose word captions may have", flag="word FILE")
     hint: Any = picture_option("edges, depth, a pose: what the model's ControlNet reads", "hint FILE")
     hint_strength: float | None = option(None, "how far the hint is followed", least=0, most=2, default_text="1")
-
+    hint_2: Any = picture_option("what the model's second ControlNet reads", "hint-2 FILE")
+    hint_2_strength: float | None = option(None, "how far that is followed", least=0, most=2, default_text="1")
+    hint_edges: bool = option(False, "hints are pictures, whose edges are found and read instead")
+    hint_guess: bool = option(False, "hints steer what captions say alone, and guess what they do not say")
     refine_from: float | None = option(
         None, "share of all time after which the model's refiner draws; 1 is never", least=0, most=1, default_text="0.8"
     )
 
     def __post_init__(self):
         super().__post_init__()
-        if self.hint is None and self.hint_strength is not None:
-            raise Clash("{hint_strength} is that of a {hint}: give both or none", hint_strength=self.hint_strength,
-                        hint=None)  # fmt: skip
+        for hint, strength in (("hint", "hint_strength"), ("hint_2", "hint_2_strength")):
+            if getattr(self, hint) is None and getattr(self, strength) is not None:
+                text = f"{{{strength}}} is that of a {{{hint}}}: give both or none"
+                raise Clash(text, **{strength: getattr(self, strength), hint: None})
+        for name in ("hint_edges", "hint_guess"):
+            if getattr(self, name) and self.hint is None and self.hint_2 is None:
+                raise Clash(f"{{{name}}} is about a {{hint}}: give both or none", **{name: None, "hint": None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +119,14 @@ class InpaintLatent(Captioned, Inpaint):
 
 
 def check_hint_size(request: Captioned, what: str, height: int, width: int) -> None:
-    """Raises ValueError unless the hint, where there is one, is of this size."""
-    hint = (height, width) if request.hint is None else request.hint.pixels.shape[:2]
-    require(
-        hint == (height, width),
-        f"the hint is {hint[1]}x{hint[0]} and the {what} {width}x{height}: expected one size, as it is of the whole",
-    )
+    """Raises ValueError unless the hints, where there are some, are of this size."""
+    for hint in (request.hint, request.hint_2):
+        found = (height, width) if hint is None else hint.pixels.shape[:2]
+        require(
+            found == (height, width),
+            f"the hint is {found[1]}x{found[0]} and the {what} {width}x{height}: expected one size, as it is of the "
+            "whole",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +184,7 @@ def check_request(config: Config, request: Sampled, parts: Container[str] = ()) 
         require(not reads_text(config), "this model draws what captions say: use draw")
         check_label(config, request.label)
     else:
-        for field, part in (("hint", "controlnet"), ("refine_from", "refiner")):
+        for field, part in (("hint", "controlnet"), ("hint_2", "controlnet_2"), ("refine_from", "refiner")):
             require(
                 part in parts or getattr(request, field, None) is None,
                 f"this model lacks the part {part!r}, which {field} is for: add it with `flaxgen compose`",

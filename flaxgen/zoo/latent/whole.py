@@ -28,10 +28,11 @@ class Whole(Assembled):
         for name in ("denoiser", "autoencoder"):
             require(name in self.parts, f"this model lacks the part {name!r}: add it with `flaxgen compose`")
         denoiser: Any = self.parts["denoiser"]
-        missing = reads_text(denoiser.config) and not named
-        require(not missing, "this model lacks the part 'clip', its text encoder: add it with `flaxgen compose`")
+        missing = _missing_encoder(denoiser.config, {name: self.parts[name] for name in named})
+        require(not missing, f"this model lacks the part {missing!r}, a text encoder that its net was made for: add it "
+                "with `flaxgen compose`")  # fmt: skip
         clips = tuple(self.parts[name] for name in named)
-        more: dict[str, Any] = {name: self.parts.get(name) for name in ("controlnet", "refiner", "t5")}
+        more: dict[str, Any] = {name: self.parts.get(name) for name in (*control.NAMES, "refiner", "t5")}
         return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), **more)
 
     @property
@@ -46,6 +47,15 @@ class Whole(Assembled):
         return () if clip is None else clip.unseen_words_in(said)
 
 
+def _missing_encoder(config: Config, clips: Parts) -> str:
+    """The name of a text encoder without which the net cannot be told what it reads, "" where all are there."""
+    if reads_text(config) and not clips:
+        return ENCODERS[0]
+    known = sum(clip.config.net.text.width for clip in clips.values())
+    is_short = not config.text.t5_places and known < config.net.token_dim
+    return next((name for name in ENCODERS if name not in clips), "") if is_short else ""
+
+
 def check_parts(parts: Parts) -> None:
     """Raises ValueError unless the net was trained with the other parts."""
     if "denoiser" in parts and "autoencoder" in parts:
@@ -54,9 +64,10 @@ def check_parts(parts: Parts) -> None:
         check_names(parts["denoiser"].files, parts["autoencoder"], clips, parts.get("t5"))
         if "t5" in parts:
             check_t5(parts["denoiser"].config, parts["t5"].config.net.width)
-        if "controlnet" in parts:
-            factor = parts["autoencoder"].config.net.factor
-            control.check_fits(parts["controlnet"].config.net, parts["denoiser"].config.net, factor)
+        for name in control.NAMES:
+            if name in parts:
+                factor = parts["autoencoder"].config.net.factor
+                control.check_fits(parts[name].config.net, parts["denoiser"].config.net, factor)
         if "refiner" in parts:
             check_refiner(parts["refiner"].config, parts["denoiser"].config, clips)
 
