@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import httpx
+import jax
 import numpy as np
 import uvicorn
 from PIL import Image
@@ -19,6 +20,7 @@ from flaxgen.app.catalogue import Entry
 from flaxgen.app.limits import Limits
 from flaxgen.app.serve import configure
 from flaxgen.app.studio import open_studio
+from flaxgen.family import drawing
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.request import option
 from flaxgen.family.requests import Draw, Inpaint, Vary
@@ -37,11 +39,16 @@ class Paint(Draw):
 
 
 class Brush:
-    """What a fake model does: it waits for `go`, keeps the requests, and fails as `error` says."""
+    """What a fake model does: it waits for `go`, draws by one program that walks until `arrived`, keeps the requests,
+    and fails as `error` says. `batches` are how many pictures of how many jobs each call of the program had."""
 
     def __init__(self):
-        self.go, self.begun = threading.Event(), threading.Event()
+        self.go, self.begun, self.arrived, self.walking = (threading.Event() for _ in range(4))
         self.go.set()
+        self.arrived.set()
+        self.batches: list[int] = []
+        self.poison: int | None = None
+        self._compiled = self.program
         self.done: list[Any] = []
         self.error: Exception | None = None
 
@@ -56,7 +63,19 @@ class Brush:
             raise self.error
         self.done.append(request)
         shades = [(request.seed + i) % 256 for i in range(request.num * len(getattr(request, "captions", ".")))]
-        return Pictures(np.stack([np.full((12, 16, 3), shade, np.uint8) for shade in shades]))
+        rows = {"shade": np.asarray(shades, np.uint8)}
+        return Pictures(drawing.draw_many(self._compiled, {}, jax.random.key(0), rows, num=len(shades), batch=8))
+
+    def program(self, params: Any, rows: Any) -> Any:
+        """Pictures of one colour each; none of the shade `poison`."""
+        pictures = np.broadcast_to(rows["shade"][:, None, None, None], (len(rows["shade"]), 12, 16, 3))
+        self.batches.append(len(set(rows["shade"].tolist())))
+        self.walking.set()
+        while not self.arrived.wait(0.02):
+            drawing.show(1, 2, pictures[:, None] / 127.5 - 1)
+        if self.poison in rows["shade"]:
+            raise RuntimeError("poison")
+        return pictures
 
 
 @dataclass(frozen=True, eq=False, repr=False)

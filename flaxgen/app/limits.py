@@ -8,7 +8,8 @@ GIB, MIB = 2**30, 2**20
 
 class Limits(NamedTuple):
     """Bounds of a studio: sizes in bytes, times in seconds. `pictures` is of all that a job draws, candidates counted,
-    `work` the product of these and of sampling steps; `kept_jobs` is how many finished ones a user's history has."""
+    `work` the product of these and of sampling steps, `together` the jobs that are drawn at once; `kept_jobs` is how
+    many finished ones a user's history has."""
 
     waiting: int = 16
     waiting_of_all: int = 256
@@ -28,6 +29,7 @@ class Limits(NamedTuple):
     inputs: int = 16
     pictures: int = 256
     work: int = 25_600
+    together: int = 8
     model_memory: int = 8 * GIB
 
 

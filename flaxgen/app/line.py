@@ -30,6 +30,23 @@ class Line:
                 self._users[user] = jobs
             return job
 
+    def nexts(self, except_of: str) -> list[tuple[str, str]]:
+        """Each other user with the first of their jobs, in the order in which they would be taken."""
+        with self._changed:
+            return [(user, jobs[0]) for user, jobs in self._users.items() if user != except_of]
+
+    def take_next(self, user: str, job: str) -> bool:
+        """Takes a job as `take` does, if it is still the first of that user's; whether it was."""
+        with self._changed:
+            jobs = self._users.get(user)
+            if self._closed or not jobs or jobs[0] != job:
+                return False
+            del self._users[user]
+            jobs.popleft()
+            if jobs:
+                self._users[user] = jobs
+            return True
+
     def remove(self, job: str) -> bool:
         """Takes a job out of the line; whether it was there."""
         with self._changed:

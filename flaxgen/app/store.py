@@ -156,9 +156,14 @@ class Store:
         sql = "UPDATE jobs SET state = 'running', started = ?, tries = tries + 1 WHERE id = ?"
         self._change((sql, (time.time(), job)))
 
+    def is_fresh(self, job: str) -> bool:
+        """Whether a job was never begun."""
+        return bool(self._rows("SELECT 1 FROM jobs WHERE id = ? AND tries = 0", job))
+
     def put_back(self, job: str) -> None:
         """A job that runs waits again, as if it had not been tried."""
-        sql = "UPDATE jobs SET state = 'queued', started = NULL, step = 0, tries = tries - 1 WHERE id = ?"
+        sql = "UPDATE jobs SET state = 'queued', started = NULL, step = 0, tries = tries - 1 "
+        sql += "WHERE id = ? AND state = 'running'"
         self._change((sql, (job,)))
 
     def requeue(self) -> None:

@@ -1,7 +1,9 @@
-"""The one thread that owns the devices: it takes jobs from the line, draws and keeps what it drew."""
+"""The one thread that owns the devices: it takes jobs from the line, those together that one program draws, and keeps
+what it drew."""
 
 import base64
 import dataclasses
+import functools
 import io
 import re
 import sys
@@ -21,6 +23,7 @@ from PIL import Image
 from flaxgen.app import asking
 from flaxgen.app.catalogue import Entry, bytes_of
 from flaxgen.app.events import Events
+from flaxgen.app.joining import companions
 from flaxgen.app.limits import Limits
 from flaxgen.app.line import Line
 from flaxgen.app.messages import OVER, Job
@@ -32,6 +35,7 @@ from flaxgen.family import sheets
 from flaxgen.family.drawing import watched
 from flaxgen.family.pictures import Pictures, encode_png
 from flaxgen.family.request import InputPicture, Request
+from flaxgen.family.together import together
 
 STAGE = 100
 OFTEN = 0.25
@@ -107,13 +111,16 @@ class Worker(threading.Thread):
             self._cancelled.add(job)
 
     def run(self) -> None:
-        """Draws job after job."""
+        """Draws job after job, and with each those that are like it."""
         self.device = f"{jax.device_count()} {jax.devices()[0].device_kind}"
         while (job := self._line.take()) is not None:
             try:
-                self._answer(job)
-            except Exception:  # the disk is full, or the database is gone: the next job may have more luck
-                traceback.print_exc(file=sys.stderr)
+                joined = companions(self._entries, self._store, self._line, job, self._limits.together)
+                failures = together([functools.partial(self._answer, id) for id in (job, *joined)])
+            except Exception as error:  # the disk is full, or the database is gone: the next may have more luck
+                failures = [error]
+            for failure in filter(None, failures):
+                traceback.print_exception(failure, file=sys.stderr)
 
     def tell(self, user: str, job: str) -> None:
         """Lets the user hear where a job is."""
@@ -155,6 +162,12 @@ class Worker(threading.Thread):
             drawn = model.perform(request, progress)
         progress.check()
         return [keep(self._shelf, png) for png in encode(drawn, request, job.request)]
+
+    def leave(self, user: str, job: str) -> None:
+        """A job that is no longer wanted ends now, also where others that are drawn with it go on."""
+        if not self._stopping:
+            self._store.end(job, "cancelled")
+            self.tell(user, job)
 
     def is_cancelled(self, job: str) -> bool:
         """Whether a job shall end at its next step."""
@@ -203,6 +216,7 @@ class Progress:
     def check(self) -> None:
         """Raises Cancelled if the job is not wanted any more."""
         if self._worker.is_cancelled(self._job):
+            self._worker.leave(self._user, self._job)
             raise Cancelled
 
 

@@ -19,6 +19,17 @@ from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
 
 
+class Wanted(NamedTuple):
+    """A call of `draw_many`: `rows` are what `num` examples are drawn from, filled up to whole batches; who watches."""
+
+    compiled: Callable
+    params: PyTree
+    rows: PyTree
+    num: int
+    batch: int
+    watch: "Watch | None"
+
+
 def draw_many(
     compiled: Callable, params: PyTree, key: PRNGKey, inputs: PyTree, *, num: int, batch: int, first: int = 0
 ) -> Any:
@@ -27,9 +38,31 @@ def draw_many(
     count = -(-num // batch) * batch
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(first, first + count, dtype=np.int32))
     filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(np.asarray(x)[-1:], count - num, 0)]), dict(inputs))
-    rows = [slice(start, start + batch) for start in range(0, count, batch)]
-    parts = [compiled(params, jax.tree.map(lambda x: x[row], {"key": keys, **filled})) for row in rows]  # noqa: B023
-    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:num], *parts)
+    wanted = Wanted(compiled, params, {"key": keys, **filled}, num, batch, _watch.get())
+    return (_meet.get() or draw_wanted)(wanted)
+
+
+def draw_wanted(wanted: Wanted) -> Any:
+    """What is wanted, batch after batch."""
+    starts = range(0, -(-wanted.num // wanted.batch) * wanted.batch, wanted.batch)
+    batches = [jax.tree.map(lambda x: x[start : start + wanted.batch], wanted.rows) for start in starts]  # noqa: B023
+    parts = [wanted.compiled(wanted.params, rows) for rows in batches]
+    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[: wanted.num], *parts)
+
+
+Meet = Callable[[Wanted], Any]
+"""Draws what is wanted, with what others want."""
+_meet: ContextVar[Meet | None] = ContextVar("meet", default=None)
+
+
+@contextlib.contextmanager
+def met(meet: Meet) -> Iterator[None]:
+    """Inside, `draw_many` has `meet` draw; see `together.py`."""
+    token = _meet.set(meet)
+    try:
+        yield
+    finally:
+        _meet.reset(token)
 
 
 def numbered(num: int | range) -> range:
@@ -93,13 +126,19 @@ _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
 @contextlib.contextmanager
-def watched(watch: Watch) -> Iterator[None]:
+def watched(watch: Watch | None) -> Iterator[None]:
     """Inside, what `compile_draw` compiled is walked in stretches, and `watch` is called after each."""
     token = _watch.set(watch)
     try:
         yield
     finally:
         _watch.reset(token)
+
+
+def show(step: int, steps: int, x0: Any) -> None:
+    """Shows who watches, if anybody does, how far a walk is."""
+    if (watch := _watch.get()) is not None:
+        watch(step, steps, x0)
 
 
 def compile_draw(plan: parallel.Plan, draw: Callable[[Any, Any], Any], key: Any) -> Callable[[Any, Any], Any]:
@@ -119,23 +158,22 @@ def compile_draw(plan: parallel.Plan, draw: Callable[[Any, Any], Any], key: Any)
     start = plan.compile_map(jax.vmap(begin, (None, 0)), key=("start", *key))
 
     def run(params, inputs):
-        watch = _watch.get()
-        if watch is None:
+        if _watch.get() is None:
             return whole(params, inputs)
-        state, counts = start(params, _with_keys_anew(inputs))
+        state, counts = start(params, with_keys_anew(inputs))
         steps, first, drawn = int(counts[0]), 0, None
         while first < steps:
             last = min(first + max(1, steps // STRETCHES), steps)
-            drawn, state = stretch((params, np.int32(first), np.int32(last)), (_with_keys_anew(inputs), state))
+            drawn, state = stretch((params, np.int32(first), np.int32(last)), (with_keys_anew(inputs), state))
             first = last
-            watch(first, steps, state.x0)
+            show(first, steps, state.x0)
         return drawn
 
     return run
 
 
-def _with_keys_anew(inputs: PyTree) -> PyTree:
-    """The same keys for the next stretch, which JAX's check takes for no second use: its steps draw others of them."""
+def with_keys_anew(inputs: PyTree) -> PyTree:
+    """The same keys for what JAX's check is to take for no second use: a stretch with other steps, or another try."""
 
     def anew(leaf):
         is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
