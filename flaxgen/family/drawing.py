@@ -148,11 +148,15 @@ def compile_draw(plan: parallel.Plan, draw: Callable[[Any, Any], Any], key: Any)
     part = in_stretches(draw)
 
     def begin(params, inputs):
-        return part(params, inputs, None, 0, 0)[1:]
+        _, state, steps = part(params, inputs, None, 0, 0)
+        return jax.tree.leaves(state), steps
 
-    def go_on(given, rows):
-        params, first, last = given
-        return part(params, rows[0], rows[1], first, last)[:2]
+    def go_on(given, rows):  # states go in and out as leaves: `programs.kept` keeps no program with types of our own
+        (params, first, last), (inputs, leaves) = given, rows
+        blank = jax.eval_shape(lambda: part(params, inputs, None, 0, 0)[1])
+        state = jax.tree.unflatten(jax.tree.structure(blank), leaves)
+        drawn, state, _ = part(params, inputs, state, first, last)
+        return drawn, jax.tree.leaves(state), state.x0
 
     stretch = plan.compile_map(jax.vmap(go_on, (None, 0)), key=("stretch", *key))
     start = plan.compile_map(jax.vmap(begin, (None, 0)), key=("start", *key))
@@ -164,9 +168,9 @@ def compile_draw(plan: parallel.Plan, draw: Callable[[Any, Any], Any], key: Any)
         steps, first, drawn = int(counts[0]), 0, None
         while first < steps:
             last = min(first + max(1, steps // STRETCHES), steps)
-            drawn, state = stretch((params, np.int32(first), np.int32(last)), (with_keys_anew(inputs), state))
+            drawn, state, x0 = stretch((params, np.int32(first), np.int32(last)), (with_keys_anew(inputs), state))
             first = last
-            show(first, steps, state.x0)
+            show(first, steps, x0)
         return drawn
 
     return run

@@ -6,7 +6,7 @@ import numpy as np
 import oracles
 import pytest
 
-from flaxgen import parallel
+from flaxgen import cache, parallel
 from flaxgen.diffusion import schedules
 from flaxgen.diffusion.samplers import SAMPLERS, in_stretches, make_grid, sample
 from flaxgen.family.drawing import STRETCHES, compile_draw, draw_many, watched
@@ -40,6 +40,27 @@ def test_who_watches_sees_the_steps_and_changes_nothing(name, times):
     assert {(count, x0.shape) for _, count, x0 in seen} == {(25, (2, 1, 4))}
     assert np.ptp([x0[0, 0, 0] for _, _, x0 in seen[:5]]) > 0
     np.testing.assert_array_equal(draw_many(draw, jnp.float32(2), key, {}, **given), plain)
+
+
+def test_the_second_process_traces_no_stretch(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_tell_jax", lambda folder: None)
+    monkeypatch.setattr(cache, "_current", None)
+    folder, traced, drawn, walk = cache.begin({cache.VARIABLE: str(tmp_path)}).folder, [], [], make_draw("dpmpp_2m")
+
+    def draw(params, inputs):
+        traced.append(1)
+        return walk(params, inputs)
+
+    for _ in range(2):
+        compiled = compile_draw(parallel.make_plan("jit"), draw, ("test",))
+        with watched(lambda step, steps, x0: None):
+            drawn.append(draw_many(compiled, jnp.float32(2), jax.random.key(0), {}, num=2, batch=2))
+        assert len(list(folder.iterdir())) == 2
+        traced.append(0)
+    first = traced.index(0)
+    assert traced[first + 1 :] == [0]
+    assert min(path.stat().st_size for path in folder.iterdir()) > cache.DIGEST
+    np.testing.assert_array_equal(*drawn)
 
 
 def test_who_watches_ends_it():
