@@ -173,7 +173,7 @@ Pictures(latents.show_rows(rows)[None])
 # ## Mixing styles
 #
 # Every layer gets a style. Take the coarse layers' from one picture and the rest from another: the left column gives the
-# fine layers, the top row the coarse ones. Which of the two decides where the ball is, and which its colour?
+# fine layers, the top row the coarse ones. Here the coarse layers decide where the ball is, and the fine ones its colour.
 
 # %%
 a, b = latents.take(found, range(4)), latents.take(found, range(4, 9))
