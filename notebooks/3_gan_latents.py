@@ -92,7 +92,7 @@ from flaxgen.zoo.gan import Config, HalfLife, Regularizers
 adam = Optimizer(learning_rate=2.5e-3, beta1=0.0, beta2=0.99, clip=0.0)
 config = Config(
     seed=0,
-    steps=1000,
+    steps=800,
     batch_size=16,
     log_every=50,
     preview_every=0,
