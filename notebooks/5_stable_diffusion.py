@@ -57,7 +57,7 @@ import os
 import jax
 
 STAND_IN = jax.default_backend() == "cpu" or "FLAXGEN_STAND_IN" in os.environ
-SOURCE = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # a Hub id, a pipeline's folder, or a single .safetensors file
+SOURCE = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # a Hub id, or a pipeline's folder
 print("this is the stand-in" if STAND_IN else f"this is {SOURCE}, on a {jax.devices()[0].device_kind}")
 
 # %% [markdown]

@@ -223,7 +223,7 @@ print("share of time waiting for data:", [round(value, 3) for value in curves["i
 # | a slice with several hosts | `mesh`, such as `data=32, fsdp=8` | start the same command on every host |
 #
 # ```
-# flaxgen train experiments/ddpm_cifar10.py --workdir gs://BUCKET/RUN --set data.path=SHARDS net.dtype=bfloat16 --parallel mesh
+# flaxgen train experiments/ddpm_cifar10.py --workdir RUN --set data.path=SHARDS net.dtype=bfloat16 --parallel mesh
 # ```
 #
 # The README's "Many devices" says how processes find each other.
