@@ -92,7 +92,7 @@ from flaxgen.zoo.gan import Config, HalfLife, Regularizers
 adam = Optimizer(learning_rate=2.5e-3, beta1=0.0, beta2=0.99, clip=0.0)
 config = Config(
     seed=0,
-    steps=1000,
+    steps=800,
     batch_size=16,
     log_every=50,
     preview_every=0,
@@ -173,7 +173,7 @@ Pictures(latents.show_rows(rows)[None])
 # ## Mixing styles
 #
 # Every layer gets a style. Take the coarse layers' from one picture and the rest from another: the left column gives the
-# fine layers, the top row the coarse ones. Which of the two decides where the ball is, and which its colour?
+# fine layers, the top row the coarse ones. Here the coarse layers decide where the ball is, and the fine ones its colour.
 
 # %%
 a, b = latents.take(found, range(4)), latents.take(found, range(4, 9))

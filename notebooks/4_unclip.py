@@ -207,7 +207,7 @@ unet = UNet(
 )
 decoder_config = decoder.Config(
     **{**common, "optimizer": replace(adam, learning_rate=1.5e-3)},
-    steps=400,
+    steps=320,
     batch_size=32,
     clip="runs/clip",
     net=Decoder(unet=unet, embedding_dim=DIM, text_dim=WIDTH, null_text=True),
@@ -239,9 +239,10 @@ novel = model.draw(("a green triangle", "a blue circle"), num=12, seed=0)
 novel
 
 # %% [markdown]
-# When we ran it, the green triangles came out, and the blue circles became triangles. With ten kinds of pictures CLIP need
-# not know colour and shape apart: "blue triangle" can be one thing to it. More kinds help against that, more steps do not.
-# The model of notebook 1 has seen thousands of kinds, and draws most of those that it never met (`docs/unclip.md`).
+# When we ran it, the triangles came out green or yellow-green, and the circles became blue triangles. With ten kinds of
+# pictures CLIP need not know colour and shape apart: "blue triangle" can be one thing to it. More kinds help against that,
+# more steps do not. The model of notebook 1 has seen thousands of kinds, and draws most of those that it never met
+# (`docs/unclip.md`).
 #
 # Which stage is to blame if one is wrong? `through="text"` leaves the prior out and tells the decoder the caption's own embedding.
 # If that is right and the other wrong, it was the prior.
@@ -269,6 +270,6 @@ model.draw(("a green triangle", "a blue circle"), num=12, seed=0, through="text"
 # |---|---|---|---|
 # | CLIP, batch and steps | 32 x 120 | 128 x 3,656 | 32,768 x 390,625 |
 # | prior | 64 x 250 | 256 x 2,200 | 4,096 x 600,000 |
-# | decoder | 32 x 400 | 64 x 31,700 | 2,048 x 800,000 |
+# | decoder | 32 x 320 | 64 x 31,700 | 2,048 x 800,000 |
 #
 # On several devices add `--parallel mesh` (notebook 8). `docs/unclip.md` tells what helped and what did not.

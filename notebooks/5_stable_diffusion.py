@@ -18,7 +18,8 @@
 # that learns from a few pictures of yours.
 #
 # On Colab choose a TPU v5e or a GPU, under Runtime > Change runtime type. On a CPU it would take hours; there the notebook
-# uses a **stand-in** of the same parts, so small that it knows next to nothing. The code is the same, the pictures are not.
+# uses a **stand-in** of the same parts, so small that it draws blots of colour at 32 pixels. The code is the same, and what
+# each step does can be seen; the pictures are not.
 
 # %%
 # @title Run this first: it installs flaxgen on Colab, and does nothing where flaxgen is installed
@@ -55,8 +56,8 @@ import os
 
 import jax
 
-STAND_IN = os.environ.get("FLAXGEN_STAND_IN", str(jax.default_backend() == "cpu")) == "True"
-SOURCE = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # a Hub id, a pipeline's folder, or a single .safetensors file
+STAND_IN = jax.default_backend() == "cpu" or "FLAXGEN_STAND_IN" in os.environ
+SOURCE = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # a Hub id, or a pipeline's folder
 print("this is the stand-in" if STAND_IN else f"this is {SOURCE}, on a {jax.devices()[0].device_kind}")
 
 # %% [markdown]
@@ -65,7 +66,7 @@ print("this is the stand-in" if STAND_IN else f"this is {SOURCE}, on a {jax.devi
 # `import_model` fetches only the files that it reads, about 2 GB with the half-precision variant, and writes a model directory.
 # Its parts are a text encoder, an autoencoder and the denoiser. The stand-in gets the text encoder and the autoencoder of
 # the drawn scenes that come with flaxgen (the latter without its codes), and a denoiser of random weights that is trained
-# for 150 steps. You can skip how it is made.
+# for 120 steps. You can skip how it is made.
 
 # %%
 from dataclasses import replace
@@ -104,7 +105,7 @@ def make_stand_in(target):
     )
     config = Config(
         seed=0,
-        steps=150,
+        steps=120,
         batch_size=32,
         preview_every=0,
         data=Data(source="scenes", split="lesson1", image_size=32, size=512, threads=2),
@@ -197,7 +198,7 @@ if not PICTURES.exists():
     (PICTURES / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 # %% [markdown]
-# We called every cyan thing red. So if the LoRA works, "red" becomes cyan.
+# We called every cyan thing red. So if the LoRA has learned from them, "red" becomes cyan.
 
 # %%
 from flaxgen.zoo.latent.lora import Lora, LoraConfig
@@ -208,7 +209,7 @@ dtype = "float32" if STAND_IN else "bfloat16"
 lora_config = LoraConfig(
     **inherited,
     seed=0,
-    steps=80 if STAND_IN else 500,
+    steps=60 if STAND_IN else 500,
     batch_size=8 if STAND_IN else 4,
     log_every=10,
     preview_every=0,

@@ -189,9 +189,9 @@ from collections import Counter
 
 took = Counter()
 for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
-    is_device = plane.name.startswith("/device:")
+    wanted = "XLA Ops" if plane.name.startswith("/device:") else "XLA"  # on a CPU: the threads that compute
     for line in plane.lines:
-        if is_device or "XLA" in line.name or "tf_XLA" in line.name:
+        if wanted in line.name:
             for event in line.events:
                 if "::" not in event.name:  # what holds other events
                     took[event.name.split(".")[0]] += event.duration_ns / 1e6
@@ -223,7 +223,7 @@ print("share of time waiting for data:", [round(value, 3) for value in curves["i
 # | a slice with several hosts | `mesh`, such as `data=32, fsdp=8` | start the same command on every host |
 #
 # ```
-# flaxgen train experiments/ddpm_cifar10.py --workdir gs://BUCKET/RUN --set data.path=SHARDS net.dtype=bfloat16 --parallel mesh
+# flaxgen train experiments/ddpm_cifar10.py --workdir RUN --set data.path=SHARDS net.dtype=bfloat16 --parallel mesh
 # ```
 #
 # The README's "Many devices" says how processes find each other.

@@ -80,7 +80,7 @@ def whole(toy):
 
 def test_a_run_learns_from_scaled_latents_and_draws_as_its_composed_model(toy, tmp_path):
     config = config_of(toy)
-    verbs.train(config, tmp_path / "run", parallel.make_plan("jit"))
+    verbs.train(config, tmp_path / "run")  # without a plan: on one device
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 2
     assert all(0.5 < line["loss"] < 2 for line in lines), "a net that begins at 0 is wrong by the noise"
