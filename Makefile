@@ -46,7 +46,7 @@ demo-app:
 	$(VENV)-app/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	du -h build/wheel/*.whl
 	start=$$(date +%s); $(VENV)-app/bin/python -m pip install --quiet --disable-pip-version-check \
-	    "$$(echo build/wheel/*.whl)[app]" && echo "installed in $$(($$(date +%s) - start)) s"
+	    "$$(echo build/wheel/*.whl)[app]" && echo "installed in $$(($$(date +%s) - start)) s; of the processor:" && times
 	du -sh $(VENV)-app
 	$(VENV)-app/bin/python scripts/try_studio.py $(VENV)-app/bin/flaxgen demo/app.png
 

@@ -33,7 +33,7 @@ def main(names: list[str]) -> int:
     folder = DOCS / "gallery"
     os.chdir(folder)
     mask = np.zeros((SIZE, SIZE), np.uint8)
-    mask[SIZE // 2 :] = 255
+    mask[: SIZE // 2, : SIZE // 2] = 255
     Image.fromarray(mask).save("mask.png")
     for name, arguments in commands((DOCS / "gallery.md").read_text(encoding="utf-8")).items():
         if names and name not in names:

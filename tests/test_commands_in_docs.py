@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from flaxgen import cli, verbs
 from flaxgen.cli import requests
@@ -66,13 +67,18 @@ def request_of(parsed):
 
 
 @pytest.mark.parametrize("page", ["docs/coming_from.md", "docs/gallery.md"])
-def test_models_have_the_settings_that_they_are_asked_for(parser, page):
-    asked = [request_of(parser.parse_args(arguments)) for arguments in commands(page, inline=True)]
+def test_models_have_the_settings_that_they_are_asked_for(parser, page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = commands(page, inline=True)
+    for name in {word for arguments in found for word in arguments if word.endswith(".png")}:
+        Image.new("RGB", (64, 64), "white").save(name)
+    asked = [request_of(parser.parse_args(arguments)) for arguments in found]
     assert len([request for request in asked if request is not None]) > 8
 
 
-def test_pictures_of_the_gallery_are_those_of_their_commands(parser):
+def test_pictures_of_the_gallery_are_those_of_their_commands(parser, monkeypatch):
     gallery = ROOT / "docs" / "gallery"
+    monkeypatch.chdir(gallery)
     for arguments in commands("docs/gallery.md"):
         parsed = parser.parse_args(arguments)
         assert read_about(gallery / parsed.out)["request"] == to_json(request_of(parsed)), parsed.out
