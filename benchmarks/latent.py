@@ -2,11 +2,11 @@
 
     python -m benchmarks.latent [--batch 1] [--rounds 5] [--compiled] [--json FILE]
 
-The pipeline is that of version 1 at a tenth of its width, of random weights, whose heads are 32 channels wide and not
-40, so that attention has its share of the work; flaxgen imports its folder. `draw` is a caption to pictures of 256 pixels
-in 20 steps of DDIM with guidance, by the command's own call and by diffusers' pipeline; `net` is one call of the net on
-two examples, `decode` one of the autoencoder. `train` is a step of 4 examples on latents and captions' states that are
-there already: noising, loss, backward, AdamW and an average of the parameters.
+The pipeline is that of version 1 at a tenth of its width, of random weights, with heads of 32 channels instead of 40,
+so that attention has its share of the work; flaxgen imports its folder. `draw` is a caption to pictures of 256 pixels
+in 20 steps of DDIM with guidance, by the command's own call and by diffusers' pipeline; `net` is one call of the net
+on two examples, `decode` one of the autoencoder. `train` is a step of 4 examples on latents and captions' states that
+are there already: noising, loss, backward, AdamW and an average of the parameters.
 With `--compiled` torch also draws and trains with a net that went through torch.compile. A figure is the median over
 the rounds, and a ratio that of the medians; the first call of each, which compiles, is not counted.
 """
