@@ -217,6 +217,9 @@ def test_half_precision_stays_as_it_is(dtype, tmp_path):
             found = again[name.removeprefix("text_model.")]
             assert found.dtype == value.dtype == dtype, name
             assert torch.equal(found, value), name
+    assert main(["compose", str(tmp_path / "single"), *parts, "--single"]) == 0
+    stored = safetensors.numpy.load_file(tmp_path / "single" / "denoiser" / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {np.dtype(np.float32)}
     loaded = flaxgen.load(tmp_path / "whole")
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(loaded.parts["denoiser"].params))
 
