@@ -2,11 +2,13 @@
 
     python -m benchmarks.latent [--batch 1] [--rounds 5] [--compiled] [--json FILE]
 
-The pipeline is that of version 1 at a tenth of its width, of random weights, whose heads are 32 channels wide and not
-40, so that attention has its share of the work; flaxgen imports its folder. `draw` is a caption to pictures of 256 pixels
-in 20 steps of DDIM with guidance, by the command's own call and by diffusers' pipeline; `net` is one call of the net on
-two examples, `decode` one of the autoencoder. `train` is a step of 4 examples on latents and captions' states that are
-there already: noising, loss, backward, AdamW and an average of the parameters.
+The pipeline is that of version 1 at a tenth of its width, of random weights, with heads of 32 channels instead of 40,
+so that attention has its share of the work; flaxgen imports its folder. `draw` is a caption to pictures of 256 pixels
+in 20 steps of DDIM with guidance, by the command's own call and by diffusers' pipeline; `net` is one call of the net
+on two examples, `attention` that of its largest maps, `decode` one call of the autoencoder. `train` is a step of 4
+examples on latents and captions' states that are there already: noising, loss, backward, AdamW and an average of the
+parameters.
+
 With `--compiled` torch also draws and trains with a net that went through torch.compile. A figure is the median over
 the rounds, and a ratio that of the medians; the first call of each, which compiles, is not counted.
 """
@@ -32,6 +34,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 import flaxgen
 from flaxgen.interchange.stable_diffusion import import_pipeline
+from flaxgen.nets.dot_product import attention
 from flaxgen.parallel import make_plan
 from flaxgen.train.optim import Optimizer, make_optimizer
 from flaxgen.train.state import init_state, make_train_step
@@ -91,6 +94,12 @@ def inputs_of(batch: int, size: int = SIZE // FACTOR) -> dict[str, np.ndarray]:
     }
 
 
+def heads_of(batch: int) -> list[np.ndarray]:
+    """Queries, keys and values of the net's largest feature maps, [B T N D]."""
+    rng, places = np.random.default_rng(1), (SIZE // FACTOR) ** 2
+    return [rng.standard_normal((batch, places, 1, 32), np.float32) for _ in range(3)]
+
+
 def flaxgen_work(folder: Path, place: Path, batch: int) -> Work:
     """What is measured, each ready to be called again and again."""
     import_pipeline(folder, place)
@@ -102,7 +111,8 @@ def flaxgen_work(folder: Path, place: Path, batch: int) -> Work:
     def predict(params, given):
         return config.net.apply({"params": params}, given["latent"], given["time"], tokens=given["tokens"])
 
-    net = plan.compile_map(predict)
+    net, attend = plan.compile_map(predict), plan.compile_map(lambda _, qkv: attention(*qkv))
+    heads = heads_of(2)
     tx = make_optimizer(Optimizer(name="adamw", learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, clip=0), 1)
     step = make_train_step(FAMILY.make_loss(config, {}), tx, ema_decay=lambda step: jnp.float32(EMA_DECAY))
     train = plan.compile_step(lambda axis_name: step)
@@ -117,6 +127,7 @@ def flaxgen_work(folder: Path, place: Path, batch: int) -> Work:
 
     return {
         "draw": lambda: model.draw(CAPTION, num=batch, steps=STEPS, guidance=GUIDANCE, sampler="ddim").images,
+        "attention": lambda: jax.block_until_ready(attend({}, heads)),
         "net": lambda: jax.block_until_ready(net(parts.denoiser.params, given)),
         "decode": lambda: parts.decode(latents),
         "train": train_once,
@@ -141,6 +152,12 @@ def torch_work(folder: Path, batch: int, compiled: bool = False) -> Work:
 
     (x, t, tokens), (latents, _, _), (kept, _, states) = tensors(2), tensors(batch), tensors(TRAINED)
 
+    heads = [torch.from_numpy(value).transpose(1, 2) for value in heads_of(2)]
+
+    @torch.no_grad()
+    def attend():
+        torch.nn.functional.scaled_dot_product_attention(*heads)
+
     @torch.no_grad()
     def predict():
         net(x, t, tokens)
@@ -163,7 +180,7 @@ def torch_work(folder: Path, batch: int, compiled: bool = False) -> Work:
         optimizer.step()
         move_ema(ema, list(unet.parameters()), None)
 
-    return {"draw": draw, "net": predict, "decode": decode, "train": train}
+    return {"draw": draw, "attention": attend, "net": predict, "decode": decode, "train": train}
 
 
 def measure(sides: dict[str, Work], names: list[str], rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -195,7 +212,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="a small Stable Diffusion beside diffusers + torch")
     parser.add_argument("--batch", type=int, default=1, help="pictures that are drawn and decoded at once")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", default=["draw", "net", "decode", "train"], help="what is measured")
+    parser.add_argument(
+        "--only", nargs="*", default=["draw", "attention", "net", "decode", "train"], help="what is measured"
+    )
     parser.add_argument("--compiled", action="store_true", help="also by torch.compile, which takes minutes")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()

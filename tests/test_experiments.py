@@ -82,6 +82,8 @@ def test_train_step(name):
         ("dit_imagenet256", 0.0005),
         ("stable_diffusion/v1", 0.0),
         ("stable_diffusion/v3", 0.0),
+        ("stable_diffusion/control", 0.0),
+        ("stable_diffusion/word", 0.0),
         ("unclip/clip", 0.0),
         ("unclip/decoder", 0.05),
         ("unclip/upsampler_256", 0.05),

@@ -47,10 +47,24 @@ def _add_export(parser):
     parser.add_argument(
         "--layout",
         default="flaxgen",
-        help="whose: flaxgen, diffusers, transformers, nvlabs, taming, openai, dalle-mini, peft (flaxgen)",
+        help="whose: flaxgen, diffusers, transformers, nvlabs, taming, openai, dalle-mini, peft, "
+        "stability, textual-inversion (flaxgen)",
     )
-    parser.add_argument("--half", action="store_true", help="round weights of a model directory to float16")
+    _add_precision(parser, "weights of a model directory")
     parser.set_defaults(run=_export)
+
+
+def _add_precision(parser, what: str):
+    """How weights are written, where that is not as they are stored."""
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--half", action="store_true", help=f"round {what} to float16")
+    either.add_argument(
+        "--single", action="store_true", help=f"write {what} in float32, though they are stored in less"
+    )
+
+
+def _dtype(parsed) -> str | None:
+    return "float16" if parsed.half else "float32" if parsed.single else None
 
 
 def _add_compose(parser):
@@ -59,7 +73,7 @@ def _add_compose(parser):
         "stages", nargs="+", metavar="PART=DIR", help="clip, prior, ar_prior, decoder, upsampler_1 or upsampler_2, "
         "and the run or model directory of it",
     )  # fmt: skip
-    parser.add_argument("--half", action="store_true", help="round weights to float16")
+    _add_precision(parser, "weights")
     parser.set_defaults(run=_compose)
 
 
@@ -126,7 +140,7 @@ def _train(parsed) -> int:
 def _export(parsed) -> int:
     from flaxgen import verbs
 
-    verbs.export(parsed.source, parsed.directory, layout=parsed.layout, dtype="float16" if parsed.half else None)
+    verbs.export(parsed.source, parsed.directory, layout=parsed.layout, dtype=_dtype(parsed))
     print(f"wrote {parsed.directory}")
     return 0
 
@@ -143,7 +157,7 @@ def _compose(parsed) -> int:
     if twice:
         raise ValueError(f"{twice[0]} is given twice: expected one directory a part")
     sources = {name: Path(path) for name, _, path in pairs}
-    verbs.compose(parsed.directory, sources, dtype="float16" if parsed.half else None)
+    verbs.compose(parsed.directory, sources, dtype=_dtype(parsed))
     print(f"wrote {parsed.directory}: {', '.join(sources)}")
     return 0
 
