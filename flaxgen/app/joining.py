@@ -38,7 +38,8 @@ def companions(entries: Mapping[str, Entry], store: Store, line: Line, first: st
         if len(joined) + 1 >= most:
             break
         other = store.job(id)
-        fits = other is not None and (other.model, other.verb) == (job.model, job.verb) and store.is_fresh(id)
-        if fits and likeness(entries[job.model], other) == wanted and line.take_next(user, id):
+        if other is None or (other.model, other.verb) != (job.model, job.verb) or not store.is_fresh(id):
+            continue
+        if likeness(entries[job.model], other) == wanted and line.take_next(user, id):
             joined.append(id)
     return joined
