@@ -27,7 +27,8 @@ class Page(HTMLParser):
 
 def check(folder: Path) -> tuple[list[str], set[str]]:
     """Lines about links that lead nowhere, and the addresses outside of the site."""
-    pages = {path.resolve(): Page(path) for path in folder.rglob("*.html")}
+    made = (path for path in folder.rglob("*.html") if "_static" not in path.parts)  # there templates of the theme lie
+    pages = {path.resolve(): Page(path) for path in made}
     broken, outside = [], set()
     for path, page in pages.items():
         for link in page.links:

@@ -23,8 +23,8 @@ SIZE = 128
 
 def commands(page: str) -> dict[str, list[str]]:
     """The arguments of `flaxgen`, by the file that they write."""
-    lines = [line for block in re.findall(r"```\n(.*?)```", page, flags=re.S) for line in block.splitlines()]
-    split = [shlex.split(line)[1:] for line in lines]
+    blocks = "".join(re.findall(r"```\n(.*?)```", page, flags=re.S)).replace("\\\n", " ")
+    split = [shlex.split(line)[1:] for line in blocks.splitlines()]
     return {arguments[arguments.index("--out") + 1]: arguments for arguments in split}
 
 

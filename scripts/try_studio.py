@@ -36,7 +36,7 @@ def draw_by_studio(url: str) -> bytes:
 
 
 def main(flaxgen: str, out: str) -> int:
-    """Prints seconds; the studio and the command draw the same bytes."""
+    """Prints seconds, and whether the studio and the command wrote the same file."""
     command, path = str(Path(flaxgen).resolve()), Path(out).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

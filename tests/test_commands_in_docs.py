@@ -58,8 +58,8 @@ def test_a_flag_that_is_not_there_is_found(parser, capsys):
 
 def request_of(parsed):
     """What a command asks of the model that it names; None of commands that ask models nothing, or of a run's."""
-    family = FAMILIES.get(getattr(parsed, "model", "scenes"))
-    if family is None or not hasattr(parsed, "kinds"):
+    family = FAMILIES.get(getattr(parsed, "model", "scenes")) if hasattr(parsed, "kinds") else None
+    if family is None:
         return None
     fields = {name for one in parsed.kinds.values() for name in requests._flags({"": one})}
     given = {name: value for name, value in vars(parsed).items() if name in fields}
