@@ -39,6 +39,7 @@ from flaxgen.parallel import make_plan
 from flaxgen.train.optim import Optimizer, make_optimizer
 from flaxgen.train.state import init_state, make_train_step
 from flaxgen.zoo.latent import FAMILY
+from flaxgen.zoo.latent.model import make_loss
 
 SIZE, FACTOR, STEPS, GUIDANCE, CONTEXT, TOKEN_DIM = 256, 8, 20, 7.5, 77, 96
 TRAINED, EMA_DECAY, LEARNING_RATE, WEIGHT_DECAY = 4, 0.9999, 1e-5, 1e-2
@@ -114,7 +115,7 @@ def flaxgen_work(folder: Path, place: Path, batch: int) -> Work:
     net, attend = plan.compile_map(predict), plan.compile_map(lambda _, qkv: attention(*qkv))
     heads = heads_of(2)
     tx = make_optimizer(Optimizer(name="adamw", learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, clip=0), 1)
-    step = make_train_step(FAMILY.make_loss(config, {}), tx, ema_decay=lambda step: jnp.float32(EMA_DECAY))
+    step = make_train_step(make_loss(config, {}), tx, ema_decay=lambda step: jnp.float32(EMA_DECAY))
     train = plan.compile_step(lambda axis_name: step)
     state = init_state(jax.tree.map(jnp.array, parts.denoiser.params), tx)
     kept = {name: value for name, value in inputs_of(TRAINED).items() if name != "time"}
