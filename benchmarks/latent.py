@@ -39,10 +39,12 @@ from flaxgen.parallel import make_plan
 from flaxgen.train.optim import Optimizer, make_optimizer
 from flaxgen.train.state import init_state, make_train_step
 from flaxgen.zoo.latent import FAMILY
+from flaxgen.zoo.latent.model import make_loss
 
 SIZE, FACTOR, STEPS, GUIDANCE, CONTEXT, TOKEN_DIM = 256, 8, 20, 7.5, 77, 96
 TRAINED, EMA_DECAY, LEARNING_RATE, WEIGHT_DECAY = 4, 0.9999, 1e-5, 1e-2
 CAPTION = "a red cat on a chair"
+BLOCKS = {"down": "DownEncoderBlock2D", "up": "UpDecoderBlock2D"}
 Work = dict[str, Callable[[], Any]]
 
 
@@ -60,19 +62,14 @@ def pipeline() -> Any:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
+    widths: dict[str, Any] = {"block_out_channels": (32, 64, 128, 128), "attention_head_dim": (1, 2, 4, 4)}
     unet = diffusers.UNet2DConditionModel(  # pyright: ignore[reportPrivateImportUsage]
-        sample_size=SIZE // FACTOR,
-        block_out_channels=(32, 64, 128, 128),
-        attention_head_dim=(1, 2, 4, 4),
-        cross_attention_dim=TOKEN_DIM,
+        sample_size=SIZE // FACTOR, cross_attention_dim=TOKEN_DIM, **widths
     )
+    levels: dict[str, Any] = {"block_out_channels": (16, 32, 64, 64)}
+    levels |= {f"{way}_block_types": 4 * (kind,) for way, kind in BLOCKS.items()}
     vae = diffusers.AutoencoderKL(  # pyright: ignore[reportPrivateImportUsage]
-        sample_size=SIZE,
-        down_block_types=4 * ("DownEncoderBlock2D",),
-        up_block_types=4 * ("UpDecoderBlock2D",),
-        block_out_channels=(16, 32, 64, 64),
-        layers_per_block=2,
-        norm_num_groups=16,
+        sample_size=SIZE, layers_per_block=2, norm_num_groups=16, **levels
     )
     table = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
     scheduler = diffusers.DDIMScheduler(**table, clip_sample=False, set_alpha_to_one=False)  # pyright: ignore
@@ -114,10 +111,10 @@ def flaxgen_work(folder: Path, place: Path, batch: int) -> Work:
     net, attend = plan.compile_map(predict), plan.compile_map(lambda _, qkv: attention(*qkv))
     heads = heads_of(2)
     tx = make_optimizer(Optimizer(name="adamw", learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, clip=0), 1)
-    step = make_train_step(FAMILY.make_loss(config, {}), tx, ema_decay=lambda step: jnp.float32(EMA_DECAY))
+    step = make_train_step(make_loss(config, {}), tx, ema_decay=lambda step: jnp.float32(EMA_DECAY))
     train = plan.compile_step(lambda axis_name: step)
     state = init_state(jax.tree.map(jnp.array, parts.denoiser.params), tx)
-    kept = {name: value for name, value in inputs_of(TRAINED).items() if name != "time"}
+    kept: dict[str, Any] = {name: value for name, value in inputs_of(TRAINED).items() if name != "time"}
     kept["tokens"] = kept["tokens"].astype(np.float16)
 
     def train_once():
@@ -152,11 +149,11 @@ def torch_work(folder: Path, batch: int, compiled: bool = False) -> Work:
 
     (x, t, tokens), (latents, _, _), (kept, _, states) = tensors(2), tensors(batch), tensors(TRAINED)
 
-    heads = [torch.from_numpy(value).transpose(1, 2) for value in heads_of(2)]
+    query, key, value = (torch.from_numpy(x).transpose(1, 2) for x in heads_of(2))
 
     @torch.no_grad()
     def attend():
-        torch.nn.functional.scaled_dot_product_attention(*heads)
+        torch.nn.functional.scaled_dot_product_attention(query, key, value)
 
     @torch.no_grad()
     def predict():

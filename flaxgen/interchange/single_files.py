@@ -19,7 +19,7 @@ def _matches(place: Path) -> bool:
 
 
 def _read(path: Path, target: Path, overrides: Sequence[str]) -> None:
-    said = dict(override.partition("=")[::2] for override in overrides)
+    said = {name: value for name, _, value in (override.partition("=") for override in overrides)}
     (single_file_3 if single_file_3.matches(path) else single_file).import_single(path, target, said)
 
 

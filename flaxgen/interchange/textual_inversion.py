@@ -23,10 +23,9 @@ def export_word(model: Any, directory: Path) -> None:
         ValueError: if the directory is not empty, or no file can be called so.
     """
     word, vectors = model.config.word.text, vectors_of(model)
-    if len(vectors) == 1:
-        name, tensors = FILE, {word: vectors[0]}
-    else:
-        name, tensors = f"{word}.safetensors", dict(zip(WORDS, vectors, strict=True))
+    is_one = len(vectors) == 1
+    name = FILE if is_one else f"{word}.safetensors"
+    tensors: dict[str, Any] = dict(zip((word,) if is_one else WORDS, vectors, strict=True))
     if Path(name).name != name:
         raise ValueError(f"word.text={word!r}: XL's files are called as their word, and no file can be called so")
     new_directory(directory)
