@@ -16,7 +16,7 @@ FACES = {"app", "cli", "models"}
 NAMESAKES = {"flaxgen.data.identity"}
 """Modules of packages that have a function of this name, which is what the index knows."""
 NOTEBOOKS = HERE.parent / "notebooks"
-ELSEWHERE = re.compile(r"\[([^\]]+)\]\(\.\./(?:experiments|flaxgen|tests|benchmarks|scripts|README)[^)]*\)")
+ELSEWHERE = re.compile(r"\[([^\]\[\"\n]+)\]\(\.\./(?:experiments|flaxgen|tests|benchmarks|scripts|README)[^)]*\)")
 CITED = re.compile(r"\[([A-Z][a-zá-ž]+\d\d[a-z]?\b[^\]`]*)\](?!_)")
 CODE = re.compile(r"`([^`]+)`")
 MARKS = re.compile(r"[*|]|(?<=\w)_(?!\w)")
