@@ -128,7 +128,7 @@ def export_unet2d(unet: UNet, params: Params, folder: str | Path) -> None:
 def write_unet2d(
     unet: UNet, params: Params, config: Mapping[str, Any], folder: Path, rules: Sequence[Rule] = RULES
 ) -> None:
-    """Writes config.json and the parameters of a UNet, in their dtypes, into `folder`; ValueError as `export_unet2d`."""
+    """Writes config.json and the parameters of a UNet, as they are, into `folder`; ValueError as `export_unet2d`."""
     like, where = abstract_params(unet), "the parameters to export"
     flat = store.flatten(store.fit(store.flatten(params), like, where, keep_dtype=True))
     folder.mkdir(parents=True, exist_ok=True)
