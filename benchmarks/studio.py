@@ -283,9 +283,7 @@ def load(parsed: argparse.Namespace) -> int:
         memory.append(running.memory())
         with running.client("user-0") as client:
             left = client.get("/api/status").json()["queue"]
-    print(
-        ", ".join(f"{name}: {count}" for name, count in sorted(busy.counts.items())), f"in the line: {left}", sep="; "
-    )
+    print(", ".join(f"{name}: {count}" for name, count in sorted(busy.counts.items())), f"in the line: {left}")
     middle = memory[len(memory) // 2]
     print(f"memory: {memory[0]:.0f} MiB at the start, {middle:.0f} in the middle, {memory[-1]:.0f} at the end")
     wrong, compared = count_differences(busy.results)
