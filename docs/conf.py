@@ -13,6 +13,8 @@ author = "the authors of flaxgen"
 copyright = "the authors of flaxgen, Apache-2.0"
 version = release = flaxgen.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+# a name that several modules have, such as Config, links to the first; blocks without a language may be drawings
+suppress_warnings = ["ref.python", "misc.highlighting_failure"]
 highlight_language = "bash"  # blocks that name no language hold commands
 smartquotes = False  # they would make one dash of the two before a flag
 myst_heading_anchors = 4

@@ -144,5 +144,5 @@ def target_of(text: str, known: set[str]) -> tuple[str, str | None] | None:
         path = PACKAGE / f"{found[1]}.py"
         package = "api/" + ".".join(path.parent.relative_to(PACKAGE.parent).parts)
         if path.is_file() and package in known:
-            return package, f"module-flaxgen.{found[1].replace('/', '.')}"
+            return package, f"module-flaxgen.{found[1].replace('/', '.').removesuffix('.__init__')}"
     return None
