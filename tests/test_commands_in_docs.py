@@ -76,12 +76,22 @@ def test_models_have_the_settings_that_they_are_asked_for(parser, page, tmp_path
     assert len([request for request in asked if request is not None]) > 8
 
 
+def wherever(request):
+    """A request whose pictures are called by their names, as another clone is another folder."""
+    if isinstance(request, list):
+        return [wherever(each) for each in request]
+    if not isinstance(request, dict):
+        return request
+    return {key: Path(value).name if key == "path" else wherever(value) for key, value in request.items()}
+
+
 def test_pictures_of_the_gallery_are_those_of_their_commands(parser, monkeypatch):
     gallery = ROOT / "docs" / "gallery"
     monkeypatch.chdir(gallery)
     for arguments in commands("docs/gallery.md"):
         parsed = parser.parse_args(arguments)
-        assert read_about(gallery / parsed.out)["request"] == to_json(request_of(parsed)), parsed.out
+        drawn, asked = read_about(gallery / parsed.out)["request"], to_json(request_of(parsed))
+        assert wherever(drawn) == wherever(asked), parsed.out
     shown = re.findall(r"\]\(gallery/([\w.]+)\)", (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8"))
     assert {*shown} <= {path.name for path in gallery.iterdir()}
     assert sum(path.stat().st_size for path in gallery.iterdir()) < 1_000_000

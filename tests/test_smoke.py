@@ -24,7 +24,9 @@ from flaxgen.nets.mlp import MLP
 from flaxgen.nets.pixelcnn import PixelCNN
 from flaxgen.nets.unet import UNet
 from flaxgen.zoo import FAMILIES, classifier, codes, diffusion, latent
+from flaxgen.zoo.latent.control_runs import ControlConfig
 from flaxgen.zoo.latent.lora import LoraConfig
+from flaxgen.zoo.latent.words import WordConfig
 
 pytestmark = pytest.mark.smoke
 
@@ -56,6 +58,10 @@ CONFIGS = {
     ),
     "latents": latent.Config(seed=0, steps=1, batch_size=4, data=DIGITS, net=LATENTS, objective=Objective()),
     "LoRA": LoraConfig(seed=0, steps=1, batch_size=4, data=DIGITS, net=LATENTS, objective=Objective()),
+    "word": WordConfig(seed=0, steps=1, batch_size=4, data=DIGITS, net=LATENTS, objective=Objective()),
+    "ControlNet": ControlConfig(
+        seed=0, steps=1, batch_size=4, data=DIGITS, net=LATENTS, objective=Objective(), hint_widths=(4, 8)
+    ),
     **{f"transformer of {name}": dalle_toy.config_of(name, caption_dropout=0.0) for name in dalle_toy.NETS},
 }  # fmt: skip
 

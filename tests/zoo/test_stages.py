@@ -57,10 +57,8 @@ def test_an_exported_stage_is_the_run(name, toy, tmp_path):
     assert model.step == unclip_toy.STEPS
     jax.tree.map(np.testing.assert_array_equal, model.params, run.params)
     assert model.files == run.files
-    with pytest.raises(
-        ValueError,
-        match="model: --layout diffusers is for unclip, latent_diffusion, controlnet, autoencoder, diffusion",
-    ):
+    fitting = "unclip, latent_diffusion, controlnet, latent_control, autoencoder, diffusion"
+    with pytest.raises(ValueError, match=f"model: --layout diffusers is for {fitting}"):
         verbs.export(tmp_path / "model", tmp_path / "diffusers", layout="diffusers")
     assert not (tmp_path / "diffusers").exists()
 
