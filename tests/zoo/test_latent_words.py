@@ -18,7 +18,7 @@ from flaxgen.interchange.textual_inversion import FILE, export_word
 from flaxgen.train import checkpoint
 from flaxgen.types import Held
 from flaxgen.zoo import latent
-from flaxgen.zoo.latent import words
+from flaxgen.zoo.latent import family, words
 from flaxgen.zoo.latent.adapt import read_word
 from flaxgen.zoo.latent.text import read_captions
 
@@ -71,7 +71,7 @@ def test_a_run_begins_with_what_the_net_makes_of_the_word_it_begins_as(toy):  # 
 def test_its_file_draws_what_the_run_draws(toy, whole, tmp_path):  # noqa: F811
     config = word_config(toy)
     vectors = np.random.default_rng(3).normal(size=(5, config.net.token_dim)).astype(np.float32)
-    write_model(tmp_path / "model", config, {"vectors": vectors}, 3, words.prepare(config, {}))
+    write_model(tmp_path / "model", config, {"vectors": vectors}, 3, family.prepare_beside(config, {}))
     model = flaxgen.load(tmp_path / "model")
     assert main(["export", str(tmp_path / "model"), str(tmp_path / "word"), "--layout", "textual-inversion"]) == 0
     clip, _ = beginning(toy)
@@ -129,7 +129,7 @@ def test_a_step_on_a_mesh_is_a_step_on_one_device(toy):  # noqa: F811
 
 def test_what_does_not_fit_is_said(toy):  # noqa: F811
     with pytest.raises(ValueError, match="base is not set"):
-        words.prepare(word_config(toy, base=""), {})
+        family.prepare_beside(word_config(toy, base=""), {})
     with pytest.raises(ValueError, match=r"'red circle' is \d+ tokens and word.vectors=1: expected at most as many"):
         words.beginning_of(verbs.load(toy / "clip"), words.Word(beginning="red circle"))
     with pytest.raises(ValueError, match="longer than the 16 tokens"):

@@ -127,6 +127,13 @@ class Config(GradientRun):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class BesideConfig(Config):
+    """A run that trains something beside the net in the directory `base`, which has the same `net` and stays."""
+
+    base: str = ""
+
+
 def reads_text(config: Config) -> bool:
     """Whether the net reads captions."""
     return bool(config.net.token_dim or config.net.vector_dim)

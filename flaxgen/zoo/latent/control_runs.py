@@ -1,6 +1,5 @@
 """ControlNets as runs: a copy of a net's way down learns to steer it by hints, and the net stays as it is [Zhang23]."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from flaxgen.data import FREE, Data
 from flaxgen.family.coded import check_plain
-from flaxgen.family.companions import Joined, check_companion, companion_file, load_companion
+from flaxgen.family.companions import Joined
 from flaxgen.family.family import Family
 from flaxgen.family.matching import open_matching
 from flaxgen.family.pictures import Pictures
@@ -27,26 +25,22 @@ from flaxgen.types import Held, Loss, Params, PRNGKey, Source, TrainState
 from flaxgen.weights import controlnet
 from flaxgen.weights.tree import leaves_of, unflatten
 from flaxgen.zoo.latent import control, drawing, family, model
-from flaxgen.zoo.latent.config import Config, num_labels, reads_text
+from flaxgen.zoo.latent.config import BesideConfig, num_labels, reads_text
 from flaxgen.zoo.latent.config import batch_spec as net_batch_spec
 from flaxgen.zoo.latent.edges import edges
-from flaxgen.zoo.latent.model import Model
 from flaxgen.zoo.latent.requests import DrawLatent
 
-BASE = "base"
-"""What the net that is steered is called, and the field of a config that says where it lies."""
 HINT, CHANNELS = "hint", 3
 SHOWN = 4
 """Hints that a preview shows, each with a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ControlConfig(Config):
+class ControlConfig(BesideConfig):
     """A run whose parameters are a ControlNet of the net in the directory `base`, which has the same `net`. Its hints
     are the edges of the pictures or, with `hint_data`, as many other pictures in the same order. `hint_widths` are the
     channels on the way from a hint to the size of latents, half as large at each but the first."""
 
-    base: str = ""
     hint_data: Data | None = None
     hint_widths: tuple[int, ...] = (16, 32, 96, 256)
 
@@ -116,42 +110,21 @@ def make_training(config: ControlConfig, files: Files) -> tuple[Any, Any]:
 
     def init(key: PRNGKey) -> TrainState:
         # copies, as a step is given its state for good; outside of jit, whose constants frozen weights would become
-        frozen = jax.tree.map(jnp.array, frozen_of(config, key))
+        frozen = jax.tree.map(jnp.array, family.base_params(config, key))
         return state.init_state(jax.tree.map(jnp.array, copied(jax.jit(fresh)(key), frozen)), tx, Held(frozen=frozen))
 
     return init, make_step
 
 
-def frozen_of(config: ControlConfig, key: PRNGKey) -> Params:
-    """The weights of the net; where the key is none yet, as in tracing for shapes, it need not be there."""
-    if isinstance(key, Tracer):
-        like = family.FAMILY.abstract_params(config)
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
-    return load_base(config).params
-
-
-def load_base(config: ControlConfig) -> Model:
-    """The net that is steered.
-
-    Raises:
-        ValueError: if it is not there, or another net than the config's.
-    """
-    require(bool(config.base), "base is not set: name the net that is steered, such as --set base=models/sd/denoiser")
-    found = load_companion(family.FAMILY, config.base)
-    family.check_same_net(config, found.config, config.base)
-    return found
-
-
 def prepare(config: ControlConfig, found: Files) -> Files:
-    """The small files of the net that is steered, and its name.
+    """The small files of the net, and its name.
 
     Raises:
-        ValueError: if what the config names is not there, does not fit, or is not what was found.
+        ValueError: as `family.prepare_beside`, or if the ControlNet does not fit.
     """
-    base = load_base(config)
+    prepared = family.prepare_beside(config, found)
     control.check_fits(config.control, config.net, family.load_autoencoder(config).config.net.factor)
-    named = check_companion(found, BASE, base.fingerprint)
-    return family.prepare(config, {**base.files, **found, **named})
+    return prepared
 
 
 def open_source(own: Family, config: ControlConfig, files: Files) -> Source:
@@ -184,10 +157,7 @@ def steered(run: Any) -> drawing.Parts:
     Raises:
         ValueError: if the net is not there, or not the one that it was trained with.
     """
-    config, base = run.config, load_base(run.config)
-    check_companion(run.files, BASE, base.fingerprint)
-    own = {name: getattr(run, name) for name in ("config", "step", "plan", "files", "name")}
-    parts = family.parts_of_run(dataclasses.replace(base, **own))
+    config, parts = run.config, family.parts_of_run(family.base_of(run))
     described = control.Config(seed=0, steps=1, batch_size=1, data=config.data, net=config.control)
     return parts._replace(controlnet=control.FAMILY.trained(described, run.params, run.step, run.plan))
 
@@ -220,9 +190,9 @@ CONTROL = Family(
     check=check,
     open_source=open_source,
     prepare=prepare,
-    files=(*family.FAMILY.files, companion_file(BASE)),
-    companions={**family.FAMILY.companions, BASE: family.FAMILY},
-    free=family.FAMILY.free | {BASE, *(f"hint_data.{name}" for name in FREE)},
+    files=family.BESIDE_FILES,
+    companions=family.BESIDE_COMPANIONS,
+    free=family.BESIDE_FREE | {f"hint_data.{name}" for name in FREE},
     preview=preview,
     requests={
         kind: family.alone(answer, steered, control.NAMES[:1])

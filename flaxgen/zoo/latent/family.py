@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from flaxgen.data import FREE
 from flaxgen.family import coded
@@ -18,12 +21,13 @@ from flaxgen.family.family import Family
 from flaxgen.family.matching import open_matching
 from flaxgen.family.trained import Files, Handler, Progress
 from flaxgen.train.config import require
-from flaxgen.types import PRNGKey, Source
+from flaxgen.types import Params, PRNGKey, Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.latent import control, drawing, enlarging
 from flaxgen.zoo.latent.adapt import adapted
 from flaxgen.zoo.latent.config import (
+    BesideConfig,
     Config,
     batch_spec,
     check_sampling,
@@ -52,6 +56,8 @@ from flaxgen.zoo.latent.text import make_encoder
 from flaxgen.zoo.latent.whole import ENCODERS, TEXT, Whole, check_fits, check_names, check_parts, name_of
 from flaxgen.zoo.t5 import FAMILY as T5
 
+BASE = "base"
+"""What the net is called that a run trains something beside, and the field of a config that says where it lies."""
 MEASURED = 4096
 """Examples by which the scale of latents is measured."""
 PREVIEWED = 8
@@ -153,6 +159,49 @@ def check_same_net(config: Config, other: Config, place: str) -> None:
         )
 
 
+def load_base(config: BesideConfig) -> Model:
+    """The net.
+
+    Raises:
+        ValueError: if it is not there, or another net than the config's.
+    """
+    require(bool(config.base), "base is not set: name the net that stays, such as --set base=models/sd/denoiser")
+    found = load_companion(FAMILY, config.base)
+    check_same_net(config, found.config, config.base)
+    return found
+
+
+def base_params(config: BesideConfig, key: PRNGKey) -> Params:
+    """The weights of the net; where the key is none yet, as in tracing for shapes, it need not be there."""
+    if isinstance(key, Tracer):
+        like = FAMILY.abstract_params(config)
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    return load_base(config).params
+
+
+def prepare_beside(config: BesideConfig, found: Files) -> Files:
+    """The small files of the net, and its name.
+
+    Raises:
+        ValueError: if what the config names is not there, does not fit, or is not what was found.
+    """
+    base = load_base(config)
+    named = check_companion(found, BASE, base.fingerprint)
+    return prepare(config, {**base.files, **found, **named})
+
+
+def base_of(run: Any) -> Model:
+    """The net of a run's model, which draws as the run says, at its step and on its devices.
+
+    Raises:
+        ValueError: if the net is not there, or not the one that the run began with.
+    """
+    base = load_base(run.config)
+    check_companion(run.files, BASE, base.fingerprint)
+    own = {name: getattr(run, name) for name in ("config", "step", "plan", "files", "name")}
+    return dataclasses.replace(base, **own)
+
+
 def open_source(family: Family, config: Config, files: Files, captioned: bool = True) -> Source:
     """Latents of the pictures, scaled, with what the net reads beside them, unless `captioned` without captions, and
     the same of class pictures.
@@ -251,6 +300,11 @@ FAMILY = Family(
     model=Model,
     requests={kind: alone(answer) for kind, answer in ANSWERS.items()},
 )
+
+BESIDE_FILES = (*FAMILY.files, companion_file(BASE))
+BESIDE_COMPANIONS = {**FAMILY.companions, BASE: FAMILY}
+BESIDE_FREE = FAMILY.free | {BASE}
+"""What families whose runs train something beside a net declare of it."""
 
 
 def _together(answer: Callable[[drawing.Parts, Any, Progress], Any]) -> Handler:

@@ -8,9 +8,7 @@ from typing import Any, Literal, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from flaxgen.family.companions import check_companion, companion_file, load_companion
 from flaxgen.family.family import Family
 from flaxgen.family.trained import Files
 from flaxgen.nets.unet import UNet
@@ -21,11 +19,9 @@ from flaxgen.weights.lora_names import places
 from flaxgen.weights.tree import leaves_of, unflatten
 from flaxgen.zoo.latent import drawing, family, model
 from flaxgen.zoo.latent.adapt import UNET, merged_params
-from flaxgen.zoo.latent.config import Config, batch_spec, num_labels
+from flaxgen.zoo.latent.config import BesideConfig, batch_spec, num_labels
 from flaxgen.zoo.latent.model import Model
 
-BASE = "base"
-"""What the net that is tuned is called, and the field of a config that says where it lies."""
 ATTENTION, BLOCK = {"self_attention", "cross_attention"}, "block_"
 KERNEL, DOWN, UP = "/kernel", "/down", "/up"
 
@@ -46,10 +42,9 @@ class Lora:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraConfig(Config):
+class LoraConfig(BesideConfig):
     """A run whose parameters are a LoRA of the net in the directory `base`, which has the same `net`."""
 
-    base: str = ""
     lora: Lora = Lora()
 
     def __post_init__(self):
@@ -105,34 +100,8 @@ def make_loss(config: LoraConfig, files: Files) -> Loss:
 
 
 def init_held(config: LoraConfig, key: PRNGKey, params: Params) -> Held:
-    """The weights of the net; where the key is none yet, as in tracing for shapes, it need not be there."""
-    if isinstance(key, Tracer):
-        like = family.FAMILY.abstract_params(config)
-        return Held(frozen=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like))
-    return Held(frozen=load_base(config).params)
-
-
-def load_base(config: LoraConfig) -> Model:
-    """The net that is tuned.
-
-    Raises:
-        ValueError: if it is not there, or another net than the config's.
-    """
-    require(bool(config.base), "base is not set: name the net that is tuned, such as --set base=models/sd/denoiser")
-    found = load_companion(family.FAMILY, config.base)
-    family.check_same_net(config, found.config, config.base)
-    return found
-
-
-def prepare(config: LoraConfig, found: Files) -> Files:
-    """The small files of the net that is tuned, and its name.
-
-    Raises:
-        ValueError: if what the config names is not there, does not fit the net, or is not what was found.
-    """
-    base = load_base(config)
-    named = check_companion(found, BASE, base.fingerprint)
-    return family.prepare(config, {**base.files, **found, **named})
+    """The weights of the net."""
+    return Held(frozen=family.base_params(config, key))
 
 
 def merged(adapter: Any) -> Model:
@@ -141,11 +110,9 @@ def merged(adapter: Any) -> Model:
     Raises:
         ValueError: if the net is not there, or not the one that the LoRA was trained with.
     """
-    config, base = adapter.config, load_base(adapter.config)
-    check_companion(adapter.files, BASE, base.fingerprint)
-    params = merged_params(base.params, [(factors_of(config, adapter.params), 1.0)])
-    own = {name: getattr(adapter, name) for name in ("config", "step", "plan", "files", "name")}
-    return dataclasses.replace(base, params=params, **own)
+    net = family.base_of(adapter)
+    params = merged_params(net.params, [(factors_of(adapter.config, adapter.params), 1.0)])
+    return dataclasses.replace(net, params=params)
 
 
 def _parts(adapter: Any) -> drawing.Parts:
@@ -163,10 +130,10 @@ LORA = Family(
     classes=num_labels,
     check=family.FAMILY.check,
     open_source=family.open_source,
-    prepare=prepare,
-    files=(*family.FAMILY.files, companion_file(BASE)),
-    companions={**family.FAMILY.companions, BASE: family.FAMILY},
-    free=family.FAMILY.free | {BASE},
+    prepare=family.prepare_beside,
+    files=family.BESIDE_FILES,
+    companions=family.BESIDE_COMPANIONS,
+    free=family.BESIDE_FREE,
     preview=lambda adapter, key: family.preview(merged(adapter), key),
     requests={kind: family.alone(answer, _parts) for kind, answer in family.ANSWERS.items()},
 )

@@ -1,6 +1,5 @@
 """Textual inversion as runs: the vectors of one new word are learned from pictures, and nothing else [Gal22]."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -8,10 +7,8 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from flaxgen.family.companions import check_companion, companion_file, load_companion
 from flaxgen.family.family import Family
 from flaxgen.family.trained import Files
 from flaxgen.nets.clip import CLIP
@@ -20,14 +17,12 @@ from flaxgen.train.config import require
 from flaxgen.types import Condition, Held, Loss, Params, PRNGKey, Source
 from flaxgen.zoo.latent import drawing, family, model
 from flaxgen.zoo.latent.adapt import knowing
-from flaxgen.zoo.latent.config import Config, condition_spec
+from flaxgen.zoo.latent.config import BesideConfig, condition_spec
 from flaxgen.zoo.latent.config import batch_spec as net_batch_spec
-from flaxgen.zoo.latent.model import Model, text_encoders
+from flaxgen.zoo.latent.model import text_encoders
 from flaxgen.zoo.latent.prompts import Prompt, chunked
 from flaxgen.zoo.latent.text import make_states, size_waves, usual_sizes
 
-BASE = "base"
-"""What the net that the word is learned for is called, and the field of a config that says where it lies."""
 VECTORS = "vectors"
 """The only parameter: what is added to the vectors that the word begins as."""
 THINGS = (
@@ -68,11 +63,10 @@ class Word:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordConfig(Config):
+class WordConfig(BesideConfig):
     """A run whose parameters are the vectors of a word, for the net in the directory `base`, which has the same `net`,
     and its text encoders. Captions of `data` are not read."""
 
-    base: str = ""
     word: Word = Word()
 
     def __post_init__(self):
@@ -96,20 +90,6 @@ def batch_spec(config: WordConfig) -> dict[str, jax.ShapeDtypeStruct]:
 def said_spec(config: WordConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of what the net reads of one caption."""
     return {name: spec for name, spec in condition_spec(config).items() if name != "label"}
-
-
-def load_base(config: WordConfig) -> Model:
-    """The net that the word is for.
-
-    Raises:
-        ValueError: if it is not there, or another net than the config's.
-    """
-    require(
-        bool(config.base), "base is not set: name the net that the word is for, such as --set base=models/sd/denoiser"
-    )
-    found = load_companion(family.FAMILY, config.base)
-    family.check_same_net(config, found.config, config.base)
-    return found
 
 
 def widths_of(config: WordConfig, clips: Sequence[Any]) -> list[int]:
@@ -148,13 +128,8 @@ def beginning_of(clip: Any, word: Word) -> Float[np.ndarray, "K D"]:
 
 
 def init_held(config: WordConfig, key: PRNGKey, params: Params) -> Held:
-    """Weights of the net and the text encoders, and what the word begins as; where the key is none yet, as in tracing
-    for shapes, no net need be there."""
-    if isinstance(key, Tracer):
-        like = family.FAMILY.abstract_params(config)
-        net = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
-    else:
-        net = load_base(config).params
+    """Weights of the net and the text encoders, and what the word begins as."""
+    net = family.base_params(config, key)
     clips = text_encoders(config) if config.clip else ()
     begun = np.concatenate(beginnings(config, clips), axis=1) if clips else np.zeros(params[VECTORS].shape, np.float32)
     return Held(frozen={"net": net, "clips": [dict(clip.params) for clip in clips], VECTORS: jnp.asarray(begun)})
@@ -233,17 +208,6 @@ def open_source(own: Family, config: WordConfig, files: Files) -> Source:
     return family.open_source(own, cast(Any, config), files, captioned=False)
 
 
-def prepare(config: WordConfig, found: Files) -> Files:
-    """The small files of the net, and its name.
-
-    Raises:
-        ValueError: if what the config names is not there, does not fit, or is not what was found.
-    """
-    base = load_base(config)
-    named = check_companion(found, BASE, base.fingerprint)
-    return family.prepare(config, {**base.files, **found, **named})
-
-
 def vectors_of(run: Any) -> list[Float[np.ndarray, "K D"]]:
     """The word's vectors for each text encoder, of a run's model."""
     begun = beginnings(run.config, text_encoders(run.config))
@@ -257,10 +221,7 @@ def taught(run: Any) -> drawing.Parts:
     Raises:
         ValueError: if the net is not there, or not the one that the word was learned for.
     """
-    base = load_base(run.config)
-    check_companion(run.files, BASE, base.fingerprint)
-    own = {name: getattr(run, name) for name in ("config", "step", "plan", "files", "name")}
-    parts = family.parts_of_run(dataclasses.replace(base, **own))
+    parts = family.parts_of_run(family.base_of(run))
     return knowing(parts, run.config.word.text, vectors_of(run), "this run")
 
 
@@ -280,10 +241,10 @@ WORD = Family(
     make_loss=make_loss,
     check=family.FAMILY.check,
     open_source=open_source,
-    prepare=prepare,
-    files=(*family.FAMILY.files, companion_file(BASE)),
-    companions={**family.FAMILY.companions, BASE: family.FAMILY},
-    free=family.FAMILY.free | {BASE},
+    prepare=family.prepare_beside,
+    files=family.BESIDE_FILES,
+    companions=family.BESIDE_COMPANIONS,
+    free=family.BESIDE_FREE,
     preview=preview,
     requests={kind: family.alone(answer, taught) for kind, answer in family.ANSWERS.items()},
 )
