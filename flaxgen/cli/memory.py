@@ -39,8 +39,6 @@ def _of_request(request: Any, fields: set[str]) -> list[str]:
         ways.append("fewer pictures at once (--set batch=1)")
     if "tile" in fields and not 0 < request.tile <= TILE:
         ways.append(f"tiles (--tile {TILE})")
-    if "sequential" in fields and not request.sequential:
-        ways.append("one part in memory at a time (--sequential)")
     if "width" in fields:
         ways.append("a smaller --width and --height")
     return ways or ["a smaller model"]
