@@ -39,13 +39,14 @@ class Paint(Draw):
 
 
 class Brush:
-    """What a fake model does: it waits for `go`, draws by one program that walks until `arrived`, keeps the requests,
-    and fails as `error` says. `batches` are how many pictures of how many jobs each call of the program had."""
+    """What a fake model does: it waits for `go`, draws by one program that walks on while a shade of its pictures is
+    `held`, keeps the requests, and fails as `error` says. `batches` are how many pictures of how many jobs each call of
+    the program had."""
 
     def __init__(self):
-        self.go, self.begun, self.arrived, self.walking = (threading.Event() for _ in range(4))
+        self.go, self.begun, self.walking = (threading.Event() for _ in range(3))
         self.go.set()
-        self.arrived.set()
+        self.held: int | None = None
         self.batches: list[int] = []
         self.poison: int | None = None
         self._compiled = self.program
@@ -70,8 +71,9 @@ class Brush:
         """Pictures of one colour each; none of the shade `poison`."""
         pictures = np.broadcast_to(rows["shade"][:, None, None, None], (len(rows["shade"]), 12, 16, 3))
         self.batches.append(len(set(rows["shade"].tolist())))
-        self.walking.set()
-        while not self.arrived.wait(0.02):
+        while self.held in rows["shade"]:
+            self.walking.set()
+            time.sleep(0.02)
             drawing.show(1, 2, pictures[:, None] / 127.5 - 1)
         if self.poison in rows["shade"]:
             raise RuntimeError("poison")

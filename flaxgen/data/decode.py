@@ -16,8 +16,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 MAX_PIXELS = 64 * 2**20
 """Larger pictures are refused from their header: a 20 kB file can claim a gigabyte."""
-BYTES_A_PIXEL = 20
-"""What decoding takes at most: 18 of WebP, 16 of transparency and of 16 bits, 10 of RGB in JPEG and PNG."""
+BYTES_A_PIXEL = 22
+"""What decoding takes at most: 18 of WebP, 21 in one reading of thirty, 16 of transparency and of 16 bits, 10 of RGB
+in JPEG and PNG."""
 MEMORY = Memory(2 * 2**30)
 """What decoding may take in all threads together: a picture of MAX_PIXELS, or eight photographs of 12 million."""
 MAX_LABEL = 2**31 - 1

@@ -26,7 +26,7 @@ def crowd(here):
     clients = [here.client(**{"X-Flaxgen-User": name}) for name in ("ann", "ben", "cy", "dan")]
     yield clients
     here.brush.go.set()
-    here.brush.arrived.set()
+    here.brush.held = None
     for client in clients:
         client.close()
 
@@ -73,19 +73,15 @@ def test_only_jobs_of_one_program_are_joined(here, crowd):
 
 
 def test_one_that_is_cancelled_leaves_the_batch_at_once(here, crowd):
-    here.brush.arrived.clear()
+    here.brush.held = 20
     jobs = line_up(here, crowd, *({"seed": seed} for seed in (10, 20, 30, 40)))
-    here.brush.walking.clear()
     here.brush.go.set()
-    here.brush.arrived.set()
-    here.finish(crowd[0], jobs[0])
-    here.brush.arrived.clear()
     assert here.brush.walking.wait(10)
     assert crowd[2].post(f"/api/jobs/{jobs[1]}/cancel").status_code == 404, "another user's"
     crowd[1].post(f"/api/jobs/{jobs[2]}/cancel")
     assert here.finish(crowd[1], jobs[2])["state"] == "cancelled"
     assert crowd[0].get(f"/api/jobs/{jobs[1]}").json()["state"] == "running"
-    here.brush.arrived.set()
+    here.brush.held = None
     states = [here.finish(client, job)["state"] for client, job in zip(crowd, jobs[1:], strict=True)]
     assert states == ["done", "cancelled", "done", "done"]
 
