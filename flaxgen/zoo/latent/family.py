@@ -24,7 +24,7 @@ from flaxgen.train.config import require
 from flaxgen.types import Params, PRNGKey, Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
-from flaxgen.zoo.latent import control, drawing, enlarging
+from flaxgen.zoo.latent import blending, control, drawing, enlarging
 from flaxgen.zoo.latent.adapt import adapted
 from flaxgen.zoo.latent.config import (
     BesideConfig,
@@ -41,6 +41,7 @@ from flaxgen.zoo.latent.config import (
 from flaxgen.zoo.latent.model import Model, init_params, load_t5, make_loss, text_encoders
 from flaxgen.zoo.latent.preservation import Paired
 from flaxgen.zoo.latent.requests import (
+    BlendLatent,
     Captioned,
     DrawLatent,
     InpaintLatent,
@@ -276,6 +277,7 @@ ANSWERS: dict[type[Sampled], Callable] = {
     SampleLatent: drawing.sample,
     DrawLatent: drawing.draw,
     VaryLatent: drawing.vary,
+    BlendLatent: blending.blend,
     InpaintLatent: drawing.inpaint,
     OutpaintLatent: enlarging.outpaint,
     UpscaleLatent: enlarging.upscale,

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from flaxgen.diffusion.times import check_steps
 from flaxgen.family.request import Clash, Request, option, picture_option
-from flaxgen.family.requests import Draw, Inpaint, Outpaint, Sample, Upscale, Vary, label_option, set_option
+from flaxgen.family.requests import Blend, Draw, Inpaint, Outpaint, Sample, Upscale, Vary, label_option, set_option
 from flaxgen.family.sampling import Sampling
 from flaxgen.train.config import override, require
 from flaxgen.zoo.latent.config import (
@@ -98,6 +98,19 @@ class VaryLatent(Captioned, Vary):
 
     caption: str = option("", "what the new pictures shall show")
     strength: float = option(0.75, "how far they may leave the picture: the share of the steps", above=0, most=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendLatent(Captioned, Blend):
+    """Draw pictures between two."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        'flaxgen blend cat.png dog.png --model models/sd --caption "a cat" --to "a dog" --num 7 --out out.png',
+    )
+
+    caption: str = option("", "what the pictures show")
+    caption_to: str | None = option(None, "what the last one shows", flag="to CAPTION", default_text="the same")
+    strength: float = option(0.6, "how far they may leave the two: the share of the steps", above=0, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)

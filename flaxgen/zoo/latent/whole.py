@@ -43,7 +43,8 @@ class Whole(Assembled):
     def unseen_words(self, request: Request) -> tuple[str, ...]:
         """The words of a request that its text encoder has never seen in training."""
         clip: Any = self.parts.get("clip")
-        said = getattr(request, "captions", None) or (getattr(request, "caption", "") or "",)
+        named = (getattr(request, name, None) or "" for name in ("caption", "caption_to"))
+        said = getattr(request, "captions", None) or tuple(named)
         return () if clip is None else clip.unseen_words_in(said)
 
 
