@@ -54,7 +54,7 @@ def mixed(asked: Asked, weights: Float[np.ndarray, " N"]) -> Asked:
 
 
 def _mix(fields: Mapping[str, np.ndarray], weights: Float[np.ndarray, " N"]) -> dict[str, np.ndarray]:
-    return {name: _mix_field(*value, weights) for name, value in fields.items()}
+    return {name: _mix_field(value[0], value[1], weights) for name, value in fields.items()}
 
 
 def _mix_field(a: np.ndarray, b: np.ndarray, weights: Float[np.ndarray, " N"]) -> np.ndarray:
