@@ -31,7 +31,7 @@ def codes(model, num: int, seed: int) -> dict:
     result = {}
     for split in ("seen", "novel"):
         images, captions = scenes(split, num, size)
-        drawn = to_pixels(model.reconstruct(images))
+        drawn = to_pixels(model.autoencode(images))
         kept, whole = (np.mean([holds(*pair) for pair in zip(x, captions, strict=True)]) for x in (drawn, images))
         result[split] = {**model.measure(images), "holds": float(kept), "holds before": float(whole)}
     return result

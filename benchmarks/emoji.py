@@ -48,7 +48,7 @@ def renders(reader: Extractor, emoji: str, num: int, seed: int) -> dict:
 def codes(reader: Extractor, model, emoji: str, num: int, seed: int) -> dict:
     """What it gets right of pictures that went through an autoencoder, and their PSNR."""
     images, rows, _ = examples(emoji, "seen", num, seed)
-    drawn = np.concatenate([to_pixels(model.reconstruct(part)) for part in np.array_split(images, -(-num // 32))])
+    drawn = np.concatenate([to_pixels(model.autoencode(part)) for part in np.array_split(images, -(-num // 32))])
     quality = np.mean(psnr(drawn, images, data_range=255))
     return {"psnr": float(quality), **shares(reader, drawn, rows)}
 

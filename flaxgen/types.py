@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree, Shaped, UInt8
 
@@ -89,6 +90,10 @@ class TrainState(NamedTuple):
     ema_params: Params
     opt_state: PyTree
     held: Held = Held()
+
+    def __repr__(self) -> str:
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        return f"TrainState(step={self.step}, {count:,} parameters)"
 
 
 @runtime_checkable  # beartype checks it in the tests

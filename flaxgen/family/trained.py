@@ -149,7 +149,8 @@ class Trained(Answering):
             f"  reads  {fields}",
             f"  runs   on {self.plan.devices} {jax.default_backend()} device(s), {self.plan.name}",
         ]
-        return "\n".join([*lines, *describe_verbs(self.verbs)])
+        answered = {verb: kind for verb, kind in self.verbs.items() if not hasattr(type(self), verb)}
+        return "\n".join([*lines, *describe_verbs(answered)])
 
 
 def describe_verbs(verbs: Mapping[str, type[Request]]) -> list[str]:

@@ -108,6 +108,10 @@ class GanState(NamedTuple):
     controller: Controller
     nan_share: Float[Array, ""]
 
+    def __repr__(self) -> str:
+        count = sum(leaf.size for leaf in jax.tree.leaves((self.generator.variables, self.discriminator.variables)))
+        return f"GanState(step={self.step}, {count:,} parameters of both players)"
+
 
 def make_init(
     init_variables: Callable[[PRNGKey], tuple[Variables, Variables]], rules: Rules, probability: Scalar = 0.0

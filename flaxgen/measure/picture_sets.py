@@ -107,7 +107,7 @@ def of_reconstructions(model: Any, data: Data, seed: int) -> Pictures:
 
     def draw(numbers: range) -> Batch:
         images = np.stack([source[element_at(len(source), seed, number)]["image"] for number in numbers])
-        return {"image": model.reconstruct(images)}
+        return {"image": model.autoencode(images)}
 
     about = {"model": model.fingerprint, "reconstructed": content_hash(data, source), "seed": seed}
     return of_draw(draw, about)._replace(count=len(source))

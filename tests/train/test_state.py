@@ -107,6 +107,12 @@ def test_a_loss_that_changes_its_statistics_is_an_error():
         make_step(None)(init(jax.random.key(0)), {"x": jnp.ones(4)}, jax.random.key(1))
 
 
+def test_a_state_in_a_notebook_is_one_line():
+    state = init_state({"w": jnp.zeros((1000, 3)), "b": jnp.zeros(2)}, optax.adam(1e-3))
+    assert repr(state) == "TrainState(step=0, 3,002 parameters)"
+    assert repr(jax.eval_shape(lambda: state)).endswith("3,002 parameters)")
+
+
 def test_what_holds_nothing_takes_a_loss_of_three_arguments():
     state = init_state({"w": jnp.ones(2)}, optax.sgd(0.1))
     assert state.held == Held()

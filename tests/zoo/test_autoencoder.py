@@ -166,9 +166,11 @@ def test_pictures_to_codes_and_back(runs, tmp_path, capsys):
     assert main(["decode", str(runs / "vq"), str(out), "--out", str(again)]) == 0
     with np.load(again) as stored:
         np.testing.assert_array_equal(stored["samples"], drawn)
-    pictures = model.perform(next(kind for kind in model.requests if kind.verb == "reconstruct")(images=(picture,)))
+    pictures = model.reconstruct(images=(picture,))
+    assert ".reconstruct(...)" in repr(model)
+    assert ".encode(...)" not in repr(model), "that one takes arrays"
     np.testing.assert_array_equal(pictures.arrays, drawn)
-    np.testing.assert_allclose(model.decode_codes(codes), model.reconstruct(pictures.beside), atol=1e-5)
+    np.testing.assert_allclose(model.decode_codes(codes), model.autoencode(pictures.beside), atol=1e-5)
     np.save(tmp_path / "bad.npy", np.full((1, 4, 4), 6))
     np.savez(tmp_path / "other.npz", codes=codes, autoencoder="0123")
     np.save(tmp_path / "floats.npy", np.zeros((1, 4, 4, 3), np.float32))
@@ -207,7 +209,7 @@ def test_figures_of_a_set(runs):
     """Beside their definitions, computed here."""
     images = real_examples(DATA, "image", 40)
     model = flaxgen.load(runs / "vq")
-    found, drawn, x = model.measure(images), model.reconstruct(images), images / 127.5 - 1
+    found, drawn, x = model.measure(images), model.autoencode(images), images / 127.5 - 1
     assert found["nmse"] == pytest.approx(np.mean((drawn - x) ** 2) / x.var(), rel=1e-4)
     psnr = 10 * np.log10(4 / ((drawn - x) ** 2).mean((1, 2, 3)))
     assert found["psnr"] == pytest.approx(psnr.mean(), rel=1e-4)
@@ -224,7 +226,7 @@ def test_reconstructions_are_compared_with_what_they_were(runs, tmp_path, capsys
     asked = ["eval", str(runs / "vq"), "--reconstruct", "--metrics", "fid", "--num", "40", "--out", str(out)]
     assert main(asked) == 0
     model, images = flaxgen.load(runs / "vq"), real_examples(DATA, "image", 40)
-    flat = [x.reshape(40, -1).astype(np.float64) for x in (model.reconstruct(images), images / 127.5 - 1)]
+    flat = [x.reshape(40, -1).astype(np.float64) for x in (model.autoencode(images), images / 127.5 - 1)]
     trace = np.trace(np.cov(flat[0].T)) + np.trace(np.cov(flat[1].T))
     found = json.loads(out.read_text())
     assert 0 < found["fid"] < trace + ((flat[0].mean(0) - flat[1].mean(0)) ** 2).sum()
@@ -236,7 +238,7 @@ def test_reconstructions_are_compared_with_what_they_were(runs, tmp_path, capsys
 def test_a_walk_a_map_and_odd_pictures(runs, tmp_path):
     model = flaxgen.load(runs / "vae")
     walk = model.interpolate(num=2, frames=5, once=True)
-    ends = model.reconstruct(real_examples(dataclasses.replace(DATA, split="test"), "image", 2))
+    ends = model.autoencode(real_examples(dataclasses.replace(DATA, split="test"), "image", 2))
     np.testing.assert_allclose(walk.arrays[[0, -1]] / 127.5 - 1, ends, atol=0.02)
     drawn = model.map(num=30, grid=3)
     assert drawn.images.shape == (1, 1000, 2000, 3)

@@ -161,7 +161,7 @@ def test_a_sampler_is_known_by_its_usual_name(name):
 def test_variations_of_little_strength_stay_near_the_picture(whole, toy):
     picture = open_source(dalle_toy.DATA)[3]["image"]
     near, far = (whole.vary(picture, num=4, strength=strength, steps=20).images for strength in (0.05, 1.0))
-    kept = np.asarray(verbs.load(toy / "vae").reconstruct(picture[None]))
+    kept = np.asarray(verbs.load(toy / "vae").autoencode(picture[None]))
     distance = [np.abs(images / 127.5 - 1 - kept).mean() for images in (near, far)]
     assert distance[0] < distance[1] / 2
 

@@ -217,7 +217,7 @@ def test_a_resumed_run_is_the_run_bit_for_bit(run, tmp_path):
 
 def test_a_run_is_a_model(run):
     model = flaxgen.load(run)
-    assert model.reconstruct(images()).shape == (16, 8, 8, 1)
+    assert model.autoencode(images()).shape == (16, 8, 8, 1)
     jax.tree.map(np.testing.assert_array_equal, model.params, saved(run)[1]["ema_params"])
 
 

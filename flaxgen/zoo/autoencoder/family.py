@@ -66,7 +66,7 @@ def reconstruct(model: Model, request: Reconstruct, progress: Progress) -> Pictu
     if request.noise:
         keys = jax.random.split(jax.random.key(request.seed), len(images))
         seen = to_pixels(np.asarray(training.noisy(unit_range(jnp.asarray(images)), request.noise, keys)))
-    back = model.reconstruct(seen, request.tile)
+    back = model.autoencode(seen, request.tile)
     drawn = to_pixels(back)
     if request.noise:
         found = {name: float(np.mean(psnr(x, images, 255))) for name, x in (("psnr", drawn), ("psnr_noisy", seen))}
@@ -157,7 +157,7 @@ def anomaly(model: Model, request: Anomaly, progress: Progress) -> Pictures:
     less is lost."""
     progress("encoding and decoding")
     images, known = pictures_of(model, request), real_examples(model.config.data, "image", request.against)
-    drawn, usual = to_pixels(model.reconstruct(images)), to_pixels(model.reconstruct(known))
+    drawn, usual = to_pixels(model.autoencode(images)), to_pixels(model.autoencode(known))
     errors, ordinary = (_mean_square(a, b) for a, b in ((images, drawn), (known, usual)))
     shares = np.searchsorted(np.sort(ordinary), errors) / len(ordinary)
     apart = np.abs(images.astype(np.int16) - drawn).max(-1, keepdims=True).astype(np.uint8)
@@ -177,7 +177,7 @@ def preview(model: Model, key: PRNGKey) -> np.ndarray:
     if model.config.bottleneck.draws:
         return Pictures(to_pixels(model.generate(key, 16))).sheet()
     images = real_examples(model.config.data, "image", 16)
-    return Pictures(to_pixels(model.reconstruct(images)), beside=images).sheet()
+    return Pictures(to_pixels(model.autoencode(images)), beside=images).sheet()
 
 
 ASKED = {

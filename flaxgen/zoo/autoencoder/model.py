@@ -187,7 +187,7 @@ class Model(Trained):
         known = by_name(self.config.bottleneck.num_codes)
         return {name: (known[name], side) for name, side in sides_of(self.config).items()}
 
-    def reconstruct(self, images: UInt8[np.ndarray, "N H W C"], tile: int = 0) -> Float[np.ndarray, "N H W C"]:
+    def autoencode(self, images: UInt8[np.ndarray, "N H W C"], tile: int = 0) -> Float[np.ndarray, "N H W C"]:
         """Pictures encoded and decoded, in [-1, 1]; see `encode` for other sizes, and `tile`."""
         return self.decode(self.encode(images, tile), tile)
 
@@ -231,7 +231,7 @@ class Model(Trained):
         squared error over the set's variance; of codes `perplexity` and the share `used` over the set, of each level by
         name; of a Gaussian with a likelihood, `bits_per_dim`, a bound on the bits of each number by `bound` draws a
         picture [Burda16]."""
-        found = lost(self.reconstruct(images), images)
+        found = lost(self.autoencode(images), images)
         known = self.config.bottleneck.num_codes
         for name, codes in by_name(self.encode_codes(images), "").items() if known else ():
             count, said = np.bincount(codes.reshape(-1), minlength=by_name(known, "")[name]), f"_{name}" if name else ""
