@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_weights
 import unclip_toy
 from PIL import Image
 from test_latent import NET, config_of
@@ -17,11 +18,11 @@ from flaxgen import parallel, verbs
 from flaxgen.data import Data, Order, batches, open_source
 from flaxgen.family.denoising import Objective
 from flaxgen.zoo import latent
-from flaxgen.zoo.latent.buckets import telling_sizes
+from flaxgen.zoo.latent import words
 from flaxgen.zoo.latent.config import WAVES
 from flaxgen.zoo.latent.control_runs import ControlConfig
 from flaxgen.zoo.latent.model import make_loss, text_encoders
-from flaxgen.zoo.latent.text import condition_of, read_captions
+from flaxgen.zoo.latent.text import condition_of, read_captions, telling_sizes
 
 BUCKETS = ((16, 16), (12, 20), (20, 12))
 SHAPES = [(height // 4, width // 4) for height, width in BUCKETS]
@@ -44,7 +45,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(latent_toy, data):  # noqa: F811
     """A run whose net reads sizes."""
-    return config_of(latent_toy, data=data, buckets=BUCKETS, net=TOLD, sizes=6, steps=6, log_every=1)
+    return config_of(latent_toy, data=data, buckets=BUCKETS, net=TOLD, sizes=6, steps=4)
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +92,21 @@ def test_a_net_reads_the_sizes_of_each_picture(config, source):
 def test_the_loss_is_told_them(config, files, source):
     keys, example = jax.random.key_data(jax.random.split(jax.random.key(0), 1)), source[1]
     plain = dataclasses.replace(config, objective=Objective())
-    params = latent.FAMILY.init_params(plain, jax.random.key(1))
-    params = jax.tree.map(lambda x: x + 0.05, params)
+    params = random_weights.draw_like(latent.FAMILY.abstract_params(plain))
     batch = {name: jnp.asarray(value)[None] for name, value in example.items()}
     loss = jax.jit(make_loss(plain, files))
     found = [float(loss(params, {**batch, "sizes": sizes}, jax.random.wrap_key_data(keys))[0])
              for sizes in (batch["sizes"], batch["sizes"] + 7)]  # fmt: skip
     assert found[0] != found[1]
+
+
+def test_a_word_is_told_the_sizes_of_each_picture_too(config):
+    given = {name: getattr(config, name) for name in ("buckets", "net", "sizes", "context")}
+    own = words.WordConfig(**dalle_toy.RUN | given, steps=1)
+    init, make_step = words.WORD.training(own)
+    spec, key = words.batch_spec(own), jax.random.key(0)
+    assert spec["sizes"].shape == (8, 6)
+    jax.eval_shape(make_step(None), jax.eval_shape(init, key), spec, key)
 
 
 class Counting:
@@ -116,6 +125,7 @@ class Counting:
         return [step._cache_size() for step in self._steps]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_bit_for_bit_with_one_program_a_bucket(config, source, tmp_path, capsys):
     counting, order = Counting(), Order(config.seed, config.batch_size)
     whole = verbs.train(config, tmp_path / "whole", counting.plan)
@@ -124,7 +134,7 @@ def test_a_run_resumes_bit_for_bit_with_one_program_a_bucket(config, source, tmp
     assert counting.programs == [len(shapes)]
     assert len(shapes) > 1
     assert capsys.readouterr().err.count("another shape") == len(shapes) - 1
-    verbs.train(dataclasses.replace(config, steps=3), tmp_path / "parts")
+    verbs.train(dataclasses.replace(config, steps=2), tmp_path / "parts")
     resumed = verbs.train(config, tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
     logs = [[json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]

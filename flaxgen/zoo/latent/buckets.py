@@ -3,17 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from flaxgen.data import Groups, open_source
-from flaxgen.diffusion.losses import Inputs
 from flaxgen.family.companions import Cached, Encoder
-from flaxgen.nets import layers
 from flaxgen.train.config import require
-from flaxgen.zoo.latent.config import SIZES, WAVES, Config, multiple
+from flaxgen.zoo.latent.config import SIZES, Config, multiple
 from flaxgen.zoo.latent.text import GOOD
 
 FIELDS = ("latent", "bucket", "origin")
@@ -77,16 +73,3 @@ class Bucketed:
         counts = [height * width for height, width in self._shapes]
         own = [row[: counts[bucket]] for row, bucket in zip(rows, buckets, strict=True)]
         return np.concatenate(own)[:, None, None]
-
-
-def telling_sizes(inputs: Inputs) -> Inputs:
-    """What a net reads of a batch, with the sizes of each picture in place of those that its captions were kept with. A
-    hidden caption hides no sizes, as in drawing."""
-
-    def told(batch, key):
-        x0, given = inputs(batch, key)
-        vector: jax.Array = given["vector"]
-        waves = layers.sinusoidal(batch[SIZES].reshape(-1), WAVES, "cos_sin", 0).reshape(len(vector), -1)
-        return x0, {**given, "vector": jnp.concatenate([vector[:, : -waves.shape[1]], waves], axis=-1)}
-
-    return told

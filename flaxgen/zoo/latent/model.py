@@ -28,7 +28,6 @@ from flaxgen.nets.controlnet import ControlNet
 from flaxgen.train.config import require
 from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
 from flaxgen.zoo.clip import FAMILY as CLIP
-from flaxgen.zoo.latent.buckets import telling_sizes
 from flaxgen.zoo.latent.config import (
     Config,
     check_sampling,
@@ -42,7 +41,7 @@ from flaxgen.zoo.latent.config import (
 )
 from flaxgen.zoo.latent.control import STEERED, Control, Steer, make_steer
 from flaxgen.zoo.latent.preservation import preserving
-from flaxgen.zoo.latent.text import make_encoder
+from flaxgen.zoo.latent.text import make_encoder, telling_sizes
 from flaxgen.zoo.t5 import FAMILY as T5
 
 Task = Literal["draw", "vary", "inpaint"]
