@@ -140,6 +140,9 @@ def test_a_run_resumes_bit_for_bit_with_one_program_a_bucket(config, source, tmp
     logs = [[json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
             for name in ("whole", "parts")]  # fmt: skip
     assert logs[0] == logs[1]
+    verbs.train(dataclasses.replace(config, steps=2), tmp_path / "mesh", parallel.mesh_plan(data=4, fsdp=2))
+    lines = (tmp_path / "mesh" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in lines] == pytest.approx(logs[0][:2], rel=1e-5)
     with pytest.raises(ValueError, match="holds another experiment: buckets"):
         verbs.train(dataclasses.replace(config, buckets=BUCKETS[:2]), tmp_path / "parts")
 
