@@ -9,16 +9,17 @@ __version__ = "0.1.0"
 __all__ = ["connect", "load"]
 
 
-def load(model=None, plan=None):
+def load(model=None, plan=None, *, sequential=False):
     """The model in a run or model directory, that comes along under a name ("scenes", the default), or of a Hub id.
 
     What can be asked of it are methods: `print(model)` lists them, `help(model.draw)` explains one. `plan` says on
-    which devices it runs (`flaxgen.parallel.make_plan("mesh")`); by default on one.
+    which devices it runs (`flaxgen.parallel.make_plan("mesh")`); by default on one. A `sequential` model of several
+    parts has one of them in memory at a time.
     """
     # Imported here, so that `import flaxgen` stays light.
     from flaxgen import verbs
 
-    return verbs.load(model, plan)
+    return verbs.load(model, plan, sequential=sequential)
 
 
 def connect(url, token=None, user=None, model=None):

@@ -74,20 +74,25 @@ def find(model: str | Path | None = None) -> Path:
     return named[name]
 
 
-def load(model: str | Path | None = None, plan: parallel.Plan | None = None) -> Any:
+def load(model: str | Path | None = None, plan: parallel.Plan | None = None, *, sequential: bool = False) -> Any:
     """The model in a run directory (the average of its newest good checkpoint), in a model directory, or that comes
     with the package under a name; by default SHIPPED. A Hub id is a model in flaxgen's layout there.
 
-    `plan` says on which devices it runs; by default on one.
+    `plan` says on which devices it runs; by default on one. A `sequential` model, which has to be one of several parts,
+    has one of them in memory at a time: it reads its weights when it draws, and drops them after.
 
     Raises:
-        ValueError: if there is no model, or a tensor is missing, unknown or of the wrong shape.
+        ValueError: if there is no model, it has no parts, or a tensor is missing, unknown or of the wrong shape.
         OSError: if a Hub id cannot be reached.
     """
     path = find(model)
     if not path.is_dir() and "/" in str(model) and not Path(str(model)).parent.is_dir():
         path = hub.resolve(str(model))
-    return directory.family_in(path, families()).load(path, plan)
+    family = directory.family_in(path, families())
+    in_parts = isinstance(family, Composite)
+    require(in_parts or not sequential, f"sequential: {path} is of {family.name}, which has one part: it is for models "
+            "of several, such as `flaxgen compose` makes")  # fmt: skip
+    return family.load(path, plan, sequential)
 
 
 def train(

@@ -64,7 +64,8 @@ def _verdict(error: BaseException, parsed: argparse.Namespace) -> tuple[int, str
         return 1, f"error: another process of this run is gone ({reason}): {again}"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in text):
         first = str(error).strip().partition("\n")[0]
-        ways = memory.ways_out(parsed.command, getattr(parsed, "asked", None))
+        is_whole = getattr(parsed, "in_parts", False) and not parsed.sequential
+        ways = memory.ways_out(parsed.command, getattr(parsed, "asked", None), is_whole)
         return 1, f"error: out of memory{f' ({first})' if first else ''}: what needs less is {ways}"
     return 1, None
 

@@ -7,13 +7,14 @@ TILE = 512
 """Pixels of a tile that is offered."""
 
 
-def ways_out(command: str, asked: Any = None) -> str:
+def ways_out(command: str, asked: Any = None, is_whole: bool = False) -> str:
     """What needs less memory than `asked`, the request of pictures or the config of a run that is trained. Without
-    either, what all commands of that name have."""
+    either, what all commands of that name have. A model `is_whole` if it has several parts, all of them in memory."""
     if asked is None:
         return {"train": "--set batch_size", "eval": "--batch"}.get(command, "--set batch=1")
     fields = {field.name for field in dataclasses.fields(asked)}
-    return ", or ".join(_of_run(asked) if command == "train" else _of_request(asked, fields))
+    ways = _of_run(asked) if command == "train" else _of_request(asked, fields)
+    return ", or ".join([*ways, *(["one part of the model at a time (--sequential)"] if is_whole else [])])
 
 
 def _of_run(config: Any) -> list[str]:

@@ -151,6 +151,8 @@ def _add_output(parser, out: str) -> None:
         "--out", type=Path, default=Path(out), help=f"a .png, .jpg, .webp, .gif or .npz file, or a folder ({out})"
     )
     parser.add_argument("--force", action="store_true", help="overwrite what is there; else the name gets a number")
+    parser.add_argument("--sequential", action="store_true",
+                        help="one part of the model in memory at a time, read when it draws")  # fmt: skip
     add_devices(parser)
 
 
@@ -212,6 +214,7 @@ def _perform(parsed) -> int:
 
 def _draw(parsed, family: Any, path: Path, request: Any, about: dict[str, Any] | None = None) -> int:
     """Loads the model, with the weights that `about` names where it is given, draws and writes."""
+    from flaxgen import verbs
     from flaxgen.family.composite import Composite
     from flaxgen.family.pictures import IMAGES
     from flaxgen.family.trained import Bar
@@ -223,7 +226,8 @@ def _draw(parsed, family: Any, path: Path, request: Any, about: dict[str, Any] |
         )
     if not isinstance(family, Composite):
         family.requests[type(request)].check(family.read_config(path)[0], request)
-    model = family.load(path, plan)
+    parsed.in_parts = isinstance(family, Composite)
+    model = verbs.load(path, plan, sequential=parsed.sequential)
     only = None if about is None else _number_in(about, model, parsed.picture)
     _warn_of_words(model, request)
     bar = Bar(model.handler(type(request)).stages(request))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flaxgen.data.buckets import Groups, Size, bucket_sizes
 from flaxgen.data.decode import BrokenImage, DataError
 from flaxgen.data.digits import Digits
 from flaxgen.data.emoji import EmojiPictures
@@ -24,12 +25,15 @@ __all__ = [
     "BrokenImage",
     "Data",
     "DataError",
+    "Groups",
     "Images",
     "Order",
+    "Size",
     "Toy",
     "Transform",
     "batch_at",
     "batches",
+    "bucket_sizes",
     "identity",
     "open_source",
     "random_transform",
@@ -94,8 +98,9 @@ STORED: Mapping[str, Callable[[Data], Stored]] = {
 SOURCES = (*STORED, *TOYS)
 
 
-def open_source(data: Data) -> Images | Toy:
-    """The examples, decoded and resized; the transforms that draw numbers are `random_transform`'s.
+def open_source(data: Data, buckets: tuple[Size, ...] = ()) -> Images | Toy:
+    """The examples, decoded and resized; the transforms that draw numbers are `random_transform`'s. With `buckets`
+    pictures have the one of these sizes that fits them best, and no square.
 
     It has `num_classes` and `class_names`, None where the data does not say, and `broken`: what was skipped so far.
 
@@ -103,8 +108,11 @@ def open_source(data: Data) -> Images | Toy:
         DataError: if the source is not known, the path is missing or empty, or a value is out of range.
     """
     _check(data)
+    if buckets and (data.source in TOYS or data.filter == "box" or data.random_crop):
+        raise DataError(f"buckets are for pictures, each cut once: data.source={data.source!r} and data.filter="
+                        f"{data.filter} with data.random_crop={data.random_crop} do not go with them")  # fmt: skip
     short_side = data.resize or data.image_size
-    frame = Frame(data.channels, short_side, 0 if data.random_crop else data.image_size, data.filter)
+    frame = Frame(data.channels, short_side, 0 if data.random_crop else data.image_size, data.filter, buckets)
     try:
         if data.source in TOYS:
             return Toy(data.source, data.split, data.seed, data.size)

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from flaxgen.data.buckets import Size, nearest_bucket
 from flaxgen.data.decode import MAX_LABEL, BrokenImage, DataError, decode_image, to_channels
-from flaxgen.data.transforms import FILTERS, center_crop, resize_short_side
+from flaxgen.data.transforms import FILTERS, center_crop, cover, resize_short_side, short_side_shape
 
 logger = logging.getLogger(__name__)
 MIN_READ = 64
@@ -42,16 +43,20 @@ class Stored(Protocol):
 
 class Frame(NamedTuple):
     """What every picture is brought to: `channels` 1 or 3; shorter side `short_side` (0: as it is), by one of
-    `transforms.FILTERS`; middle square of `center` pixels (0: no crop)."""
+    `transforms.FILTERS`; middle square of `center` pixels (0: no crop). With `buckets` it fills the one of these
+    sizes whose aspect ratio is nearest to its own instead, and is too narrow where it is so for a square."""
 
     channels: int
     short_side: int = 0
     center: int = 0
     filter: str = FILTERS[0]
+    buckets: tuple[Size, ...] = ()
 
 
 class Images:
-    """A source of `image` uint8 [H W C] and, where they are known, `label` int32 [], `text` str and `false_texts`.
+    """A source of `image` uint8 [H W C] and, where they are known, `label` int32 [], `text` str and `false_texts`. In
+    buckets also of `bucket` int32 [], the number of its own, and of `origin` float32 [4]: the height and width that the
+    picture had, and how much of it, resized, is cut off at the top and at the left.
 
     A broken element is replaced by another one, chosen by its index alone, so that batches stay the same from run to
     run; `broken` holds the index and the reason of each. When more than `max_broken` of the elements looked at (at
@@ -96,7 +101,7 @@ class Images:
             if abs(label) > MAX_LABEL:
                 raise BrokenImage(f"its label {str(label)[:40]} is out of range: expected 0 to {MAX_LABEL}")
             example["label"] = np.asarray(label, np.int32)
-        return {"image": _to_frame(stored["image"], self._frame), **example}
+        return {**_to_frame(stored["image"], self._frame), **example}
 
     def _note(self, index: int, reason: str | None) -> None:
         with self._lock:
@@ -120,12 +125,24 @@ class Images:
         return f"{self._stored.name(index)}: {reason}"
 
 
-def _to_frame(image: bytes | np.ndarray, frame: Frame) -> UInt8[np.ndarray, "H W C"]:
+def _to_frame(image: bytes | np.ndarray, frame: Frame) -> dict[str, np.ndarray]:
     if not isinstance(image, bytes):
-        return _resize(_recolour(image, frame.channels), frame)
+        return _framed(_recolour(image, frame.channels), frame)
     # "box" as version 0.1.0, which differs from a whole decoding by a level or more on average
     draft = frame.short_side if frame.filter == "box" else 0
-    return decode_image(image, frame.channels, draft, lambda pixels: _resize(pixels, frame))
+    return decode_image(image, frame.channels, draft, lambda pixels: _framed(pixels, frame))
+
+
+def _framed(pixels: UInt8[np.ndarray, "h w C"], frame: Frame) -> dict[str, np.ndarray]:
+    if not frame.buckets:
+        return {"image": _resize(pixels, frame)}
+    rows, columns = pixels.shape[:2]
+    short_side_shape(rows, columns, frame.short_side)
+    bucket = nearest_bucket(rows, columns, frame.buckets)
+    height, width = frame.buckets[bucket]
+    image, cut = cover(pixels, height, width, frame.filter)
+    origin = np.asarray([rows, columns, *cut], np.float32)
+    return {"image": np.ascontiguousarray(image), "bucket": np.asarray(bucket, np.int32), "origin": origin}
 
 
 def _resize(pixels: UInt8[np.ndarray, "h w C"], frame: Frame) -> UInt8[np.ndarray, "H W C"]:

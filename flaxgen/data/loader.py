@@ -97,12 +97,21 @@ def _closing(stream) -> Generator[dict[str, np.ndarray], None, None]:
 
 def _read(source, order, step, fields, transform) -> dict[str, np.ndarray]:
     examples = []
-    for place in order.places(step):
-        example = source[element_at(len(source), order.seed, place)]
+    for place, element in zip(order.places(step), _elements(source, order, step), strict=True):
+        example = source[element]
         if transform is not None:
             example = transform(example, np.random.default_rng((order.seed, place, AUGMENT)))
         examples.append(example)
     return {field: _stack(field, examples) for field in fields}
+
+
+def _elements(source: Source, order: Order, step: int) -> list[int]:
+    """Which elements are this host's rows; of a source with `groups`, as `buckets.Groups`, all are of one."""
+    places, groups = order.places(step), getattr(source, "groups", None)
+    if groups is None:
+        return [element_at(len(source), order.seed, place) for place in places]
+    first = step * order.batch_size
+    return groups.elements(order.seed, step, order.batch_size, range(places.start - first, places.stop - first))
 
 
 def _stack(field: str, examples) -> np.ndarray:

@@ -30,13 +30,34 @@ def resize_short_side(
         BrokenImage: if the other side becomes so long that there would be more than MAX_PIXELS pixels.
     """
     height, width = image.shape[:2]
-    short = min(height, width)
-    if short == size:
+    if min(height, width) == size:
         return image
+    rows, columns = short_side_shape(height, width, size)
+    return resize(image, rows, columns, method)
+
+
+def short_side_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """(height, width) of a picture whose shorter side becomes `size` pixels.
+
+    Raises:
+        BrokenImage: if that would be more than MAX_PIXELS pixels.
+    """
+    short = min(height, width)
     shape = (max(size, round(height * size / short)), max(size, round(width * size / short)))
     if shape[0] * shape[1] > MAX_PIXELS:
         raise BrokenImage(f"{width}x{height} pixels, too narrow to become {shape[1]}x{shape[0]}")
-    return resize(image, *shape, method)
+    return shape
+
+
+def cover(
+    image: UInt8[np.ndarray, "H W C"], height: int, width: int, method: str = FILTERS[0]
+) -> tuple[UInt8[np.ndarray, "{height} {width} C"], tuple[int, int]]:
+    """The picture as large as it takes to fill that size, its middle, and how much of it is cut off before that, at the
+    top and at the left."""
+    scale = max(height / image.shape[0], width / image.shape[1])
+    rows, columns = (max(least, round(side * scale)) for least, side in zip((height, width), image.shape, strict=False))
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return resize(image, rows, columns, method)[top : top + height, left : left + width], (top, left)
 
 
 def resize(

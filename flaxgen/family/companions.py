@@ -52,7 +52,8 @@ class Encoder(NamedTuple):
     """A model as a function of examples: `encode(examples)` gives each of `fields` for all of them, [N ...].
 
     `fingerprint` tells it from others, `see(data)` is how it reads pictures, and `empty` what it says of the empty
-    caption, or {}. `needs` names fields of an example and says what lacks, and the way out, where there is none.
+    caption, or {}. `needs` names fields of an example and says what lacks, and the way out, where there is none;
+    `open` opens the data.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Encoder(NamedTuple):
     see: Callable[[Data], Data] = lambda data: data
     empty: Callable[[], Fields] = dict
     needs: Mapping[str, str] = {}
+    open: Callable[[Data], Source] = open_source
 
 
 class Cached:
@@ -100,11 +102,14 @@ class Cached:
 
 
 class Joined:
-    """The fields of several sources of one length side by side, each read by a function of its own."""
+    """The fields of several sources of one length side by side, each read by a function of its own; batches are of the
+    first one's groups."""
 
     def __init__(self, *parts: tuple[Source, Callable[[Mapping[str, Any]], Mapping[str, Any]]]):
         self._parts = parts
-        self.broken = getattr(parts[0][0], "broken", {})
+        self.broken, self.groups = (
+            getattr(parts[0][0], name, none) for name, none in (("broken", {}), ("groups", None))
+        )
 
     def __len__(self) -> int:
         return len(self._parts[0][0])
@@ -166,7 +171,7 @@ def open_cache(encoder: Encoder, data: Data, root: Path) -> tuple[Path, tuple[st
         ValueError: if the data lack a field that it needs.
     """
     seen = encoder.see(data)
-    source = open_source(seen)
+    source = encoder.open(seen)
     folder = root / _key(encoder, seen, full_hash(seen, source, root / NOTES))
     folder.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(folder)

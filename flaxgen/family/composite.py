@@ -72,14 +72,16 @@ class Composite:
             require(in_here, f"{directory / INDEX}: {name} is in {folder!r}: expected the name of a folder")
         return {name: directory / folder for name, folder in listed.items()}
 
-    def load(self, directory: str | Path, plan: parallel.Plan | None = None) -> Any:
-        """The parts that the directory has.
+    def load(self, directory: str | Path, plan: parallel.Plan | None = None, sequential: bool = False) -> Any:
+        """The parts that the directory has. The weights of `sequential` ones stay in their files: a part reads them
+        when it is its turn in a request, and drops them after.
 
         Raises:
             ValueError: if a part cannot be read, or the parts do not belong together.
         """
         folders, plan = self.folders(Path(directory)), plan or parallel.make_plan("jit")
-        parts = {name: self.load_part(name, folder, plan) for name, folder in folders.items() if folder.is_dir()}
+        there = {name: folder for name, folder in folders.items() if folder.is_dir()}
+        parts = {name: self.load_part(name, folder, plan, sequential) for name, folder in there.items()}
         self._check(parts, str(directory))
         gone = [name for name in folders if name not in parts and self.parts[name].warn_missing]
         if gone and parallel.process_index() == 0:
@@ -91,8 +93,8 @@ class Composite:
         """A model that was loaded from a directory, with the weights of all parts in their dtypes there."""
         return dataclasses.replace(model, parts=_as_stored(model.parts))
 
-    def load_part(self, name: str, directory: Path, plan: parallel.Plan) -> Trained:
-        """One part from a run or model directory of its own.
+    def load_part(self, name: str, directory: Path, plan: parallel.Plan, sequential: bool = False) -> Trained:
+        """One part from a run or model directory of its own; see `load`.
 
         Raises:
             ValueError: if it is something else.
@@ -104,7 +106,7 @@ class Composite:
             raise ValueError(f"{name}: {error}") from error
         expected = f"expected {part.net.__name__}"
         require(issubclass(kind, part.net), f"{name}: {directory} has the net {kind.__name__}: {expected}")
-        return part.family.load(directory, plan)
+        return part.family.load(directory, plan, sequential)
 
     def _check(self, parts: Parts, where: str) -> None:
         try:
@@ -184,7 +186,7 @@ class Assembled(Answering):
     @functools.cached_property
     def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What tells these weights from others: the parts' own, in a hash."""
-        joined = "".join(f"{name} {files.fingerprint(part.params)}" for name, part in sorted(self.parts.items()))
+        joined = "".join(f"{name} {files.fingerprint(part.weights)}" for name, part in sorted(self.parts.items()))
         return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, Int32, PyTree
 
 from flaxgen import parallel
 from flaxgen.diffusion.samplers import in_stretches
+from flaxgen.family.unread import in_memory
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
 
@@ -34,11 +35,12 @@ def draw_many(
     compiled: Callable, params: PyTree, key: PRNGKey, inputs: PyTree, *, num: int, batch: int, first: int = 0
 ) -> Any:
     """`compiled(params, {"key": ..., **inputs})` for `num` examples in equal batches, the last one filled up; leaves of
-    `inputs` and of the result have a leading axis of `num`. Their keys are those of the numbers from `first` on."""
+    `inputs` and of the result have a leading axis of `num`. Their keys are those of the numbers from `first` on.
+    Parameters that are unread are in memory for as long as it takes."""
     count = -(-num // batch) * batch
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(first, first + count, dtype=np.int32))
     filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(np.asarray(x)[-1:], count - num, 0)]), dict(inputs))
-    wanted = Wanted(compiled, params, {"key": keys, **filled}, num, batch, _watch.get())
+    wanted = Wanted(compiled, in_memory(params), {"key": keys, **filled}, num, batch, _watch.get())
     return (_meet.get() or draw_wanted)(wanted)
 
 

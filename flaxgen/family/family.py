@@ -140,15 +140,20 @@ class Family:
         """
         return files.read_config(directory, self.types, self.config)
 
-    def load(self, directory: str | Path, plan: parallel.Plan | None = None) -> Any:
-        """The model in a run directory (the average of its newest good checkpoint) or a model directory.
+    def load(self, directory: str | Path, plan: parallel.Plan | None = None, sequential: bool = False) -> Any:
+        """The model in a run directory (the average of its newest good checkpoint) or a model directory. The weights of
+        a `sequential` one stay in its file, and are read whenever it draws, as a part of a model does.
 
         Raises:
             ValueError: if there is none, or a tensor is missing, unknown or of the wrong shape.
         """
         directory = Path(directory)
         config, step = self.read_config(directory)
-        params, step = files.read_weights(directory, functools.partial(self.init_params, config), step)
+        init = functools.partial(self.init_params, config)
+        if sequential:
+            params = files.unread_weights(directory, init)
+        else:
+            params, step = files.read_weights(directory, init, step)
         model = self.trained(config, params, step, plan, files.read_files(directory, self.files))
         return dataclasses.replace(model, name=str(directory))
 

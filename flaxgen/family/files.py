@@ -18,8 +18,10 @@ import numpy as np
 
 import flaxgen
 from flaxgen import programs
+from flaxgen.family.unread import Unread
 from flaxgen.train import checkpoint
 from flaxgen.train import config as configs
+from flaxgen.train.config import require
 from flaxgen.types import Params, PRNGKey
 from flaxgen.weights import store
 from flaxgen.weights.tree import leaves_of, unflatten
@@ -85,14 +87,28 @@ def read_weights(directory: Path, init: Callable[[PRNGKey], Params], step: int) 
     Raises:
         ValueError: if there are none, or a tensor is missing, unknown or of the wrong shape.
     """
-    like = programs.shapes(init)
     if (directory / WEIGHTS).is_file():
-        return jax.device_put(store.load_params(directory / WEIGHTS, like)), step
+        return unread_weights(directory, init).read(), step
+    like = programs.shapes(init)
     if (directory / CHECKPOINTS).is_dir():
         step, fields = checkpoint.read(directory / CHECKPOINTS, ("ema_params",))
         params = store.fit(store.flatten(fields["ema_params"]), like, str(directory / CHECKPOINTS))
         return jax.device_put(params), step
     raise ValueError(f"{directory} has neither {WEIGHTS} nor {CHECKPOINTS}/: was anything trained there?")
+
+
+def unread_weights(directory: Path, init: Callable[[PRNGKey], Params]) -> Unread:
+    """The parameters of a model directory for whoever is to read them, each time on the default device; reading raises
+    ValueError if the file has been changed since.
+
+    Raises:
+        ValueError: if there is no such file, or by its header a tensor is missing, unknown or of the wrong shape.
+    """
+    path, like = directory / WEIGHTS, programs.shapes(init)
+    require(path.is_file(), f"{directory} has no {WEIGHTS}: `flaxgen export` makes a model directory of a run")
+    tensors = store.open_file(path)
+    store.check_entries(store.read_header(path), like, str(path))
+    return Unread(lambda: store.fit(tensors, like, str(path), place=jax.device_put))
 
 
 def as_stored(directory: Path, params: Params) -> Params:

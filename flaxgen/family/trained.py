@@ -14,6 +14,7 @@ from flaxgen.family import files
 from flaxgen.family import request as requests
 from flaxgen.family.pictures import Pictures, read_about
 from flaxgen.family.request import Request
+from flaxgen.family.unread import in_memory
 from flaxgen.train.config import require
 from flaxgen.types import Params
 
@@ -109,8 +110,8 @@ class Answering:
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Trained(Answering):
-    """What `load` gives: a config, its parameters, the step they are of, the devices to run on, the small files that
-    belong to it, its family, and the `name` it was loaded by."""
+    """What `load` gives: a config, its parameters, which may be unread, the step they are of, the devices to run on,
+    the small files that belong to it, its family, and the `name` it was loaded by."""
 
     config: Any
     params: Params
@@ -135,13 +136,18 @@ class Trained(Answering):
         """What it was trained on."""
         return self.config.data
 
+    @property
+    def weights(self) -> Params:
+        """The parameters in memory; where they are unread, read for this once."""
+        return in_memory(self.params)
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """What tells these weights from others."""
-        return files.fingerprint(self.params)
+        return files.fingerprint(self.weights)
 
     def __repr__(self) -> str:
-        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.weights))
         fields = ", ".join(f"{f} {tuple(s.shape[1:])}" for f, s in self.family.batch_spec(self.config).items())
         lines = [
             f"{self.kind} model at step {self.step:,}, {count:,} parameters",

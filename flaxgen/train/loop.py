@@ -150,7 +150,7 @@ class _Training(NamedTuple):
 
     def run(self, start: int, state: State, batches: Iterator, stop_after: Callable[[int], int]) -> State:
         train_step = self.plan.compile_step(self.experiment.make_train_step)
-        key, clock = _keys(self.settings.seed).train, Clock(self.settings.batch_size)
+        key, clock, seen = _keys(self.settings.seed).train, Clock(self.settings.batch_size), set()
         dispatched, signum = collections.deque(), 0
         if start == 0:
             self._draw(start, state, clock)
@@ -161,8 +161,10 @@ class _Training(NamedTuple):
                 if step == start + 1:
                     state, metrics = self._first_step(train_step, state, batch, clock)
                     self.divergence.note(step, scalars(watched(metrics)))
+                    seen.add(_shapes(batch))
                 else:
-                    state, metrics = train_step(state, batch, key)
+                    with self._compiled(_shapes(batch), seen, state, clock):
+                        state, metrics = train_step(state, batch, key)
                     self.log.advance()
                     dispatched.append(metrics)
                 if len(dispatched) > AHEAD:
@@ -189,6 +191,18 @@ class _Training(NamedTuple):
         if self.settings.log_every > 1:
             clock.restart()
         return state, metrics
+
+    @contextlib.contextmanager
+    def _compiled(self, shapes: tuple, seen: set[tuple], state: State, clock: Clock) -> Iterator[None]:
+        """Around a step: the first of a batch of other shapes than were `seen` compiles, which counts in no rate."""
+        if shapes in seen:
+            yield
+            return
+        seen.add(shapes)
+        jax.block_until_ready(state)
+        self.log.say("compiling the train step for batches of another shape")
+        with clock.pause():
+            yield
 
     def _finished(self, step: int, metrics: Metrics, clock: Clock) -> None:
         """Waits for the step that makes these."""
@@ -232,6 +246,10 @@ class _Training(NamedTuple):
             whole = parallel.local(self.plan.single(state))
             if parallel.process_index() == 0:
                 self.log.picture(step, self.experiment.preview(whole, _keys(self.settings.seed).preview))
+
+
+def _shapes(batch: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(np.shape(leaf) for leaf in jax.tree.leaves(batch))
 
 
 def _finite(step: int, metrics: Metrics) -> dict[str, float]:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -237,12 +237,18 @@ def check_names(found: Iterable[str], expected: Iterable[str], where: str) -> No
 
 
 def fit(
-    tensors: Tensors, like: Params, where: str, called: Callable[[str], str] = str, keep_dtype: bool = False
+    tensors: Tensors,
+    like: Params,
+    where: str,
+    called: Callable[[str], str] = str,
+    keep_dtype: bool = False,
+    place: Callable[[np.ndarray], Any] = lambda value: value,
 ) -> dict[str, Any]:
     """The tensors as a tree of the structure and shapes of `like` (arrays or ShapeDtypeStructs), and of its dtypes
     unless `keep_dtype` leaves each as it is.
 
-    `where` they come from and how each is `called` there is for the errors.
+    `where` they come from and how each is `called` there is for the errors; `place` puts each where it is to be, before
+    the next one is read.
 
     Raises:
         ValueError: naming a tensor that is missing, extra, of another shape, or of a dtype that would lose digits or
@@ -252,13 +258,26 @@ def fit(
     check_names(map(called, tensors), map(called, expected), where)
     fitted = {}
     for name, leaf in expected.items():
-        value, shape = tensors[name], tuple(leaf.shape)
-        if value.shape != shape:
-            raise ValueError(f"{where}: tensor {called(name)!r} has shape {value.shape}, expected {shape}")
-        if not _widens(value.dtype, np.dtype(leaf.dtype)):
-            raise ValueError(f"{where}: tensor {called(name)!r} is {value.dtype}, which does not fit into {leaf.dtype}")
-        fitted[name] = np.asarray(value, None if keep_dtype else leaf.dtype)
+        value = tensors[name]
+        _check_tensor(value, leaf, f"{where}: tensor {called(name)!r}")
+        fitted[name] = place(np.asarray(value, None if keep_dtype else leaf.dtype))
     return unflatten(fitted)
+
+
+def check_entries(entries: Mapping[str, Entry], like: Params, where: str) -> None:
+    """Raises ValueError unless tensors of which the header says this `fit`, as far as that can be seen of it."""
+    expected = leaves_of(like)
+    check_names(entries, expected, where)
+    for name, leaf in expected.items():
+        _check_tensor(entries[name], leaf, f"{where}: tensor {name!r}")
+
+
+def _check_tensor(found: Any, leaf: Any, what: str) -> None:
+    shape = tuple(leaf.shape)
+    if found.shape != shape:
+        raise ValueError(f"{what} has shape {found.shape}, expected {shape}")
+    if not _widens(found.dtype, np.dtype(leaf.dtype)):
+        raise ValueError(f"{what} is {found.dtype}, which does not fit into {leaf.dtype}")
 
 
 def _widens(dtype: np.dtype, into: np.dtype) -> bool:

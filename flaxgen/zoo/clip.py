@@ -198,7 +198,7 @@ class Model(Trained):
         """What tells this CLIP from others: a hash of its weights in half precision, in which it may be shipped."""
         digest = hashlib.sha256()
         with np.errstate(over="ignore"):
-            for name, value in sorted(store.flatten(self.params).items()):
+            for name, value in sorted(store.flatten(self.weights).items()):
                 digest.update(name.encode() + np.asarray(value, np.float16).tobytes())
         return digest.hexdigest()[:16]
 
@@ -221,7 +221,8 @@ class Model(Trained):
         size = batch_for(count, self.config.encode_batch, self.plan.devices)
         padded = [np.concatenate([x, np.repeat(np.asarray(x[-1:]), -count % size, 0)]) for x in map(np.asarray, inputs)]
         rows = [slice(start, start + size) for start in range(0, len(padded[0]), size)]
-        parts = [encode(self.params, tuple(x[row] for x in padded)) for row in rows]
+        weights = self.weights
+        parts = [encode(weights, tuple(x[row] for x in padded)) for row in rows]
         return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:count], *parts)
 
     def similarity(self, images: UInt8[np.ndarray, "N H W 3"], captions: Sequence[str]) -> Float[np.ndarray, "N M"]:
@@ -271,7 +272,7 @@ class Model(Trained):
             tokens = self.tokenizer(captions)
             return {"ids": np.asarray(tokens.ids), "mask": np.asarray(tokens.mask)}
 
-        return Extractor(f"clip:{self.fingerprint}", self.params, apply, tokenize=tokenize)
+        return Extractor(f"clip:{self.fingerprint}", self.weights, apply, tokenize=tokenize)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """What is added to a model of latent diffusion for one request: LoRAs, and words of one's own [Hu22; Gal22]."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from flaxgen.family.unread import changed
 from flaxgen.train.config import require
 from flaxgen.weights import store
 from flaxgen.weights.lora import merge, read_lora
@@ -59,7 +61,8 @@ def with_loras(parts: Parts, loras: Sequence[tuple[Path, float]]) -> Parts:
     for name, model in models.items():
         factors = [(lora[name], np.float32(strength)) for lora, strength in read if name in lora]
         if factors:
-            models[name] = dataclasses.replace(model, params=merged_params(model.params, factors))
+            merge_in = functools.partial(merged_params, loras=factors)
+            models[name] = dataclasses.replace(model, params=changed(model.params, merge_in))
     denoiser, *clips = models.values()
     return parts._replace(denoiser=denoiser, clips=tuple(clips))
 
@@ -115,10 +118,12 @@ def _knowing(clip: Any, rows: np.ndarray, source: str) -> tuple[Any, range]:
         f"{source} has vectors {rows.shape[1]} wide, this model's text encoder has {tower.width}: it is of another "
         "model",
     )
-    table = clip.params["text"]["tokens"]["embedding"]
-    text = {**clip.params["text"], "tokens": {"embedding": np.concatenate([np.asarray(table), rows])}}
-    net = clip.config.net.clone(text=tower.clone(vocab_size=len(table) + len(rows)))
+
+    def longer(params):
+        table = np.asarray(params["text"]["tokens"]["embedding"])
+        return {**params, "text": {**params["text"], "tokens": {"embedding": np.concatenate([table, rows])}}}
+
+    ids = range(tower.vocab_size, tower.vocab_size + len(rows))
+    net = clip.config.net.clone(text=tower.clone(vocab_size=ids.stop))
     known = dataclasses.replace(clip.config, net=net)
-    return dataclasses.replace(clip, config=known, params={**clip.params, "text": text}), range(
-        len(table), net.text.vocab_size
-    )
+    return dataclasses.replace(clip, config=known, params=changed(clip.params, longer)), ids

@@ -23,6 +23,8 @@ PRIOR = "prior_"
 """What names of a batch's fields begin with that are of class pictures."""
 ROUNDING = 1e-3
 """How far single precision may put a time from its entry of a table, in entries."""
+SIZES = "sizes"
+"""The field of a batch with what a net reads of each picture's sizes, where they differ."""
 WAVES = 256
 """How many channels each number of a picture's sizes becomes [Podell23, sec. 2.2]."""
 SCALED_LINEAR = Process(schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
@@ -82,7 +84,9 @@ class Config(GradientRun):
     labels. A net with 2 x 4 + 1 input channels, of 4 latent ones, is for inpainting: it also reads a mask and what lies
     outside it. Captions or labels are hidden from the share `objective.condition_dropout` of the examples. With
     `prior_data`, pictures of the class that those of `data` belong to, every example comes with one of these, and
-    `prior_weight` times its loss is added, so that the class stays what it was [Ruiz23, eq. 2]."""
+    `prior_weight` times its loss is added, so that the class stays what it was [Ruiz23, eq. 2]. With `buckets`, sizes
+    (height, width) such as `data.bucket_sizes(512)`, each picture fills the one whose aspect ratio is nearest, batches
+    hold one of them each, and a net that reads sizes is told those of each picture [NovelAI22]."""
 
     data: Data
     net: UNet | DiT | MMDiT
@@ -93,6 +97,7 @@ class Config(GradientRun):
     cache: str = ""
     prior_data: Data | None = None
     prior_weight: float = 1.0
+    buckets: tuple[tuple[int, int], ...] = ()
     context: int = 77
     text: Text = Text()
     sizes: Literal[0, 5, 6] = 0
@@ -106,6 +111,12 @@ class Config(GradientRun):
         for data in (self.data, self.prior_data or self.data):
             check_plain(data)
         require(not self.t5 or self.text.t5_places > 0, "t5 is set, and text.t5_places=0: say how many places it has")
+        sides = [side for size in self.buckets for side in size]
+        unlike = len(set(self.buckets)) == len(self.buckets)
+        require(
+            unlike and all(side > 0 for side in sides), f"buckets={self.buckets}: expected sizes above 0, each once"
+        )
+        require(not (self.buckets and self.prior_data), "buckets and prior_data do not go together: leave one out")
         require(self.prior_weight > 0, f"prior_weight={self.prior_weight}: expected a number above 0")
         check_objective(self.objective, self.process, net.learned_variance)
         if isinstance(net, UNet):
@@ -149,6 +160,11 @@ def fills_in(config: Config) -> bool:
     return config.net.in_channels > config.net.out_channels
 
 
+def tells_sizes(config: Config) -> bool:
+    """Whether the net is told the sizes of each picture that it is trained on."""
+    return bool(config.buckets) and config.sizes > 0
+
+
 def of_class(config: Config) -> Config:
     """The config with the class pictures for its data."""
     return replace(config, data=config.prior_data or config.data, prior_data=None)
@@ -187,9 +203,11 @@ def condition_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
 
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a batch as the loader gives it: latents and their condition, and the same of class
-    pictures."""
+    pictures. Those of buckets have other heights and widths."""
     height, width, channels = latent_shape(config)
     kinds = {"latent": jax.ShapeDtypeStruct((height, width, channels), jnp.float32), **condition_spec(config)}
+    if tells_sizes(config):
+        kinds[SIZES] = jax.ShapeDtypeStruct((config.sizes,), jnp.float32)
     if config.prior_data is not None:
         kinds |= {PRIOR + name: spec for name, spec in kinds.items()}
     size = config.batch_size

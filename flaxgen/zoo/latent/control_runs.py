@@ -49,6 +49,7 @@ class ControlConfig(BesideConfig):
         kind = type(self.net).__name__
         require(isinstance(self.net, UNet), f"net is a {kind}: expected a UNet, which ControlNets steer")
         require(self.prior_data is None, "prior_data is set: a ControlNet is trained without class pictures")
+        require(not self.buckets, "buckets are set: a ControlNet is trained on squares, as its hints are")
         require(bool(self.hint_widths), "hint_widths is empty: expected the channels of at least one size")
         if self.hint_data is not None:
             check_plain(self.hint_data)

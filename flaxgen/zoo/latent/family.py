@@ -1,6 +1,7 @@
 """Latent diffusion as a family: what its runs are, and the model made of its parts [Rombach22]."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Container
 from dataclasses import replace
@@ -26,7 +27,9 @@ from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.latent import blending, control, drawing, enlarging
 from flaxgen.zoo.latent.adapt import adapted
+from flaxgen.zoo.latent.buckets import Bucketed, as_bucketed, check_buckets
 from flaxgen.zoo.latent.config import (
+    SIZES,
     BesideConfig,
     Config,
     batch_spec,
@@ -37,6 +40,7 @@ from flaxgen.zoo.latent.config import (
     num_labels,
     of_class,
     reads_text,
+    tells_sizes,
 )
 from flaxgen.zoo.latent.model import Model, init_params, load_t5, make_loss, text_encoders
 from flaxgen.zoo.latent.preservation import Paired
@@ -84,15 +88,24 @@ def _check_size(config: Config, autoencoder: Any) -> None:
         f"net.image_size={config.net.image_size}: latents of data.image_size={config.data.image_size} are {side:g} a "
         f"side, as the autoencoder's factor is {autoencoder.config.net.factor}: set both alike",
     )
+    factor = autoencoder.config.net.factor
+    check_buckets(config, factor)
+    by_height, by_width = sorted(config.buckets), sorted(config.buckets, key=lambda size: size[1])
+    for height, width in {*by_height[-1:], *by_width[-1:]}:  # the net refuses what it does not take, if any
+        init = functools.partial(init_params, config, size=(height // factor, width // factor))
+        jax.eval_shape(init, jax.random.key(0))
 
 
-def open_latents(config: Config, autoencoder: Any) -> Cached:
+def open_latents(config: Config, autoencoder: Any) -> Cached | Bucketed:
     """The latents of all examples."""
     encoder, own = autoencoder.encoder, config.data
     require("latent" in encoder.fields, "the autoencoder has codes: choose one without, or train a prior over them")
     root = Path(config.cache or Path(autoencoder.name) / "latents")
     sized = encoder._replace(see=lambda data: data, fingerprint=f"{encoder.fingerprint}-{own.image_size}")
-    return Cached(*open_cache(sized, own, root))
+    if not config.buckets:
+        return Cached(*open_cache(sized, own, root))
+    factor = autoencoder.config.net.factor
+    return Bucketed(Cached(*open_cache(as_bucketed(sized, config, factor), own, root)), config, factor)
 
 
 def open_states(config: Config) -> Cached:
@@ -217,7 +230,12 @@ def open_source(family: Family, config: Config, files: Files, captioned: bool = 
     _check_size(config, autoencoder)
     cached = open_latents(config, autoencoder)
     mean, scale = affine(drawing.scales_of(files) or autoencoder.config.latents, config.net.out_channels)
-    parts: list = [(cached, lambda example: {"latent": (example["latent"] - mean) * scale})]
+    more = (SIZES,) if tells_sizes(config) else ()
+
+    def read(example):
+        return {"latent": (example["latent"] - mean) * scale, **{name: example[name] for name in more}}
+
+    parts: list = [(cached, read)]
     if captioned and reads_text(config):
         names = [name for name in condition_spec(config) if name != "label"]
         parts.append((open_states(config), lambda example: {name: example[name] for name in names}))

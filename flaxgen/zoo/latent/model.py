@@ -36,11 +36,12 @@ from flaxgen.zoo.latent.config import (
     imitates_guidance,
     latent_shape,
     reads_text,
+    tells_sizes,
     walked_times,
 )
 from flaxgen.zoo.latent.control import STEERED, Control, Steer, make_steer
 from flaxgen.zoo.latent.preservation import preserving
-from flaxgen.zoo.latent.text import make_encoder
+from flaxgen.zoo.latent.text import make_encoder, telling_sizes
 from flaxgen.zoo.t5 import FAMILY as T5
 
 Task = Literal["draw", "vary", "inpaint"]
@@ -96,13 +97,13 @@ class Form(NamedTuple):
     tile: int = 0
 
 
-def init_params(config: Config, key: PRNGKey) -> Params:
-    """Fresh parameters.
+def init_params(config: Config, key: PRNGKey, size: tuple[int, int] | None = None) -> Params:
+    """Fresh parameters, made by a call on latents of the net's own size, or of another.
 
     Raises:
-        ValueError: if the net's levels do not divide its latents' size.
+        ValueError: if the net's levels do not divide its latents' size, or it does not take such.
     """
-    height, width, _ = latent_shape(config)
+    height, width = size or latent_shape(config)[:2]
     given = {name: jnp.zeros((1, *spec.shape), spec.dtype) for name, spec in condition_spec(config).items()}
     given |= {"guidance": jnp.ones(1)} if imitates_guidance(config) else {}
     x = jnp.zeros((1, height, width, config.net.in_channels))
@@ -127,6 +128,7 @@ def make_loss_of(config: Config, files: Files, apply: Apply, more: Sequence[str]
     if share := config.objective.condition_dropout:
         drops = [Drop(share, nothing(config, bool(files)))]
     inputs = read_batch("latent", names, drops)
+    inputs = telling_sizes(inputs) if tells_sizes(config) else inputs
     return make_denoising_loss(config.process, config.objective, config.net.learned_variance, apply, inputs)
 
 

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from flaxgen import parallel
+from flaxgen.diffusion.losses import Inputs
 from flaxgen.family.companions import Encoder
 from flaxgen.family.drawing import batch_for, draw_many
 from flaxgen.nets import layers
@@ -19,7 +20,7 @@ from flaxgen.nets.clip import CLIP
 from flaxgen.nets.transformer import Block
 from flaxgen.train.config import require
 from flaxgen.types import Params
-from flaxgen.zoo.latent.config import WAVES, Config, Text
+from flaxgen.zoo.latent.config import SIZES, WAVES, Config, Text
 
 Fields = dict[str, np.ndarray]
 BLOCKS = "intermediates"
@@ -127,6 +128,19 @@ def usual_sizes(config: Config, height: int, width: int, score: float = GOOD) ->
     refiner is told the aesthetic score instead of the last [Podell23, app. B]."""
     size = (float(height), float(width))
     return (*size, 0.0, 0.0, *(size if config.sizes == 6 else (score,)))
+
+
+def telling_sizes(inputs: Inputs) -> Inputs:
+    """What a net reads of a batch, with the sizes of each picture in place of those that its captions were kept with. A
+    hidden caption hides no sizes, as in drawing."""
+
+    def told(batch, key):
+        x0, given = inputs(batch, key)
+        vector: jax.Array = given["vector"]
+        waves = layers.sinusoidal(batch[SIZES].reshape(-1), WAVES, "cos_sin", 0).reshape(len(vector), -1)
+        return x0, {**given, "vector": jnp.concatenate([vector[:, : -waves.shape[1]], waves], axis=-1)}
+
+    return told
 
 
 def condition_of(config: Config, states: States, sizes: Sequence[float] = ()) -> Fields:

@@ -17,7 +17,7 @@ from flaxgen.train.config import require
 from flaxgen.types import Condition, Held, Loss, Params, PRNGKey, Source
 from flaxgen.zoo.latent import drawing, family, model
 from flaxgen.zoo.latent.adapt import knowing
-from flaxgen.zoo.latent.config import BesideConfig, condition_spec
+from flaxgen.zoo.latent.config import SIZES, BesideConfig, condition_spec
 from flaxgen.zoo.latent.config import batch_spec as net_batch_spec
 from flaxgen.zoo.latent.model import text_encoders
 from flaxgen.zoo.latent.prompts import Prompt, chunked
@@ -83,8 +83,8 @@ def init_params(config: WordConfig, key: PRNGKey) -> Params:
 
 
 def batch_spec(config: WordConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """Latents, and labels where the net knows some: what captions say is computed in the step."""
-    return {name: spec for name, spec in net_batch_spec(config).items() if name in ("latent", "label")}
+    """Latents, and labels and sizes where the net reads some: what captions say is computed in the step."""
+    return {name: spec for name, spec in net_batch_spec(config).items() if name in ("latent", "label", SIZES)}
 
 
 def said_spec(config: WordConfig) -> dict[str, jax.ShapeDtypeStruct]:
