@@ -5,6 +5,7 @@ python scripts/serve_ray.py scenes --replicas 2
 
 import argparse
 import asyncio
+import logging
 import os
 import secrets
 import signal
@@ -33,6 +34,7 @@ except ImportError as error:
 
 APP, PAINTER = "flaxgen", "Painter"
 LIMITS = Limits()
+LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 GATHER = 0.02
 """Seconds that a job waits for others that are drawn with it."""
 DEVICES: Mapping[str, dict[str, Any]] = {
@@ -128,7 +130,8 @@ def begin(address: str, offer: Offer) -> None:
     if local:  # Ray listens at all addresses: it asks those who come for a token, which is this one
         os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     cpus = max(offer.replicas, os.cpu_count() or 1) if local else None
-    ray.init(address=address, num_cpus=cpus, include_dashboard=False if local else None, logging_level="WARNING")
+    ray.init(address=address, num_cpus=cpus, include_dashboard=False if local else None, logging_level="ERROR")
+    logging.getLogger("ray.serve").setLevel("WARNING")
     status = serve.status()
     if status.proxies or status.applications:
         raise ValueError("Ray Serve runs in this cluster already: `serve shutdown` ends it")
@@ -153,6 +156,7 @@ def run(parsed: argparse.Namespace) -> None:
     door = Door(token, secrets.token_bytes(32), known, not local, parsed.port)
     try:
         begin(parsed.address, offer)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has one of its own
         _serve(offer, door, parsed.host, f"flaxgen with {', '.join(names)}")
     finally:
         ray.shutdown()
@@ -160,8 +164,9 @@ def run(parsed: argparse.Namespace) -> None:
 
 def _serve(offer: Offer, door: Door, host: str, what: str) -> None:
     try:
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": door.port})
-        serve.run(gate(offer, door).bind(painter(offer).bind()), name=APP, route_prefix="/")
+        http = {"host": host, "port": door.port}
+        serve.start(proxy_location="HeadOnly", http_options=http, logging_config=LOGGING)
+        serve.run(gate(offer, door).bind(painter(offer).bind()), name=APP, route_prefix="/", logging_config=LOGGING)
         shown = f"[{host}]" if ":" in host else host
         where = f"{offer.replicas} x {offer.accelerator} at http://{shown}:{door.port}/"
         print(f"{what} on {where} (Ctrl+C ends it)", flush=True)
@@ -202,7 +207,6 @@ def at_least(least: int) -> Callable[[str], int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parsed = make_parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(parsed)
     except KeyboardInterrupt:
