@@ -62,6 +62,8 @@ def painter(offer: Offer) -> serve.Deployment:
             cache.begin()
             self._entries = direct.without_pictures(find_models(offer.models))
             self._replica = serve.get_replica_context().replica_id.unique_id
+            self._device, self._idle = asyncio.Lock(), asyncio.Event()
+            self._idle.set()
             for name in list(self._entries)[: offer.held]:  # the router prefers who holds a model: all do
                 await self.model(name)
 
@@ -70,15 +72,24 @@ def painter(offer: Offer) -> serve.Deployment:
             """A model that this replica holds, or that it reads now."""
             return await asyncio.to_thread(self._entries[name].load)
 
+        async def draw(self, asked: Asked) -> direct.Drawn:
+            """A job, which waits while others are drawn: all that waited are taken at once."""
+            await self._idle.wait()
+            return await self.draw_batch(asked)
+
         @serve.batch(max_batch_size=LIMITS.together, batch_wait_timeout_s=GATHER)
-        async def draw(self, asked: list[Asked]) -> list[direct.Drawn]:
-            """Jobs that came at about the same time; Ray Serve gives those of one model."""
+        async def draw_batch(self, asked: list[Asked]) -> list[direct.Drawn]:
+            """Jobs that came at about the same time: Ray Serve calls this for each model among them."""
             name = asked[0].model
-            try:
-                model = await self.model(name)
-            except (ValueError, OSError) as error:
-                return [direct.Drawn([], direct.what_failed(error))] * len(asked)
-            drawn = await asyncio.to_thread(direct.draw, self._entries[name], model, asked, LIMITS)
+            async with self._device:
+                self._idle.clear()
+                try:
+                    model = await self.model(name)
+                    drawn = await asyncio.to_thread(direct.draw, self._entries[name], model, asked, LIMITS)
+                except (ValueError, OSError) as error:  # of a model that cannot be read
+                    drawn = [direct.Drawn([], direct.what_failed(error))] * len(asked)
+                finally:
+                    self._idle.set()
             return [one._replace(replica=self._replica) for one in drawn]
 
     return serve.deployment(
