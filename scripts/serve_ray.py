@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 try:
     import ray
     from ray import serve
-    from ray.exceptions import RayError
+    from ray.exceptions import RayActorError
     from ray.serve.exceptions import BackPressureError, RayServeException
 
     from flaxgen.app import direct
@@ -111,7 +111,7 @@ def gate(offer: Offer, door: Door) -> serve.Deployment:
                 return await painters.options(multiplexed_model_id=asked.model).draw.remote(asked)
             except BackPressureError:
                 raise Failure(429, "too many wait: try again later", kind="queue_full", headers=RETRY) from None
-            except (RayError, RayServeException):
+            except (RayActorError, RayServeException):
                 raise Failure(503, "the replica is gone: try again", kind="server_error", headers=RETRY) from None
 
         return direct.make_app(entries, LIMITS, door, ask)

@@ -71,6 +71,18 @@ class Service:
         assert reply.status_code == 200, reply.text
         return reply.json()
 
+    def until_both_answer(self):
+        """Replies to one request, of both replicas: Ray hears some time after a start which models a replica holds."""
+        replies = []
+
+        def both_have():
+            with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                replies.extend(pool.map(lambda _: self.draw(seed=1, num=1), range(4)))
+            return len({reply["replica"] for reply in replies}) == 2
+
+        wait_for(both_have, 600)
+        return replies
+
     def replicas(self):
         """The processes of this service that draw."""
         return [pid for pid, (command, _) in processes().items() if command.startswith(REPLICA) and self.owns(pid)]
@@ -126,6 +138,7 @@ def drawn_here(model, folder, **request):
 def test_clients_at_once_get_what_the_library_draws_from_both_replicas(service, tmp_path):
     jobs = [{"seed": seed, "num": num} for num, seeds in ((1, range(6)), (3, range(6, 10))) for seed in seeds]
     jobs.append({"seed": 1, "num": 1, "captions": ["one big yellow triangle"], "guidance": 2.0})
+    service.until_both_answer()
     with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
         replies = list(pool.map(lambda job: service.draw(**job), jobs))
     assert len({reply["replica"] for reply in replies}) == 2
@@ -156,18 +169,11 @@ def test_what_cannot_be_is_one_line_and_nobody_comes_in_without_the_token(servic
 def test_a_replica_that_is_killed_is_replaced(service):
     before = service.replicas()
     assert len(before) == 2
-    known = {service.draw(seed=seed, num=1)["replica"] for seed in range(3)}
+    known = {reply["replica"] for reply in service.until_both_answer()}
     os.kill(before[0], signal.SIGKILL)
     wanted = service.draw(seed=1, num=1)["pictures"]
     wait_for(lambda: len(service.replicas()) == 2 and before[0] not in service.replicas(), 300)
-    again = []
-
-    def both_answer():
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            again.extend(pool.map(lambda _: service.draw(seed=1, num=1), range(4)))
-        return len({reply["replica"] for reply in again}) == 2
-
-    wait_for(both_answer, 300)
+    again = service.until_both_answer()
     assert {reply["replica"] for reply in again} - known
     assert all(reply["pictures"] == wanted for reply in again)
 
