@@ -168,12 +168,12 @@ def run(parsed: argparse.Namespace) -> None:
     try:
         begin(parsed.address, offer)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has one of its own
-        _serve(offer, door, parsed.host, f"flaxgen with {', '.join(names)}")
+        _serve(offer, door, parsed.host, f"flaxgen with {', '.join(names)}", parsed.address == "local")
     finally:
         ray.shutdown()
 
 
-def _serve(offer: Offer, door: Door, host: str, what: str) -> None:
+def _serve(offer: Offer, door: Door, host: str, what: str, alone: bool) -> None:
     try:
         http = {"host": host, "port": door.port}
         serve.start(proxy_location="HeadOnly", http_options=http, logging_config=LOGGING)
@@ -183,7 +183,8 @@ def _serve(offer: Offer, door: Door, host: str, what: str) -> None:
         print(f"{what} on {where} (Ctrl+C ends it)", flush=True)
         signal.pause()
     finally:
-        serve.shutdown()
+        if not alone:  # a cluster of our own ends as a whole, and its parts may have had the signal too
+            serve.shutdown()
 
 
 def make_parser() -> argparse.ArgumentParser:
