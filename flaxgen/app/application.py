@@ -4,17 +4,19 @@ import asyncio
 import contextlib
 import sys
 import traceback
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import flaxgen
 from flaxgen.app import a1111, described, front, openai, routes
-from flaxgen.app.guard import Guard, Refusal
+from flaxgen.app.catalogue import Entry
+from flaxgen.app.guard import Door, Guard, Refusal
+from flaxgen.app.limits import Limits
 from flaxgen.app.replies import Failure, error_reply
 from flaxgen.app.studio import Studio, close_studio
 
@@ -31,18 +33,24 @@ def make_app(studio: Studio) -> Guard:
         studio.events.close()
         await asyncio.to_thread(close_studio, studio)
 
+    routers = [module.make_router(studio) for module in (routes, openai, a1111)]
+    return guarded([*routers, front.make_router(studio.door)], studio.entries, studio.limits, studio.door, lifespan)
+
+
+def guarded(
+    routers: Sequence[APIRouter], entries: Mapping[str, Entry], limits: Limits, door: Door, lifespan: Any = None
+) -> Guard:
+    """Routes behind the guard, described by OpenAPI, with errors in one shape."""
     app = FastAPI(
         title="flaxgen studio", version=flaxgen.__version__, docs_url=None, redoc_url=None, redirect_slashes=False,
         lifespan=lifespan,
     )  # fmt: skip
-    app.include_router(routes.make_router(studio))
-    app.include_router(openai.make_router(studio))
-    app.include_router(a1111.make_router(studio))
-    app.include_router(front.make_router(studio.door))
-    described.describe(app, studio.entries, studio.limits)
+    for router in routers:
+        app.include_router(router)
+    described.describe(app, entries, limits)
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    return Guard(app, studio.door, studio.limits)
+    return Guard(app, door, limits)
 
 
 async def _on_failure(request: Request, error: Any) -> JSONResponse:

@@ -24,6 +24,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+"""Names by which this machine calls itself."""
 SAFE = ("GET", "HEAD")
 WRITING = ("POST", "DELETE")
 LINKS = "/v1/images/files/"

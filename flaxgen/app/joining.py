@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from flaxgen.app import asking
 from flaxgen.app.catalogue import Entry
 from flaxgen.app.line import Line
-from flaxgen.app.messages import Job
+from flaxgen.app.messages import Asked, Job
 from flaxgen.app.store import Store
 
 OWN = ("captions", "caption", "caption_from", "caption_to", "negative", "seed", "first")
@@ -15,7 +15,7 @@ COUNTS = ("num", "frames", "candidates")
 """Fields that multiply how many there are."""
 
 
-def likeness(entry: Entry, job: Job) -> str:
+def likeness(entry: Entry, job: Job | Asked) -> str:
     """Equal for jobs of one model, one verb, one size of batch and one value of every field but those of OWN and
     pictures: for these a stage is one program with one set of strengths."""
     kind = entry.verbs[job.verb]

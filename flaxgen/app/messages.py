@@ -24,6 +24,16 @@ class Token(Message):
     token: Annotated[str, StringConstraints(max_length=512)]
 
 
+class Drawing(Message):
+    """Pictures that were drawn at once, as PNG files in base64, the whole request, and who drew them."""
+
+    model: str
+    verb: str
+    request: dict[str, Any]
+    pictures: list[str]
+    replica: str
+
+
 class Favourite(Message):
     """Whether a picture is one."""
 

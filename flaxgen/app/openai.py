@@ -9,15 +9,16 @@ import io
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request
 from PIL import Image
 from starlette.responses import Response, StreamingResponse
 
-from flaxgen.app import asking, openai_bodies, uploads
+from flaxgen.app import asking, messages, openai_bodies, uploads
 from flaxgen.app.catalogue import Entry
+from flaxgen.app.limits import Limits
 from flaxgen.app.links import make_link, read_link
 from flaxgen.app.messages import Job
 from flaxgen.app.openai_bodies import Body, read_form
@@ -52,15 +53,23 @@ class Asked(NamedTuple):
     base: str
 
 
+class Meant(NamedTuple):
+    """What a body means here: a job, and the size that its pictures are brought to."""
+
+    asked: messages.Asked
+    size: Size | None
+
+
 def make_router(studio: Studio) -> APIRouter:
     """The routes below /v1."""
     router = APIRouter(default_response_class=Ascii)
-    _add_models(router, studio)
+    add_models(router, studio.entries)
     _add_images(router, studio)
     return router
 
 
-def _add_models(router: APIRouter, studio: Studio) -> None:
+def add_models(router: APIRouter, entries: Mapping[str, Entry]) -> None:
+    """The routes that list models."""
     started = int(time.time())
 
     def card(name: str) -> dict[str, Any]:
@@ -69,12 +78,12 @@ def _add_models(router: APIRouter, studio: Studio) -> None:
     @router.get("/v1/models")
     def models() -> dict[str, Any]:
         """The models of this studio, as OpenAI lists its own."""
-        return {"object": "list", "data": [card(name) for name in studio.entries]}
+        return {"object": "list", "data": [card(name) for name in entries]}
 
     @router.get("/v1/models/{name}")
     def model(name: str) -> dict[str, Any]:
         """A model, as OpenAI shows its own."""
-        return card(_entry(studio, name, "").name)
+        return card(_entry(entries, name, "").name)
 
 
 def _add_images(router: APIRouter, studio: Studio) -> None:
@@ -113,33 +122,50 @@ async def _answer(
     studio: Studio, request: Request, body: Body, verb: str, prompt: str | None, files: Mapping[str, bytes]
 ) -> Response:
     """Asks for a job and answers with its pictures."""
-    user, entry = request.state.user, _entry(studio, body.model, verb)
-    kind = asking.verbs_of(entry)[verb]
-    plan = plan_size(entry, kind, openai_bodies.size_of(body.size))
-    fields = _fields(studio, kind, body, prompt, plan.fields)
-    try:
-        job = await begin(studio, user, entry.name, verb, fields, files)
-    except Failure as failure:
-        failure.param = SAID_BY.get(failure.param or "", failure.param)
-        raise
+    user, (meant, size) = request.state.user, meaning(studio.entries, studio.limits, body, verb, prompt)
+    with in_its_words():
+        job = await begin(studio, user, meant.model, verb, meant.request, files)
     name, partials = "image_edit" if files else "image_generation", body.partial_images or 0
     urls, base = body.response_format != "b64_json", f"{request.url.scheme}://{request.headers['host']}"
-    asked = Asked(user, job.id, plan.resize, fields["seed"], name, partials, urls, base)
+    asked = Asked(user, job.id, size, meant.request["seed"], name, partials, urls, base)
     if body.stream:
         return StreamingResponse(_stream(studio, asked), media_type="text/event-stream", headers=STREAM)
     found = await finish(studio, user, job.id, request)
     return Ascii(await run(_reply, studio, asked, found))
 
 
-def _entry(studio: Studio, name: str | None, verb: str) -> Entry:
+def meaning(entries: Mapping[str, Entry], limits: Limits, body: Body, verb: str, prompt: str | None) -> Meant:
+    """What a body asks for, by the model that it names or the first that can do it.
+
+    Raises:
+        Failure: if there is no such model, or no such size.
+    """
+    entry = _entry(entries, body.model, verb)
+    kind = asking.verbs_of(entry)[verb]
+    plan = plan_size(entry, kind, openai_bodies.size_of(body.size))
+    fields = _fields(limits, kind, body, prompt, plan.fields)
+    return Meant(messages.Asked(model=entry.name, verb=verb, request=fields), plan.resize)
+
+
+@contextlib.contextmanager
+def in_its_words() -> Iterator[None]:
+    """Inside, a Failure names fields as this API does."""
+    try:
+        yield
+    except Failure as failure:
+        failure.param = SAID_BY.get(failure.param or "", failure.param)
+        raise
+
+
+def _entry(entries: Mapping[str, Entry], name: str | None, verb: str) -> Entry:
     """The model of that name, or the first that has the verb.
 
     Raises:
         Failure: if there is none, or it has not.
     """
-    able = [entry for entry in studio.entries.values() if not verb or verb in asking.verbs_of(entry)]
+    able = [entry for entry in entries.values() if not verb or verb in asking.verbs_of(entry)]
     known = ", ".join(entry.name for entry in able) or "none: no model here does that"
-    if name is not None and name not in studio.entries:
+    if name is not None and name not in entries:
         raise Failure(404, f"there is no such model: expected {known}", "model", "not_found")
     found = next((entry for entry in able if name in (None, entry.name)), None)
     if found is None:
@@ -148,14 +174,14 @@ def _entry(studio: Studio, name: str | None, verb: str) -> Entry:
 
 
 def _fields(
-    studio: Studio, kind: type[requests.Request], body: Body, prompt: str | None, sized: Mapping[str, Any]
+    limits: Limits, kind: type[requests.Request], body: Body, prompt: str | None, sized: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The request's fields; without a seed one is drawn, as these clients expect another picture each time."""
     offered = asking.offered(kind)
     said: dict[str, Any] = {"num": body.n or 1, **sized}
     if prompt is not None:
         said |= {"captions": [prompt]} if "captions" in offered else {"caption": prompt}
-    own = body.own_fields(asking.schema(kind, studio.limits)["properties"])
+    own = body.own_fields(asking.schema(kind, limits)["properties"])
     if twice := next((name for name in own if name in said), None):
         raise Failure(400, f"{twice}: say it by {SAID_BY[twice]}", twice)
     return {"seed": secrets.randbits(32), **own, **said}
@@ -181,15 +207,18 @@ def _reply(studio: Studio, asked: Asked, job: Job) -> dict[str, Any]:
     """The body of an answer, which says the seed too."""
     if asked.urls:
         links = [f"{asked.base}{make_link(studio.door, picture, asked.size)}" for picture in job.pictures]
-        data = [{"url": link, "seed": asked.seed} for link in links]
-    else:
-        data = [{"b64_json": encoded, "seed": asked.seed} for encoded in _encoded(studio, asked, job)]
+        return {"created": int(time.time()), "data": [{"url": link, "seed": asked.seed} for link in links]}
+    return reply(contents(studio, asked.user, job.pictures), asked.size, asked.seed)
+
+
+def reply(files: Sequence[bytes], size: Size | None, seed: int) -> dict[str, Any]:
+    """The body of an answer that has pictures in it, brought to a size."""
+    data = [{"b64_json": encoded, "seed": seed} for encoded in _encoded(files, size)]
     return {"created": int(time.time()), "data": data}
 
 
-def _encoded(studio: Studio, asked: Asked, job: Job) -> list[str]:
-    files = contents(studio, asked.user, job.pictures)
-    return [base64.b64encode(resized(png, asked.size)).decode() for png in files]
+def _encoded(files: Sequence[bytes], size: Size | None) -> list[str]:
+    return [base64.b64encode(resized(png, size)).decode() for png in files]
 
 
 async def _stream(studio: Studio, asked: Asked) -> AsyncIterator[bytes]:
@@ -203,7 +232,8 @@ async def _stream(studio: Studio, asked: Asked) -> AsyncIterator[bytes]:
                 yield _event(asked, "partial_image", preview["png"], partial_image_index=sent)
                 sent += 1
     try:
-        encoded = await run(_encoded, studio, asked, done(studio, asked.user, asked.job))
+        pictures = done(studio, asked.user, asked.job).pictures
+        encoded = await run(_encoded, await run(contents, studio, asked.user, pictures), asked.size)
     except Failure as failure:
         error = {"message": str(failure), "type": failure.kind, "param": failure.param, "code": None}
         yield f"event: error\ndata: {json.dumps({'error': error})}\n\n".encode()

@@ -1,7 +1,7 @@
 """The routes of the API: behind the guard, and every picture and job is asked for in the name of its user."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -13,6 +13,7 @@ from flaxgen import bounded_json
 from flaxgen.app import asking, uploads
 from flaxgen.app.catalogue import Entry
 from flaxgen.app.events import TooMany, encode
+from flaxgen.app.limits import Limits
 from flaxgen.app.messages import (
     OVER,
     Asked,
@@ -34,6 +35,7 @@ from flaxgen.app.messages import (
 from flaxgen.app.replies import Ascii, Failure, missing
 from flaxgen.app.studio import Studio
 from flaxgen.app.worker import keep, reader, with_position
+from flaxgen.family import request as requests
 
 RETRY = {"Retry-After": "5"}
 """Seconds after which a full line may have room."""
@@ -58,7 +60,7 @@ def _add_models(router: APIRouter, studio: Studio) -> None:
     @router.get("/api/models/{name}/verbs")
     def verbs(name: Name) -> dict[str, Any]:
         """What a model can be asked: of each verb the JSON schema of its request, and examples."""
-        entry = _entry(studio, name)
+        entry = _entry(studio.entries, name)
         return {
             verb: {"schema": asking.schema(kind, studio.limits), "examples": asking.examples(entry, kind)}
             for verb, kind in asking.verbs_of(entry).items()
@@ -221,11 +223,8 @@ def submit(studio: Studio, user: str, asked: Asked) -> Job:
     Raises:
         Failure: naming the field that is wrong, or if the line or the user's store is full.
     """
-    entry, store, limits = _entry(studio, asked.model, "model"), studio.store, studio.limits
-    try:
-        request = asking.read(entry, asked.verb, asked.request, reader(store, studio.shelf, user), limits)
-    except asking.Wrong as error:
-        raise Failure(400, str(error), error.field) from error
+    store, limits = studio.store, studio.limits
+    request = check(studio.entries, asked, reader(store, studio.shelf, user), limits)
     parent = asked.parent or _first_picture(asking.offered(type(request)), asked.request)
     if parent is not None and store.picture(parent, user) is None:
         raise Failure(400, "parent: there is no such picture", "parent")
@@ -235,10 +234,24 @@ def submit(studio: Studio, user: str, asked: Asked) -> Job:
         if studio.line.count(user) >= limits.waiting or studio.line.count() >= limits.waiting_of_all:
             raise Failure(429, f"{limits.waiting} jobs of yours may wait: try again later", kind="queue_full",
                           headers=RETRY)  # fmt: skip
-        job = store.add_job(user, entry.name, asked.verb, fields, parent, limits.kept_jobs)
+        job = store.add_job(user, asked.model, asked.verb, fields, parent, limits.kept_jobs)
         studio.line.put(user, job)
     studio.worker.tell(user, job)
     return _job(studio, job, user)
+
+
+def check(
+    entries: Mapping[str, Entry], asked: Asked, picture: Callable[[str, int], requests.InputPicture], limits: Limits
+) -> requests.Request:
+    """The request that is asked for; `picture` as in `asking.read`.
+
+    Raises:
+        Failure: naming the field that is wrong.
+    """
+    try:
+        return asking.read(_entry(entries, asked.model, "model"), asked.verb, asked.request, picture, limits)
+    except asking.Wrong as error:
+        raise Failure(400, str(error), error.field) from error
 
 
 def _first_picture(fields: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
@@ -302,11 +315,11 @@ def _user(request: Request) -> str:
     return request.state.user
 
 
-def _entry(studio: Studio, name: str, param: str | None = None) -> Entry:
-    if name not in studio.entries:
+def _entry(entries: Mapping[str, Entry], name: str, param: str | None = None) -> Entry:
+    if name not in entries:
         status = 404 if param is None else 400
-        raise Failure(status, f"there is no such model: expected {', '.join(studio.entries)}", param)
-    return studio.entries[name]
+        raise Failure(status, f"there is no such model: expected {', '.join(entries)}", param)
+    return entries[name]
 
 
 def _job(studio: Studio, job: str, user: str) -> Job:

@@ -41,7 +41,7 @@ def _serve(
     local: bool,
 ) -> None:  # fmt: skip
     port = listening.getsockname()[1]
-    known = frozenset() if local else frozenset({host, socket.gethostname().lower(), *map(str.lower, names)})
+    known = frozenset() if local else names_of(host, names)
     studio = open_studio(entries, folder, Limits(), token=token, port=port, names=known, addresses=not local)
     shown = f"[{host}]" if ":" in host else host
     secret = f"#token={token}" if token else ""
@@ -74,6 +74,11 @@ def check_host(host: str, token: str) -> bool:
             "or leave --host and use a tunnel (docs/studio.md)"
         )
     return local
+
+
+def names_of(host: str, names: Sequence[str]) -> frozenset[str]:
+    """The names by which others call this machine, whose address is `host`."""
+    return frozenset({host, socket.gethostname().lower(), *map(str.lower, names)})
 
 
 def listen(host: str, port: int) -> socket.socket:

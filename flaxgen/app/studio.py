@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from flaxgen.app.catalogue import Entry
 from flaxgen.app.events import Events
-from flaxgen.app.guard import Door
+from flaxgen.app.guard import LOOPBACK, Door
 from flaxgen.app.limits import Limits
 from flaxgen.app.line import Line
 from flaxgen.app.shelf import Shelf, private
@@ -42,8 +42,7 @@ def open_studio(
         ValueError, OSError: if the folder is another studio's, or cannot be used.
     """
     lock = _claim(private(folder))
-    known = names | {"localhost", "127.0.0.1", "[::1]", "::1"}
-    door = Door(token, _secret(folder), known, addresses, port)
+    door = Door(token, _secret(folder), names | LOOPBACK, addresses, port)
     store, shelf = Store(folder / "studio.sqlite"), Shelf(folder)
     line, events = Line(), Events(limits)
     return Studio(

@@ -141,12 +141,8 @@ class Worker(threading.Thread):
             if self._stopping:
                 return self._store.put_back(id)
             self._store.end(id, "cancelled")
-        except (ValueError, OSError, FloatingPointError) as error:
-            self._store.end(id, "failed", in_one_line(error))
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            full = "RESOURCE_EXHAUSTED" in str(error)
-            self._store.end(id, "failed", "out of memory: ask for fewer pictures" if full else "the server failed")
+            self._store.end(id, "failed", what_failed(error))
         finally:
             self._cancelled.discard(id)
         self.tell(user, id)
@@ -272,6 +268,14 @@ def with_position(job: Job, line: Line) -> Job:
     """The job, with how many are before it if it waits."""
     order = line.order() if job.state == "queued" else []
     return job.model_copy(update={"position": order.index(job.id) if job.id in order else None})
+
+
+def what_failed(error: Exception) -> str:
+    """What is told of an error; one that nobody has foreseen stands in the server's own output as a whole."""
+    if isinstance(error, ValueError | OSError | FloatingPointError):
+        return in_one_line(error)
+    traceback.print_exception(error, file=sys.stderr)
+    return "out of memory: ask for fewer pictures" if "RESOURCE_EXHAUSTED" in str(error) else "the server failed"
 
 
 def in_one_line(error: BaseException) -> str:
