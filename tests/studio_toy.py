@@ -156,10 +156,12 @@ def png(size=(8, 8), mode="RGB", **more):
 def raw(served, request):
     """The bytes of the answer to bytes, which nothing tidies on the way; the server has to end the connection. It may
     do so before it has read all of a request that is too long: the system then resets it, and an answer may be lost."""
-    parts = []
-    with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2])), timeout=10) as connection:
-        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
-            connection.sendall(request)
-            while part := connection.recv(65536):
-                parts.append(part)
+    parts, address = [], ("127.0.0.1", int(served.url.rpartition(":")[2]))
+    with (
+        socket.create_connection(address, timeout=10) as connection,
+        contextlib.suppress(ConnectionResetError, BrokenPipeError),
+    ):
+        connection.sendall(request)
+        while part := connection.recv(65536):
+            parts.append(part)
     return b"".join(parts)
