@@ -4,7 +4,6 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -53,11 +52,10 @@ def decode_image(
     data: bytes,
     channels: int,
     short_side: int = 0,
-    then: Callable[[np.ndarray], Any] = lambda pixels: pixels,
+    then: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels,
     flatten: Callable[[Image.Image], Image.Image] | None = None,
-) -> Any:
-    """The first frame of a JPEG, PNG, WebP, GIF or BMP as uint8 [H W C] with 1 or 3 `channels`, turned as its EXIF
-    says.
+) -> UInt8[np.ndarray, "H W C"]:
+    """The first frame of a JPEG, PNG, WebP, GIF or BMP as uint8 with 1 or 3 `channels`, turned as its EXIF says.
 
     Transparency is laid over white, 16 bits are scaled to 8, CMYK and palettes become RGB; colour profiles are ignored.
     A JPEG far larger than `short_side` is decoded at a half, quarter or eighth, never below twice `short_side`.

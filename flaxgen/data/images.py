@@ -126,23 +126,30 @@ class Images:
 
 
 def _to_frame(image: bytes | np.ndarray, frame: Frame) -> dict[str, np.ndarray]:
-    if not isinstance(image, bytes):
-        return _framed(_recolour(image, frame.channels), frame)
-    # "box" as version 0.1.0, which differs from a whole decoding by a level or more on average
-    draft = frame.short_side if frame.filter == "box" else 0
-    return decode_image(image, frame.channels, draft, lambda pixels: _framed(pixels, frame))
+    about: dict[str, np.ndarray] = {}
+
+    def fit(pixels: UInt8[np.ndarray, "h w C"]) -> UInt8[np.ndarray, "H W C"]:
+        if not frame.buckets:
+            return _resize(pixels, frame)
+        filled, found = _fill(pixels, frame)
+        about.update(found)
+        return filled
+
+    if isinstance(image, bytes):
+        # "box" as version 0.1.0, which differs from a whole decoding by a level or more on average
+        draft = frame.short_side if frame.filter == "box" else 0
+        return {"image": decode_image(image, frame.channels, draft, fit), **about}
+    return {"image": fit(_recolour(image, frame.channels)), **about}
 
 
-def _framed(pixels: UInt8[np.ndarray, "h w C"], frame: Frame) -> dict[str, np.ndarray]:
-    if not frame.buckets:
-        return {"image": _resize(pixels, frame)}
+def _fill(pixels: UInt8[np.ndarray, "h w C"], frame: Frame) -> tuple[UInt8[np.ndarray, "H W C"], dict[str, np.ndarray]]:
+    """The picture in its bucket, and what is known of it there."""
     rows, columns = pixels.shape[:2]
-    short_side_shape(rows, columns, frame.short_side)
+    short_side_shape(rows, columns, frame.short_side)  # refuses what is too narrow
     bucket = nearest_bucket(rows, columns, frame.buckets)
-    height, width = frame.buckets[bucket]
-    image, cut = cover(pixels, height, width, frame.filter)
+    image, cut = cover(pixels, *frame.buckets[bucket], frame.filter)
     origin = np.asarray([rows, columns, *cut], np.float32)
-    return {"image": np.ascontiguousarray(image), "bucket": np.asarray(bucket, np.int32), "origin": origin}
+    return np.ascontiguousarray(image), {"bucket": np.asarray(bucket, np.int32), "origin": origin}
 
 
 def _resize(pixels: UInt8[np.ndarray, "h w C"], frame: Frame) -> UInt8[np.ndarray, "H W C"]:

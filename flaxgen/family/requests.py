@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import Float
 
 from flaxgen.data import Data, to_pixels
 from flaxgen.family.matching import SHOWN_POINTS, real_examples
@@ -113,6 +114,11 @@ class Blend(Request):
     a: Any = picture("the first picture")
     b: Any = picture("the last picture")
     num: int = option(7, "how many, both included; 1 is the one in the middle", least=1)
+
+    @property
+    def weights(self) -> Float[np.ndarray, " N"]:
+        """How far each picture is on the way from a (0) to b (1)."""
+        return np.linspace(0, 1, self.num, dtype=np.float32) if self.num > 1 else np.full(1, 0.5, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,7 @@ def blend(parts: Parts, request: BlendLatent, progress: Progress) -> Pictures:
     and are drawn from points along the great circle between them [Wang23]."""
     progress("text")
     both = parts.encode(np.stack([fit(parts, image) for image in (request.a, request.b)]))
-    shape, num = both.shape[1:], request.num
-    weights = np.linspace(0, 1, num, dtype=np.float32) if num > 1 else np.full(1, 0.5, np.float32)
+    shape, num, weights = both.shape[1:], request.num, request.weights
     captions = [request.caption, request.caption_to or request.caption]
     asked = mixed(conditions(parts, request, captions, shape), weights)
     start = noised(parts.config, request, both)

@@ -164,8 +164,9 @@ def blend(model: Model, request: BlendUnclip, progress: Progress) -> Pictures:
     both = np.stack([drawing.fit(image.pixels) for image in (request.a, request.b)])
     condition = drawing.of_pictures(both)
     x_T = drawing.invert(both, condition, request.steps)
-    weights = np.linspace(0, 1, num, dtype=np.float32) if num > 1 else np.full(1, 0.5, np.float32)
-    embedding, latents = (_between(*ends, weights) for ends in (condition["image_embedding"], x_T.reshape(2, -1)))
+    embedding, latents = (
+        _between(*ends, request.weights) for ends in (condition["image_embedding"], x_T.reshape(2, -1))
+    )
     between = {"image_embedding": np.asarray(embedding), "x_T": np.asarray(latents).reshape(num, *x_T.shape[1:])}
     sampling = model.sampling_back(request.guidance, request.steps)
     images = drawing.enlarge(drawing.redraw(condition, between, sampling))
