@@ -47,5 +47,5 @@ LAYOUT = Layout(
     is_pipeline,
     _read,
     export_pipeline,
-    files=("*.json", *(f"{name}/*" for name in ("unet", "vae", "scheduler", "t*"))),
+    files=("*.json", *(f"{name}/*" for name in ("unet", "vae", "scheduler", "t*", "image_*", "feature_extractor"))),
 )

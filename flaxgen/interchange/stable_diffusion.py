@@ -1,5 +1,5 @@
 """Stable Diffusion in diffusers' folders, of versions 1, 2 and XL, for drawing, refining and inpainting [Rombach22;
-Podell23]: read and written a part at a time."""
+Podell23], and Stable unCLIP: read and written a part at a time."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ from flaxgen.data import Data
 from flaxgen.family.denoising import Objective
 from flaxgen.family.process import Process
 from flaxgen.family.sampling import Sampling
+from flaxgen.interchange import stable_unclip
 from flaxgen.interchange.autoencoders import config_for, parts_of
 from flaxgen.interchange.clip_files import write_clip_tokenizer
 from flaxgen.interchange.karlo.layout import INDEX, SCHEDULER, whole_directory, write_json
@@ -23,15 +24,16 @@ from flaxgen.weights import store
 from flaxgen.weights.autoencoder import export_autoencoder, import_autoencoder
 from flaxgen.weights.clip import export_clip
 from flaxgen.weights.unet_condition import export_unet_condition, import_unet_condition
-from flaxgen.weights.unet_condition_config import unet_from_condition_config
+from flaxgen.weights.unet_condition_config import PROJECTION, SIZED, unet_from_condition_config
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.latent import FAMILY, WHOLE, Config, Text
+from flaxgen.zoo.latent.config import reads_text
 from flaxgen.zoo.latent.control import NAMES as CONTROLNETS
 from flaxgen.zoo.latent.drawing import SCALES
 
 NAMES = ("StableDiffusion{}Pipeline", "StableDiffusion{}Img2ImgPipeline", "StableDiffusion{}InpaintPipeline")
-PIPELINES = tuple(name.format(kind) for kind in ("", "XL") for name in NAMES)
+PIPELINES = (*(name.format(kind) for kind in ("", "XL") for name in NAMES), *stable_unclip.PIPELINES)
 ENCODERS = {"clip": "text_encoder", "clip_2": "text_encoder_2"}
 """The folders of text encoders, by the part that each becomes."""
 UNREAD = ("safety_checker", "feature_extractor", "image_encoder")
@@ -56,7 +58,7 @@ def parts_listed(folder: Path, known: set[str]) -> set[str]:
     """
     index = store.read_json(folder / INDEX)
     listed = {name for name, part in index.items() if isinstance(part, list) and part != [None, None]}
-    left = [name for name in UNREAD if name in listed]
+    left = [name for name in UNREAD if name in listed - known]
     extra = ", ".join(sorted(listed - known - set(left)))
     require(not extra, f"{folder / INDEX}: {extra} has no counterpart here")
     if left:
@@ -72,7 +74,8 @@ def import_pipeline(folder: Path, directory: Path) -> None:
         FileNotFoundError: if a part's files are not there.
     """
     index = store.read_json(folder / INDEX)
-    listed = parts_listed(folder, {"unet", "vae", "scheduler", *ENCODERS.values(), "tokenizer", "tokenizer_2"})
+    known = {"unet", "vae", "scheduler", *ENCODERS.values(), "tokenizer", "tokenizer_2"}
+    listed = parts_listed(folder, known | stable_unclip.parts_of(index["_class_name"]))
     config = _config(folder, index, listed)
     with whole_directory(directory):
         names = []
@@ -88,8 +91,10 @@ def _parts(folder: Path, listed: set[str], config: Config) -> Iterator[tuple]:
     yield "autoencoder", AUTOENCODER, config_for(net, params, latents), params, {}
     yield from read_encoders(folder, listed)
     net, params = import_unet_condition(folder / "unet", keep_dtype=True)
-    net = net.clone(image_size=net.image_size or config.net.image_size)
-    yield "denoiser", FAMILY, replace(config, net=net), params, {}
+    net, how = net.clone(image_size=net.image_size or config.net.image_size), config.image_embedding
+    yield "denoiser", FAMILY, replace(config, net=net), params, stable_unclip.read_statistics(folder, how)
+    if how is not None:
+        yield "vision", CLIP, *stable_unclip.read_vision(folder), {}
 
 
 def read_encoders(folder: Path, listed: set[str]) -> Iterator[tuple]:
@@ -108,14 +113,26 @@ def _config(folder: Path, index: Mapping[str, Any], listed: set[str]) -> Config:
     """What is known of the whole before any weights are read."""
     net = unet_from_condition_config(store.read_json(folder / "unet" / "config.json"))
     is_xl = "text_encoder_2" in listed
-    tower = store.read_json(folder / (ENCODERS["clip_2"] if is_xl else ENCODERS["clip"]) / "config.json")
-    return make_config(
+    name, how = index["_class_name"], stable_unclip.read_image_embedding(folder, index["_class_name"])
+    is_sized = net.vector_dim > 0 and how is None
+    config = make_config(
         net,
         store.read_json(folder / "scheduler" / SCHEDULER),
-        tower.get("max_position_embeddings", 77),
-        sizes=(5 if index.get("requires_aesthetics_score") else 6) if net.vector_dim else 0,
+        _context(folder, ENCODERS["clip_2"] if is_xl else ENCODERS["clip"], listed),
+        sizes=(5 if index.get("requires_aesthetics_score") else 6) if is_sized else 0,
         zero_empty=bool(index.get("force_zeros_for_empty_prompt", True)),
     )
+    if how is None:
+        return config
+    usual = {"guidance": stable_unclip.GUIDANCE[name], "steps": stable_unclip.STEPS[name]}
+    return replace(config, image_embedding=how, sampling=replace(config.sampling, **usual))
+
+
+def _context(folder: Path, encoder: str, listed: set[str]) -> int:
+    """How many tokens the net reads: as many as its text encoder, or one where there is none."""
+    if encoder not in listed:
+        return 1
+    return store.read_json(folder / encoder / "config.json").get("max_position_embeddings", 77)
 
 
 def make_config(
@@ -184,8 +201,9 @@ def export_pipeline(model: Any, directory: Path) -> None:
         ValueError: naming what diffusers has no counterpart of, or if the directory is not empty.
     """
     parts = model.whole
-    config, net = parts.config, exported_autoencoder(parts)
-    require(bool(parts.clips), "diffusers' pipelines have a text encoder, and this model has none: not exported")
+    config, net, how = parts.config, exported_autoencoder(parts), parts.config.image_embedding
+    require(bool(parts.clips) or not reads_text(config), "diffusers' pipelines have a text encoder, and this model has "
+            "none: not exported")  # fmt: skip
     known = [name for name in ENCODERS if name in model.parts]
     for name in (*CONTROLNETS, "refiner"):
         if name in model.parts:
@@ -194,7 +212,8 @@ def export_pipeline(model: Any, directory: Path) -> None:
     index: dict[str, Any] = {"_class_name": _pipeline_name(config, known)}
     scheduler = scheduler_config(config.process, config.sampling, False)
     with whole_directory(directory):
-        export_unet_condition(config.net, parts.denoiser.params, directory / "unet")
+        vector = SIZED if how is None else PROJECTION
+        export_unet_condition(config.net, parts.denoiser.params, directory / "unet", vector)
         latents = parts.autoencoder.config.latents
         export_autoencoder(net, parts_of(parts.autoencoder), latents, directory / "vae")
         for name in known:
@@ -205,9 +224,11 @@ def export_pipeline(model: Any, directory: Path) -> None:
         if "clip_2" in known:
             index |= {"force_zeros_for_empty_prompt": config.text.zero_empty}
             index |= {"requires_aesthetics_score": True} if config.sizes == 5 else {}
-        else:
+        elif index["_class_name"] != stable_unclip.NOISED:
             nothing = {name: [None, None] for name in ("safety_checker", "feature_extractor")}
             index |= {**nothing, "requires_safety_checker": False}
+        if how is not None:
+            index |= stable_unclip.write_beside(parts, how, directory)
         write_json(directory / INDEX, index)
 
 
@@ -215,6 +236,8 @@ def _pipeline_name(config: Config, encoders: Sequence[str]) -> str:
     is_xl = "clip_2" in encoders
     expected = Text(skip=1, normed=False, zero_empty=config.text.zero_empty) if is_xl else Text()
     require(config.text == expected, f"{config.text}: pipelines of such encoders read {expected}, not exported")
+    if (how := config.image_embedding) is not None:
+        return stable_unclip.SHOWN if how.place == "token" else stable_unclip.NOISED
     refines = is_xl and "clip" not in encoders
     fills_in = config.net.in_channels > config.net.out_channels
     return NAMES[2 if fills_in else 1 if refines else 0].format("XL" if is_xl else "")

@@ -9,7 +9,12 @@ from flaxgen.types import Params
 from flaxgen.weights import store
 from flaxgen.weights.rules import LINEAR, Rule, under
 from flaxgen.weights.unet2d import ATTENTION_PLACES, BODY, CONVOLUTION, DENSE, NORM, read_unet2d, write_unet2d
-from flaxgen.weights.unet_condition_config import condition_config_from_unet, unet_from_condition_config
+from flaxgen.weights.unet_condition_config import (
+    PROJECTION,
+    SIZED,
+    condition_config_from_unet,
+    unet_from_condition_config,
+)
 
 CROSS_ATTENTION = (
     Rule("to_q.weight", "query/kernel", LINEAR),
@@ -24,11 +29,15 @@ BLOCK = (
 )
 
 
-def rules_of(unet: UNet) -> tuple[Rule, ...]:
+VECTORS = {SIZED: "add_embedding", PROJECTION: "class_embedding"}
+"""Where a UNet2DConditionModel has the layers of a vector, by how it reads that."""
+
+
+def rules_of(unet: UNet, vector: str = SIZED) -> tuple[Rule, ...]:
     """The table of a net whose projections are all convolutions, or all linear."""
-    vector = [(f"add_embedding.linear_{i}", f"condition/vector_{i}") for i in (1, 2)]
+    layers = [(f"{VECTORS[vector]}.linear_{i}", f"condition/vector_{i}") for i in (1, 2)]
     guidance = Rule("time_embedding.cond_proj.weight", "condition/guidance/kernel", LINEAR)
-    return (*BODY, guidance, *under(vector, DENSE), *under(ATTENTION_PLACES, transformer_rules(unet)))
+    return (*BODY, guidance, *under(layers, DENSE), *under(ATTENTION_PLACES, transformer_rules(unet)))
 
 
 def transformer_rules(unet: UNet) -> tuple[Rule, ...]:
@@ -50,15 +59,16 @@ def import_unet_condition(folder: str | Path, keep_dtype: bool = False) -> tuple
         FileNotFoundError: if config.json or the safetensors are not there.
     """
     folder = Path(folder)
-    unet = unet_from_condition_config(store.read_json(folder / "config.json"))
-    return unet, read_unet2d(unet, folder, rules_of(unet), keep_dtype=keep_dtype)
+    config = store.read_json(folder / "config.json")
+    unet, vector = unet_from_condition_config(config), PROJECTION if config.get("class_embed_type") else SIZED
+    return unet, read_unet2d(unet, folder, rules_of(unet, vector), keep_dtype=keep_dtype)
 
 
-def export_unet_condition(unet: UNet, params: Params, folder: str | Path) -> None:
+def export_unet_condition(unet: UNet, params: Params, folder: str | Path, vector: str = SIZED) -> None:
     """Writes a folder that `UNet2DConditionModel.from_pretrained` reads; the inverse of `import_unet_condition`, bit
-    for bit.
+    for bit. `vector` says how diffusers is to read the UNet's vector: SIZED, or a PROJECTION of class labels.
 
     Raises:
         ValueError: naming a field that no UNet2DConditionModel has, or a tensor that is not the UNet's.
     """
-    write_unet2d(unet, params, condition_config_from_unet(unet), Path(folder), rules_of(unet))
+    write_unet2d(unet, params, condition_config_from_unet(unet, vector), Path(folder), rules_of(unet, vector))

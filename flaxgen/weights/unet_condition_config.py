@@ -93,6 +93,8 @@ SHARED = (
 """What a UNet2DModel calls the same."""
 LEVELS = ("attention_head_dim", "transformer_layers_per_block", "layers_per_block", "only_cross_attention")
 """What is one value for all levels, or one a level."""
+SIZED, PROJECTION = "text_time", "projection"
+"""How a vector is read: with the sizes of SDXL in it, or as it is, as Stable unCLIP reads a picture's embedding."""
 WAVES = 256
 """How many channels each number of SDXL's sizes becomes; the vector that they are part of is the caller's to make."""
 FREE = (
@@ -110,7 +112,8 @@ SUPPORTED = {
     **{key: (value,) for key, value in DEFAULTS.items() if key not in (*FREE, *LEVELS)},
     "mid_block_type": (MIDDLE, None),
     "act_fn": ("silu", "swish"),
-    "addition_embed_type": (None, "text_time"),
+    "class_embed_type": (None, PROJECTION),
+    "addition_embed_type": (None, SIZED),
     "addition_time_embed_dim": (None, WAVES),
     "upcast_attention": (None, False, True),
 }
@@ -127,7 +130,7 @@ def unet_from_condition_config(config: Mapping[str, Any]) -> UNet:
     """The UNet that a UNet2DConditionModel's config describes.
 
     `attention_head_dim` counts heads in this class, whatever its name says. A `text_time` embedding becomes
-    `vector_dim`, the width of the vector of pooled text and sizes.
+    `vector_dim`, the width of the vector of pooled text and sizes, and so does a `projection` of class labels.
 
     Raises:
         ValueError: naming a key or a value that a UNet has no field for.
@@ -176,14 +179,16 @@ def _plain_config(c: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _vector_dim(c: Mapping[str, Any]) -> int:
-    key, kind = "projection_class_embeddings_input_dim", c["addition_embed_type"]
-    if (c[key] is None) != (kind is None) or isinstance(c[key], list | tuple):
-        raise ValueError(f"config.json: addition_embed_type={kind!r} does not go with {key}={c[key]!r}")
+    key, kinds = "projection_class_embeddings_input_dim", ("addition_embed_type", "class_embed_type")
+    given = {name: c[name] for name in kinds if c[name] is not None}
+    if len(given) != (c[key] is not None) or isinstance(c[key], list | tuple):
+        said = ", ".join(f"{name}={value!r}" for name, value in given.items()) or f"{kinds[0]}=None"
+        raise ValueError(f"config.json: {said} does not go with {key}={c[key]!r}")
     return c[key] or 0
 
 
-def condition_config_from_unet(unet: UNet) -> dict[str, Any]:
-    """The config of the UNet2DConditionModel that computes the same.
+def condition_config_from_unet(unet: UNet, vector: str = SIZED) -> dict[str, Any]:
+    """The config of the UNet2DConditionModel that computes the same, and has the UNet's vector as SIZED or PROJECTION.
 
     Raises:
         ValueError: naming a field that no UNet2DConditionModel of spatial transformers has.
@@ -204,6 +209,7 @@ def condition_config_from_unet(unet: UNet) -> dict[str, Any]:
         if getattr(unet, field) != only:
             raise ValueError(f"a UNet with {field}={getattr(unet, field)!r} is no UNet2DConditionModel: not exported")
     blocks = [unet.depth] * len(values) if isinstance(unet.depth, int) else unet.depth
+    sized, projected = (unet.vector_dim > 0 and vector == kind for kind in (SIZED, PROJECTION))
     return {
         **DEFAULTS,
         "_class_name": "UNet2DConditionModel",
@@ -219,8 +225,9 @@ def condition_config_from_unet(unet: UNet) -> dict[str, Any]:
         "only_cross_attention": _one([value.only_cross for _, value in values]),
         "use_linear_projection": values[0][1].linear,
         "cross_attention_dim": unet.token_dim,
-        "addition_embed_type": "text_time" if unet.vector_dim else None,
-        "addition_time_embed_dim": WAVES if unet.vector_dim else None,
+        "class_embed_type": PROJECTION if projected else None,
+        "addition_embed_type": SIZED if sized else None,
+        "addition_time_embed_dim": WAVES if sized else None,
         "projection_class_embeddings_input_dim": unet.vector_dim or None,
         "time_cond_proj_dim": unet.guidance_dim or None,
     }

@@ -92,14 +92,17 @@ def text_tower(config: Config) -> TextTower:
 
 
 def batch_spec(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of a batch as the loader gives it."""
-    batch, context = config.batch_size, text_tower(config).context
-    kinds = {"ids": jnp.int32, "mask": jnp.bool_}
-    captions = {name: jax.ShapeDtypeStruct((batch, context), kind) for name, kind in kinds.items()}
-    if config.false_captions:
-        shape = (batch, config.false_captions, context)
-        captions |= {f"false_{name}": jax.ShapeDtypeStruct(shape, kind) for name, kind in kinds.items()}
-    return {"image": jax.ShapeDtypeStruct((batch, *image_shape(config)), jnp.uint8)} | captions
+    """Shapes and dtypes of a batch as the loader gives it, of what the towers read that are there."""
+    net, batch, fields = config.net, config.batch_size, {}
+    if net.vision is not None:
+        fields["image"] = jax.ShapeDtypeStruct((batch, *image_shape(config)), jnp.uint8)
+    if net.text is not None:
+        shapes: dict[str, tuple[int, ...]] = {"": (batch, net.text.context)}
+        if config.false_captions:
+            shapes["false_"] = (batch, config.false_captions, net.text.context)
+        kinds = {"ids": jnp.int32, "mask": jnp.bool_}
+        fields |= {a + b: jax.ShapeDtypeStruct(shapes[a], kinds[b]) for a in shapes for b in kinds}
+    return fields
 
 
 def init_params(config: Config, key: PRNGKey) -> Params:

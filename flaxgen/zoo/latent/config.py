@@ -21,6 +21,8 @@ from flaxgen.train.run import GradientRun
 
 PRIOR = "prior_"
 """What names of a batch's fields begin with that are of class pictures."""
+NO_PICTURE = 2**32 - 1
+"""A number that no picture has, for another key."""
 ROUNDING = 1e-3
 """How far single precision may put a time from its entry of a table, in entries."""
 SIZES = "sizes"
@@ -75,6 +77,19 @@ class Text:
         )
 
 
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """How a net reads the embedding of a picture by a CLIP, instead of a caption's: as its "vector", with `noise` of a
+    level that is said to it [Stability23], or as the one "token" that it reads at all [Pinkney22]."""
+
+    place: Literal["vector", "token"] = "vector"
+    noise: Process = Process(schedule="cosine")
+
+    def __post_init__(self):
+        choose("place", self.place, dict.fromkeys(("vector", "token")))
+        require(self.noise.timesteps > 0, "noise.timesteps=0: expected a table, whose entries are the levels")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(GradientRun):
     """A run on the latents of `data` by the autoencoder in that directory, with captions' states by the text encoders
@@ -86,7 +101,8 @@ class Config(GradientRun):
     `prior_data`, pictures of the class that those of `data` belong to, every example comes with one of these, and
     `prior_weight` times its loss is added, so that the class stays what it was [Ruiz23, eq. 2]. With `buckets`, sizes
     (height, width) such as `data.bucket_sizes(512)`, each picture fills the one whose aspect ratio is nearest, batches
-    hold one of them each, and a net that reads sizes is told those of each picture [NovelAI22]."""
+    hold one of them each, and a net that reads sizes is told those of each picture [NovelAI22]. An imported net may
+    read an `image_embedding`."""
 
     data: Data
     net: UNet | DiT | MMDiT
@@ -101,6 +117,7 @@ class Config(GradientRun):
     context: int = 77
     text: Text = Text()
     sizes: Literal[0, 5, 6] = 0
+    image_embedding: ImageEmbedding | None = None
     process: Process = SCALED_LINEAR
     objective: Objective = Objective(condition_dropout=0.1)
     sampling: Sampling = Sampling(steps=50, guidance=7.5, threshold="none", batch=8)
@@ -130,12 +147,28 @@ class Config(GradientRun):
             not self.sizes or net.vector_dim > self.sizes * WAVES,
             f"net.vector_dim={net.vector_dim} holds an embedding and {WAVES} channels for each of sizes={self.sizes}",
         )
+        _check_image_embedding(self)
         said = net.token_dim or net.vector_dim or net.num_classes > 1
         require(
             not self.objective.condition_dropout or bool(said),
             f"objective.condition_dropout={self.objective.condition_dropout} hides a condition, and this net has none: "
             "set net.token_dim, net.num_classes (one more than the classes), or the dropout to 0",
         )
+
+
+def _check_image_embedding(config: Config) -> None:
+    how, net = config.image_embedding, config.net
+    if how is None:
+        return
+    require(not config.sizes, f"image_embedding stands in the net's vector or for its tokens, and sizes={config.sizes} "
+            "in the vector too: expected 0")  # fmt: skip
+    if how.place == "vector":
+        require(net.vector_dim > 0 and net.vector_dim % 2 == 0, f"net.vector_dim={net.vector_dim}: expected twice the "
+                "width of image_embedding, whose second half says how much noise there is")  # fmt: skip
+    else:
+        alone = net.token_dim > 0 and not net.vector_dim
+        require(alone, f"net.token_dim={net.token_dim} and net.vector_dim={net.vector_dim}: expected the width of "
+                "image_embedding, which is the net's token, and 0")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +180,8 @@ class BesideConfig(Config):
 
 def reads_text(config: Config) -> bool:
     """Whether the net reads captions."""
-    return bool(config.net.token_dim or config.net.vector_dim)
+    how, net = config.image_embedding, config.net
+    return bool(net.token_dim or net.vector_dim) and (how is None or (how.place == "vector" and net.token_dim > 0))
 
 
 def imitates_guidance(config: Config) -> bool:

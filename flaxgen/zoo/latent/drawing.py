@@ -20,7 +20,7 @@ from flaxgen.family.trained import Files, Progress
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
 from flaxgen.weights.autoencoder_config import Latents
-from flaxgen.zoo.latent import requests
+from flaxgen.zoo.latent import looks, requests
 from flaxgen.zoo.latent.config import Config, fills_in, multiple, num_labels, reads_text
 from flaxgen.zoo.latent.control import Control, fit_hint
 from flaxgen.zoo.latent.edges import edges
@@ -43,7 +43,8 @@ SCALES = "latents.json"
 
 class Parts(NamedTuple):
     """What draws: the net over latents, whose they are, the text encoders with the names of their parts, words of one's
-    own with their ids for each encoder, a ControlNet and another, a refiner, and a T5."""
+    own with their ids for each encoder, a ControlNet and another, a refiner, a T5, and the CLIP whose embeddings of
+    pictures the net reads."""
 
     denoiser: Model
     autoencoder: Any
@@ -54,6 +55,7 @@ class Parts(NamedTuple):
     controlnet_2: Any = None
     refiner: Any = None
     t5: Any = None
+    vision: Any = None
 
     @property
     def config(self) -> Config:
@@ -129,11 +131,13 @@ def conditions(
     captions: Sequence[str],
     shape: tuple[int, int, int],
     cut: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels,
+    seen: Mapping[str, np.ndarray] = {},
 ) -> Asked:
-    """What the net reads of captions, and of what pictures shall not show, and its hint: of a picture of which a part
-    is drawn, the same `cut` of it."""
+    """What the net reads of captions and of the pictures `seen`, and of what pictures shall not show, and its hint: of
+    a picture of which a part is drawn, the same `cut` of it."""
     height, width = (side * parts.factor for side in shape[:2])
-    asked = Asked(*_said(parts, request, captions, height, width))
+    wanted, null = _said(parts, request, captions, height, width)
+    asked = Asked({**wanted, **seen}, null)
     since = SINCE if request.refine_from is None else request.refine_from
     if parts.refiner is not None and since < 1:
         words = {word: ids[-1:] for word, ids in parts.words.items()}
@@ -159,7 +163,9 @@ def _said(
     parts: Parts, request: Captioned, captions: Sequence[str], height: int, width: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Of each caption what the net reads of it, and what it reads of what its picture shall not show."""
-    config = parts.config
+    config, unseen = parts.config, looks.nothing(parts.config, len(captions))
+    if not reads_text(config):
+        return unseen, unseen
     text = replace(config.text, skip=config.text.skip + request.clip_skip)
     states = read_prompts(parts.clips, text, [*captions, request.negative or ""], request.plain, parts.words, parts.t5)
     said, unsaid = (States(*(field[rows] for field in states)) for rows in (slice(-1), slice(-1, None)))
@@ -167,7 +173,8 @@ def _said(
         unsaid = unsaid._replace(tokens=0 * unsaid.tokens, embedding=0 * unsaid.embedding, t5=0 * unsaid.t5)
     wanted = condition_of(config, said, usual_sizes(config, height, width))
     null = condition_of(config, unsaid, usual_sizes(config, height, width, POOR))
-    return wanted, {name: np.repeat(value, len(captions), 0) for name, value in null.items()}
+    null = {name: np.repeat(value, len(captions), 0) for name, value in null.items()}
+    return {**wanted, **unseen}, {**null, **unseen}
 
 
 def draw_asked(
@@ -214,14 +221,21 @@ def labels(config: Config, label: int | None, numbers: range) -> Asked:
 
 
 def vary(parts: Parts, request: VaryLatent, progress: Progress) -> Pictures:
-    """The picture's middle square with noise for the last share `strength` of the steps, drawn from there [Meng22]."""
+    """The picture's middle square with noise for the last share `strength` of the steps, drawn from there [Meng22]. A
+    net that reads the picture's embedding begins with noise, unless a strength is asked for."""
     progress("text")
-    picture = fit(parts, request.image)[None]
-    latent = np.repeat(parts.encode(picture), request.num, 0)
-    asked = conditions(parts, request, [request.caption] * request.num, latent.shape[1:])
-    known = {"latent": latent, **beside(parts, latent.shape[1:], request.num)}
-    start = Start("vary", known, request.strength)
-    return Pictures(draw_asked(parts, request, asked, range(request.num), progress, start))
+    numbers, strength = range(request.num), requests.strength_for(parts.config, request)
+    shape = parts.shape(None, None)
+    start = Start(known=beside(parts, shape, request.num))
+    if strength is not None:
+        latent = np.repeat(parts.encode(fit(parts, request.image)[None]), request.num, 0)
+        start, shape = Start("vary", {"latent": latent, **start.known}, strength), latent.shape[1:]
+    seen = {}
+    if parts.config.image_embedding is not None:
+        embeddings = np.repeat(looks.embed(parts, request.image), request.num, 0)
+        seen = looks.condition(parts, embeddings, request.noise_level or 0, request.seed, numbers)
+    asked = conditions(parts, request, [request.caption] * request.num, shape, seen=seen)
+    return Pictures(draw_asked(parts, request, asked, numbers, progress, start, shape))
 
 
 def fit(parts: Parts, image: Any) -> UInt8[np.ndarray, "S S C"]:

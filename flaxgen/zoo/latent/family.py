@@ -25,7 +25,7 @@ from flaxgen.train.config import require
 from flaxgen.types import Params, PRNGKey, Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
-from flaxgen.zoo.latent import blending, control, drawing, enlarging
+from flaxgen.zoo.latent import blending, control, drawing, enlarging, looks
 from flaxgen.zoo.latent.adapt import adapted
 from flaxgen.zoo.latent.buckets import Bucketed, as_bucketed, check_buckets
 from flaxgen.zoo.latent.config import (
@@ -139,6 +139,8 @@ def prepare(config: Config, found: Files) -> Files:
             "not trained here")  # fmt: skip
     require(not fills_in(config), f"net.in_channels={config.net.in_channels}: a net that fills in is imported, and not "
             "trained here")  # fmt: skip
+    require(config.image_embedding is None, "image_embedding is set: a net that reads embeddings of pictures is "
+            "imported, and not trained here")  # fmt: skip
     if config.start and FAMILY.reads(Path(config.start)):
         check_same_net(config, FAMILY.read_config(Path(config.start))[0], config.start)
     autoencoder = load_autoencoder(config)
@@ -311,7 +313,7 @@ FAMILY = Family(
     check=lambda config: check_sampling(config, config.sampling),
     open_source=open_source,
     prepare=prepare,
-    files=(drawing.SCALES, companion_file(coded.AUTOENCODER), companion_file(TEXT)),
+    files=(drawing.SCALES, looks.STATISTICS, companion_file(coded.AUTOENCODER), companion_file(TEXT)),
     companions={coded.AUTOENCODER: AUTOENCODER, "clip": CLIP, "clip_2": CLIP, "t5": T5},
     free=frozenset(
         {"sampling", "autoencoder", "clip", "clip_2", "t5", "cache", *(f"prior_data.{name}" for name in FREE)}
@@ -346,6 +348,7 @@ WHOLE = Composite(
         **{name: Part(control.FAMILY) for name in control.NAMES},
         "refiner": Part(FAMILY),
         "t5": Part(T5),
+        "vision": Part(CLIP),
     },
     model=Whole,
     check=check_parts,

@@ -29,6 +29,7 @@ from flaxgen.train.config import require
 from flaxgen.types import Bind, Condition, Loss, Params, PRNGKey
 from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.latent.config import (
+    NO_PICTURE,
     Config,
     check_sampling,
     condition_spec,
@@ -46,8 +47,6 @@ from flaxgen.zoo.t5 import FAMILY as T5
 
 Task = Literal["draw", "vary", "inpaint"]
 Latent = Float[np.ndarray, "N h w D"]
-NO_PICTURE = 2**32 - 1
-"""A number that no picture has, for another key."""
 
 
 class Asked(NamedTuple):

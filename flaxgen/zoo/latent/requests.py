@@ -12,6 +12,7 @@ from flaxgen.train.config import override, require
 from flaxgen.zoo.latent.config import (
     SOLVERS,
     Config,
+    ImageEmbedding,
     check_label,
     check_sampling,
     num_labels,
@@ -67,6 +68,23 @@ class Captioned(Sampled):
                 raise Clash(f"{{{name}}} is about a {{hint}}: give both or none", **{name: None, "hint": None})
 
 
+def leaving_option(what: str, usual: float) -> Any:
+    """How far pictures may leave those that they begin with."""
+    return option(
+        None,
+        f"how far they may leave {what}: the share of the steps",
+        above=0,
+        most=1,
+        default_text=f"{usual}; a model that reads a picture's embedding begins with noise alone",
+    )
+
+
+def level_option() -> Any:
+    """How much noise is put on the embedding of a picture."""
+    return option(None, "noise on the picture's embedding, for a model that reads it: more leaves it further behind",
+                  least=0, most=999, default_text="0")  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleLatent(Sampled, Sample):
     """Draw samples."""
@@ -97,7 +115,8 @@ class VaryLatent(Captioned, Vary):
     )
 
     caption: str = option("", "what the new pictures shall show")
-    strength: float = option(0.75, "how far they may leave the picture: the share of the steps", above=0, most=1)
+    strength: float | None = leaving_option("the picture", 0.75)
+    noise_level: int | None = level_option()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +129,8 @@ class BlendLatent(Captioned, Blend):
 
     caption: str = option("", "what the pictures show")
     caption_to: str | None = option(None, "what the last one shows", flag="to CAPTION", default_text="the same")
-    strength: float = option(0.6, "how far they may leave the two: the share of the steps", above=0, most=1)
+    strength: float | None = leaving_option("the two", 0.6)
+    noise_level: int | None = level_option()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +192,18 @@ class UpscaleLatent(Captioned, Upscale):
             raise Clash("{tile} and {hint} do not go together: give one of them", tile=self.tile, hint=None)
 
 
+OfPicture = VaryLatent | BlendLatent
+STRENGTHS = {VaryLatent: 0.75, BlendLatent: 0.6}
+"""How far pictures may leave those that they begin with, where nothing is said."""
+
+
+def strength_for(config: Config, request: OfPicture) -> float | None:
+    """The share of the steps that are drawn; None is from noise alone, with nothing but an embedding of the picture."""
+    if request.strength is not None or config.image_embedding is not None:
+        return request.strength
+    return STRENGTHS[type(request)]
+
+
 def sampling_for(config: Config, request: Sampled) -> Sampling:
     """The model's own settings with those that were asked for."""
     chosen = config.sampling
@@ -185,7 +217,8 @@ def sampling_for(config: Config, request: Sampled) -> Sampling:
 
 def used(config: Config, request: Sampled) -> dict[str, Any]:
     """The settings used, as they are written into a picture."""
-    return {name: value for name, value in vars(sampling_for(config, request)).items() if name != "batch"}
+    settings = {name: value for name, value in vars(sampling_for(config, request)).items() if name != "batch"}
+    return settings | ({"strength": strength_for(config, request)} if isinstance(request, OfPicture) else {})
 
 
 def check_request(config: Config, request: Sampled, parts: Container[str] = ()) -> None:
@@ -193,9 +226,13 @@ def check_request(config: Config, request: Sampled, parts: Container[str] = ()) 
     sampling = sampling_for(config, request)
     check_sampling(config, sampling)
     check_steps(sampling.steps, config.process.timesteps)
+    how = config.image_embedding
     if isinstance(request, SampleLatent):
-        require(not reads_text(config), "this model draws what captions say: use draw")
+        instead = "what captions say: use draw" if reads_text(config) else "variations of pictures: use vary"
+        require(not reads_text(config) and how is None, f"this model draws {instead}")
         check_label(config, request.label)
+    elif how is not None and how.place == "token":
+        _check_shown(request)
     else:
         for field, part in (("hint", "controlnet"), ("hint_2", "controlnet_2"), ("refine_from", "refiner")):
             require(
@@ -203,3 +240,23 @@ def check_request(config: Config, request: Sampled, parts: Container[str] = ()) 
                 f"this model lacks the part {part!r}, which {field} is for: add it with `flaxgen compose`",
             )
         require(reads_text(config), f"this model reads no captions{': use sample' if num_labels(config) else ''}")
+    if isinstance(request, OfPicture):
+        check_level(how, request.noise_level)
+
+
+def check_level(how: ImageEmbedding | None, level: int | None) -> None:
+    """Raises ValueError unless a net knows that much noise on embeddings, where that is said."""
+    if level is None:
+        return
+    if how is None or how.place != "vector":
+        raise ValueError("noise_level is that of a picture's embedding, which this model does not read: leave it out")
+    most = how.noise.timesteps - 1
+    require(level <= most, f"noise_level={level}: this model knows levels of 0 to {most}")
+
+
+def _check_shown(request: Sampled) -> None:
+    """Raises ValueError unless all that is said of the pictures is another picture."""
+    require(isinstance(request, OfPicture), "this model draws variations of pictures alone: use vary or blend")
+    for name in ("caption", "caption_to", "negative", "word", "hint", "hint_2", "refine_from"):
+        unsaid = not getattr(request, name, None)
+        require(unsaid, f"{name} is not read by this model, which draws variations of pictures: leave it out")

@@ -154,7 +154,7 @@ def condition_of(config: Config, states: States, sizes: Sequence[float] = ()) ->
         fields["tokens"] = _joined(config, states).astype(np.float32)
         if config.text.masked:
             fields["token_mask"] = states.token_mask
-    if net.vector_dim:
+    if net.vector_dim and config.image_embedding is None:
         waves = size_waves(sizes) if config.sizes else np.zeros(0, np.float32)
         rows = np.broadcast_to(waves, (len(states.embedding), waves.size))
         fields["vector"] = np.concatenate([states.embedding, rows], axis=-1, dtype=np.float32)

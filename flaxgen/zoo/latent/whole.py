@@ -14,6 +14,8 @@ from flaxgen.zoo.latent.config import Config, reads_text
 
 ENCODERS = ("clip", "clip_2")
 """The parts that are text encoders."""
+VISION = "vision"
+"""The part that embeds pictures."""
 TEXT = "text"
 """What the text encoders are called in the file that names them."""
 
@@ -31,8 +33,11 @@ class Whole(Assembled):
         missing = _missing_encoder(denoiser.config, {name: self.parts[name] for name in named})
         require(not missing, f"this model lacks the part {missing!r}, a text encoder that its net was made for: add it "
                 "with `flaxgen compose`")  # fmt: skip
+        is_seen = denoiser.config.image_embedding is None or VISION in self.parts
+        require(is_seen, f"this model lacks the part {VISION!r}, the CLIP whose embeddings of pictures its net reads: "
+                "add it with `flaxgen compose`")  # fmt: skip
         clips = tuple(self.parts[name] for name in named)
-        more: dict[str, Any] = {name: self.parts.get(name) for name in (*control.NAMES, "refiner", "t5")}
+        more: dict[str, Any] = {name: self.parts.get(name) for name in (*control.NAMES, "refiner", "t5", VISION)}
         return drawing.Parts(denoiser, self.parts["autoencoder"], clips, tuple(named), **more)
 
     @property
@@ -50,7 +55,9 @@ class Whole(Assembled):
 
 def _missing_encoder(config: Config, clips: Parts) -> str:
     """The name of a text encoder without which the net cannot be told what it reads, "" where all are there."""
-    if reads_text(config) and not clips:
+    if not reads_text(config):
+        return ""
+    if not clips:
         return ENCODERS[0]
     known = sum(clip.config.net.text.width for clip in clips.values())
     is_short = not config.text.t5_places and known < config.net.token_dim
@@ -69,6 +76,8 @@ def check_parts(parts: Parts) -> None:
             if name in parts:
                 factor = parts["autoencoder"].config.net.factor
                 control.check_fits(parts[name].config.net, parts["denoiser"].config.net, factor)
+        if VISION in parts:
+            check_vision(parts["denoiser"].config, parts[VISION].config.net)
         if "refiner" in parts:
             check_refiner(parts["refiner"].config, parts["denoiser"].config, clips)
 
@@ -100,6 +109,16 @@ def check_t5(config: Config, width: int) -> None:
     places, wide = config.text.t5_places, config.net.token_dim
     require(places > 0, "t5: this denoiser reads no T5 (its text.t5_places is 0): leave it out")
     require(width == wide, f"t5 has states {width} wide, and the denoiser reads {wide}: it was made for another T5")
+
+
+def check_vision(config: Config, net: Any) -> None:
+    """Raises ValueError unless the denoiser reads embeddings of pictures by such a CLIP."""
+    how = config.image_embedding
+    require(how is not None, f"{VISION}: this denoiser reads no embeddings of pictures: leave it out")
+    require(net.vision is not None, f"{VISION} is a CLIP that reads captions alone: expected one with a vision tower")
+    expected = config.net.token_dim if how and how.place == "token" else config.net.vector_dim // 2
+    require(net.embedding_dim == expected, f"{VISION} has embeddings {net.embedding_dim} wide, and the denoiser reads "
+            f"{expected}: it was made for another CLIP")  # fmt: skip
 
 
 def name_of(clips: tuple[Any, ...], t5: Any = None) -> str:
