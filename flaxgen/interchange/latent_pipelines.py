@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flaxgen.interchange import stable_diffusion, stable_diffusion_3
+from flaxgen.interchange import dit, stable_diffusion, stable_diffusion_3
 from flaxgen.interchange.karlo.layout import INDEX
 from flaxgen.interchange.layout import Layout, refuse_overrides
+from flaxgen.nets.dit import DiT
 from flaxgen.nets.mmdit import MMDiT
 from flaxgen.nets.unet import UNet
 from flaxgen.train.config import require
 from flaxgen.zoo.latent import WHOLE
 
-VERSIONS = (stable_diffusion, stable_diffusion_3)
-WRITERS = {UNet: stable_diffusion, MMDiT: stable_diffusion_3}
+VERSIONS = (stable_diffusion, stable_diffusion_3, dit)
+WRITERS = {UNet: stable_diffusion, MMDiT: stable_diffusion_3, DiT: dit}
 """Who writes the pipeline of a net of that class."""
 
 

@@ -139,7 +139,7 @@ def make_config(
     net: UNet, scheduler: Mapping[str, Any], context: int, *, sizes: Literal[0, 5, 6], zero_empty: bool
 ) -> Config:
     """A config of an imported net; with `sizes` it is XL's. Fields about training are not known and hold defaults."""
-    sampling = _sampling(scheduler, GUIDANCE_XL if sizes else GUIDANCE)
+    sampling = sampling_as_piped(scheduler, GUIDANCE_XL if sizes else GUIDANCE)
     if net.guidance_dim:
         sampling = replace(sampling, guidance=GUIDANCE_DISTILLED)
     return Config(
@@ -157,8 +157,8 @@ def make_config(
     )
 
 
-def _sampling(scheduler: Mapping[str, Any], guidance: float) -> Sampling:
-    """How the pipeline draws with its scheduler."""
+def sampling_as_piped(scheduler: Mapping[str, Any], guidance: float) -> Sampling:
+    """How a pipeline of latent diffusion draws with its scheduler."""
     sampling = sampling_of(scheduler, False)
     follows = sampling.sampler in SIGMA_SAMPLERS and not sampling.grid.startswith("leading")
     few = _few_steps(sampling, process_of(scheduler))

@@ -66,6 +66,22 @@ CONFIG = Table(
     ),
 )
 """Softmax is float32 here whatever `upcast_attention` says, and there are no groups to be normalised."""
+FORMER = "Transformer2DModel"
+"""The class that was this one among others, until diffusers 0.29."""
+UNUSED = {
+    **dict.fromkeys(
+        (
+            "cross_attention_dim",
+            "num_vector_embeds",
+            "caption_channels",
+            "interpolation_scale",
+            "use_additional_conditions",
+        )
+    ),
+    **dict.fromkeys(("only_cross_attention", "use_linear_projection", "double_self_attention"), False),
+    "attention_type": "default",
+}
+"""Keys of that class which say nothing of a DiT, and their values there."""
 
 
 def import_dit(folder: str | Path, variant: str | None = None, keep_dtype: bool = False) -> tuple[DiT, dict[str, Any]]:
@@ -146,6 +162,9 @@ def dit_from_config(config: Mapping[str, Any]) -> DiT:
     Raises:
         ValueError: naming a key or a value that a `DiT` has no field for.
     """
+    if config.get(CONFIG.class_key) == FORMER:
+        kept = {key: value for key, value in config.items() if key not in UNUSED or value != UNUSED[key]}
+        config = {**kept, CONFIG.class_key: CONFIG.name}
     c = CONFIG.read(config)
     classes = c.pop("classes")
     return DiT(**sizes_here(c), num_classes=classes + 1, time_shift=TIME_SHIFT)

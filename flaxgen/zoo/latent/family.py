@@ -29,6 +29,7 @@ from flaxgen.zoo.latent import blending, control, drawing, enlarging, looks
 from flaxgen.zoo.latent.adapt import adapted
 from flaxgen.zoo.latent.buckets import Bucketed, as_bucketed, check_buckets
 from flaxgen.zoo.latent.config import (
+    LABELS,
     SIZES,
     BesideConfig,
     Config,
@@ -313,7 +314,7 @@ FAMILY = Family(
     check=lambda config: check_sampling(config, config.sampling),
     open_source=open_source,
     prepare=prepare,
-    files=(drawing.SCALES, looks.STATISTICS, companion_file(coded.AUTOENCODER), companion_file(TEXT)),
+    files=(drawing.SCALES, looks.STATISTICS, LABELS, companion_file(coded.AUTOENCODER), companion_file(TEXT)),
     companions={coded.AUTOENCODER: AUTOENCODER, "clip": CLIP, "clip_2": CLIP, "t5": T5},
     free=frozenset(
         {"sampling", "autoencoder", "clip", "clip_2", "t5", "cache", *(f"prior_data.{name}" for name in FREE)}
