@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
+from test_stable_diffusion import close, noise_of
 
 import flaxgen
 from flaxgen.cli import main
@@ -73,23 +74,10 @@ def both(request, tmp_path_factory):
     return theirs, flaxgen.load(place / "model"), place
 
 
-def noise_of(num):
-    """x_T of each picture, channels first."""
-    keys = [jax.random.split(jax.random.fold_in(jax.random.key(SEED), i))[0] for i in range(num)]
-    drawn = np.stack([np.asarray(jax.random.normal(key, (1, stable.SIDE, stable.SIDE, 4)))[0] for key in keys])
-    return torch.from_numpy(np.moveaxis(drawn, -1, 1).copy())
-
-
 def noise_on_embeddings(num):
     key = jax.random.fold_in(jax.random.key(SEED), looks.NOISE)
     drawn = np.stack([np.asarray(jax.random.normal(jax.random.fold_in(key, i), (WIDTH,))) for i in range(num)])
     return torch.from_numpy(drawn)
-
-
-def close(ours, theirs, worst=1e-3):
-    theirs = np.asarray(theirs)
-    assert np.std(theirs) > 0.05, "nothing is drawn"
-    assert np.abs(ours.astype(np.float32) / 255 - theirs).max() <= worst + 0.5 / 255 + 1e-6
 
 
 @pytest.mark.parametrize("level", [None, LEVEL])
