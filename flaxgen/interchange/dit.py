@@ -19,7 +19,7 @@ from flaxgen.weights.autoencoder import export_autoencoder, import_autoencoder
 from flaxgen.weights.dit import export_dit, import_dit
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.latent import FAMILY, WHOLE, Config
-from flaxgen.zoo.latent.config import LABELS
+from flaxgen.zoo.latent.statistics import LABELS
 
 PIPELINES = ("DiTPipeline",)
 NAMES = "id2label"

@@ -30,7 +30,7 @@ from flaxgen.zoo.clip import FAMILY as CLIP
 from flaxgen.zoo.latent import FAMILY, WHOLE, Config, Text
 from flaxgen.zoo.latent.config import reads_text
 from flaxgen.zoo.latent.control import NAMES as CONTROLNETS
-from flaxgen.zoo.latent.drawing import SCALES
+from flaxgen.zoo.latent.statistics import SCALES
 
 NAMES = ("StableDiffusion{}Pipeline", "StableDiffusion{}Img2ImgPipeline", "StableDiffusion{}InpaintPipeline")
 PIPELINES = (*(name.format(kind) for kind in ("", "XL") for name in NAMES), *stable_unclip.PIPELINES)

@@ -19,7 +19,7 @@ from flaxgen.weights.clip_config import PREPROCESSOR
 from flaxgen.weights.convert import write_folder
 from flaxgen.zoo.clip import Config as ClipConfig
 from flaxgen.zoo.latent.config import ImageEmbedding
-from flaxgen.zoo.latent.looks import statistics_of, write_statistics
+from flaxgen.zoo.latent.statistics import statistics_of, write_statistics
 
 NOISED, SHOWN = "StableUnCLIPImg2ImgPipeline", "StableDiffusionImageVariationPipeline"
 PIPELINES = (NOISED, SHOWN)

@@ -27,8 +27,8 @@ from flaxgen.nets.unet import UNet
 from flaxgen.nets.vqvae import VqVae
 from flaxgen.zoo import autoencoder, latent
 from flaxgen.zoo.latent.config import SOLVERS, WAVES, batch_spec, check_sampling, with_solver
-from flaxgen.zoo.latent.drawing import SCALES
 from flaxgen.zoo.latent.model import make_loss
+from flaxgen.zoo.latent.statistics import SCALES
 from flaxgen.zoo.latent.text import condition_of, read_captions
 
 SIZE, SIDE, CHANNELS = 16, 4, 3

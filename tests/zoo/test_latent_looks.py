@@ -18,6 +18,7 @@ from flaxgen.types import Params
 from flaxgen.zoo import latent
 from flaxgen.zoo.latent import looks
 from flaxgen.zoo.latent.config import ImageEmbedding
+from flaxgen.zoo.latent.statistics import STATISTICS, statistics_of, write_statistics
 
 A, B = np.random.default_rng(3).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
 NOISED = {"net": NET.clone(vector_dim=2 * unclip_toy.DIM), "image_embedding": ImageEmbedding()}
@@ -34,7 +35,7 @@ def models(toy, tmp_path_factory):  # noqa: F811
     """Where models of both kinds are."""
     root = tmp_path_factory.mktemp("looks")
     for name, fields, files in (
-        ("noised", NOISED, looks.write_statistics(MEAN, STD)),
+        ("noised", NOISED, write_statistics(MEAN, STD)),
         ("shown", SHOWN, {}),
     ):
         config = config_of(**fields)
@@ -157,6 +158,6 @@ def test_it_is_not_trained_here_and_its_statistics_are_checked(toy):  # noqa: F8
     with pytest.raises(ValueError, match="imported, and not trained here"):
         latent.FAMILY.prepare(config_of(toy, **NOISED), {})
     with pytest.raises(ValueError, match="is damaged"):
-        looks.statistics_of({looks.STATISTICS: b"no"}, 3)
+        statistics_of({STATISTICS: b"no"}, 3)
     with pytest.raises(ValueError, match="expected"):
-        looks.statistics_of(looks.write_statistics(MEAN, STD), 3)
+        statistics_of(write_statistics(MEAN, STD), 3)

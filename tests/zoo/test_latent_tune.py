@@ -24,9 +24,9 @@ from flaxgen.weights.tree import leaves_of
 from flaxgen.zoo import latent
 from flaxgen.zoo.latent import lora
 from flaxgen.zoo.latent.config import PRIOR, batch_spec
-from flaxgen.zoo.latent.drawing import SCALES
 from flaxgen.zoo.latent.lora import factors_of, init_params, merged
 from flaxgen.zoo.latent.preservation import Paired, preserving
+from flaxgen.zoo.latent.statistics import SCALES
 
 SCALE = 0.5
 PRIOR_DATA = dataclasses.replace(dalle_toy.DATA, seed=1, size=30)

@@ -27,8 +27,6 @@ ROUNDING = 1e-3
 """How far single precision may put a time from its entry of a table, in entries."""
 SIZES = "sizes"
 """The field of a batch with what a net reads of each picture's sizes, where they differ."""
-LABELS = "labels.json"
-"""The small file with the names of classes by their numbers, where an imported net has them."""
 WAVES = 256
 """How many channels each number of a picture's sizes becomes [Podell23, sec. 2.2]."""
 SCALED_LINEAR = Process(schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)

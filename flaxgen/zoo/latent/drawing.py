@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from flaxgen import bounded_json
 from flaxgen.data import to_pixels
 from flaxgen.data.transforms import middle_square
 from flaxgen.family import regions
@@ -16,10 +15,9 @@ from flaxgen.family.codec import affine
 from flaxgen.family.drawing import choose_labels
 from flaxgen.family.pictures import Pictures
 from flaxgen.family.requests import sampled
-from flaxgen.family.trained import Files, Progress
+from flaxgen.family.trained import Progress
 from flaxgen.train.config import require
 from flaxgen.types import PRNGKey
-from flaxgen.weights.autoencoder_config import Latents
 from flaxgen.zoo.latent import looks, requests
 from flaxgen.zoo.latent.config import Config, fills_in, multiple, num_labels, reads_text
 from flaxgen.zoo.latent.control import Control, fit_hint
@@ -27,6 +25,7 @@ from flaxgen.zoo.latent.edges import edges
 from flaxgen.zoo.latent.model import Asked, Latent, Model, Refiner, Start, draw_refined
 from flaxgen.zoo.latent.prompts import read_prompts
 from flaxgen.zoo.latent.requests import Captioned, DrawLatent, InpaintLatent, Sampled, SampleLatent, VaryLatent
+from flaxgen.zoo.latent.statistics import scales_of
 from flaxgen.zoo.latent.text import POOR, States, condition_of, usual_sizes
 
 SINCE = 0.8
@@ -37,8 +36,6 @@ OVERFLOWN = (
     "mended for float16, and put that in its place with `flaxgen compose`"
 )
 """Latents are finite where they reach the autoencoder, so that it is its weights that are not."""
-SCALES = "latents.json"
-"""The small file with the mean and deviation of latents that a net was trained on."""
 
 
 class Parts(NamedTuple):
@@ -108,21 +105,6 @@ class Parts(NamedTuple):
             f"a picture of {width}x{height}: expected multiples of {step}, the nearest are {near[0]}x{near[1]}",
         )
         return (height // self.factor, width // self.factor, self.config.net.out_channels)
-
-
-def scales_of(files: Files) -> Latents | None:
-    """The mean and deviation that a trained net keeps of latents, None where it keeps none.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
-    if SCALES not in files:
-        return None
-    try:
-        stored = bounded_json.loads(files[SCALES])
-        return Latents(latents_mean=tuple(map(float, stored["mean"])), latents_std=tuple(map(float, stored["std"])))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{SCALES} is damaged: expected the mean and std of each channel") from error
 
 
 def conditions(

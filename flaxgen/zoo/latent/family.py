@@ -1,8 +1,6 @@
 """Latent diffusion as a family: what its runs are, and the model made of its parts [Rombach22]."""
 
 import dataclasses
-import functools
-import json
 from collections.abc import Callable, Container
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +13,7 @@ from jax.core import Tracer
 
 from flaxgen.data import FREE
 from flaxgen.family import coded
-from flaxgen.family.codec import affine
-from flaxgen.family.companions import Cached, Joined, check_companion, companion_file, load_companion, open_cache
+from flaxgen.family.companions import check_companion, companion_file, load_companion
 from flaxgen.family.composite import Composite, Part
 from flaxgen.family.family import Family
 from flaxgen.family.matching import open_matching
@@ -25,23 +22,18 @@ from flaxgen.train.config import require
 from flaxgen.types import Params, PRNGKey, Source
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
 from flaxgen.zoo.clip import FAMILY as CLIP
-from flaxgen.zoo.latent import blending, control, drawing, enlarging, looks
+from flaxgen.zoo.latent import blending, control, drawing, enlarging
 from flaxgen.zoo.latent.adapt import adapted
-from flaxgen.zoo.latent.buckets import Bucketed, as_bucketed, check_buckets
 from flaxgen.zoo.latent.config import (
-    LABELS,
-    SIZES,
     BesideConfig,
     Config,
     batch_spec,
     check_sampling,
-    condition_spec,
     fills_in,
     imitates_guidance,
     num_labels,
     of_class,
     reads_text,
-    tells_sizes,
 )
 from flaxgen.zoo.latent.model import Model, init_params, load_t5, make_loss, text_encoders
 from flaxgen.zoo.latent.preservation import Paired
@@ -58,14 +50,21 @@ from flaxgen.zoo.latent.requests import (
     check_request,
     used,
 )
-from flaxgen.zoo.latent.text import make_encoder
-from flaxgen.zoo.latent.whole import ENCODERS, TEXT, Whole, check_fits, check_names, check_parts, name_of
+from flaxgen.zoo.latent.sources import (
+    TEXT,
+    check_fits,
+    check_names,
+    check_size,
+    measured,
+    name_of,
+    open_joined,
+)
+from flaxgen.zoo.latent.statistics import LABELS, SCALES, STATISTICS
+from flaxgen.zoo.latent.whole import ENCODERS, Whole, check_parts
 from flaxgen.zoo.t5 import FAMILY as T5
 
 BASE = "base"
 """What the net is called that a run trains something beside, and the field of a config that says where it lies."""
-MEASURED = 4096
-"""Examples by which the scale of latents is measured."""
 PREVIEWED = 8
 NOT_WEIGHTS = frozenset({"image_size", "dropout", "dtype", "remat", "parent", "name"})
 """Fields of a net that may differ where weights are the same."""
@@ -80,52 +79,6 @@ def load_autoencoder(config: Config) -> Any:
     found = load_companion(AUTOENCODER, config.autoencoder)
     check_fits(config, found)
     return found
-
-
-def _check_size(config: Config, autoencoder: Any) -> None:
-    side = config.data.image_size / autoencoder.config.net.factor
-    require(
-        config.net.image_size == side,
-        f"net.image_size={config.net.image_size}: latents of data.image_size={config.data.image_size} are {side:g} a "
-        f"side, as the autoencoder's factor is {autoencoder.config.net.factor}: set both alike",
-    )
-    factor = autoencoder.config.net.factor
-    check_buckets(config, factor)
-    by_height, by_width = sorted(config.buckets), sorted(config.buckets, key=lambda size: size[1])
-    for height, width in {*by_height[-1:], *by_width[-1:]}:  # the net refuses what it does not take, if any
-        init = functools.partial(init_params, config, size=(height // factor, width // factor))
-        jax.eval_shape(init, jax.random.key(0))
-
-
-def open_latents(config: Config, autoencoder: Any) -> Cached | Bucketed:
-    """The latents of all examples."""
-    encoder, own = autoencoder.encoder, config.data
-    require("latent" in encoder.fields, "the autoencoder has codes: choose one without, or train a prior over them")
-    root = Path(config.cache or Path(autoencoder.name) / "latents")
-    sized = encoder._replace(see=lambda data: data, fingerprint=f"{encoder.fingerprint}-{own.image_size}")
-    if not config.buckets:
-        return Cached(*open_cache(sized, own, root))
-    factor = autoencoder.config.net.factor
-    return Bucketed(Cached(*open_cache(as_bucketed(sized, config, factor), own, root)), config, factor)
-
-
-def open_states(config: Config) -> Cached:
-    """The states of all captions.
-
-    Raises:
-        ValueError: if they are not what the net reads.
-    """
-    clips, spec = text_encoders(config), condition_spec(config)
-    encoder = make_encoder(config, clips, config.data.image_size, load_t5(config))
-    cached = Cached(*open_cache(encoder, config.data, Path(config.cache or Path(clips[0].name) / "states")))
-    for name in encoder.fields:
-        found, expected = (list(shape) for shape in (cached.empty[name].shape, spec[name].shape))
-        require(
-            found == expected,
-            f"the text encoders give {name} {found}, the net reads {expected}: set net.token_dim, net.vector_dim and "
-            "context",
-        )
-    return cached
 
 
 def prepare(config: Config, found: Files) -> Files:
@@ -145,24 +98,12 @@ def prepare(config: Config, found: Files) -> Files:
     if config.start and FAMILY.reads(Path(config.start)):
         check_same_net(config, FAMILY.read_config(Path(config.start))[0], config.start)
     autoencoder = load_autoencoder(config)
-    _check_size(config, autoencoder)
+    check_size(config, autoencoder)
     files = {**found, **check_companion(found, coded.AUTOENCODER, autoencoder.fingerprint)}
     if reads_text(config):
         files |= check_companion(found, TEXT, name_of(text_encoders(config), load_t5(config)))
     is_new = not (config.start or found)
     return {**measured(config, autoencoder), **files} if is_new else files
-
-
-def measured(config: Config, autoencoder: Any) -> Files:
-    """The file with the mean and deviation of each channel of the data's latents.
-
-    Raises:
-        ValueError: if a channel is always the same.
-    """
-    latents = open_latents(config, autoencoder).drawn("latent", MEASURED).astype(np.float64)
-    scales = {"mean": latents.mean((0, 1, 2)), "std": latents.std((0, 1, 2))}
-    require(bool((scales["std"] > 0).all()), "a channel of the latents is always the same: train another autoencoder")
-    return {drawing.SCALES: json.dumps({name: value.tolist() for name, value in scales.items()}).encode()}
 
 
 def check_same_net(config: Config, other: Config, place: str) -> None:
@@ -229,23 +170,7 @@ def open_source(family: Family, config: Config, files: Files, captioned: bool = 
     if config.prior_data is not None:
         own = replace(config, prior_data=None)
         return Paired(open_source(family, own, files), open_source(family, of_class(config), files))
-    autoencoder = load_autoencoder(config)
-    _check_size(config, autoencoder)
-    cached = open_latents(config, autoencoder)
-    mean, scale = affine(drawing.scales_of(files) or autoencoder.config.latents, config.net.out_channels)
-    more = (SIZES,) if tells_sizes(config) else ()
-
-    def read(example):
-        return {"latent": (example["latent"] - mean) * scale, **{name: example[name] for name in more}}
-
-    parts: list = [(cached, read)]
-    if captioned and reads_text(config):
-        names = [name for name in condition_spec(config) if name != "label"]
-        parts.append((open_states(config), lambda example: {name: example[name] for name in names}))
-    if classes := num_labels(config):
-        labelled = open_matching(config.data, {"label": ()}, classes)
-        parts.append((labelled, lambda example: {"label": example["label"]}))
-    return Joined(*parts)
+    return open_joined(config, files, load_autoencoder(config), captioned)
 
 
 def parts_of_run(model: Model) -> drawing.Parts:
@@ -314,7 +239,7 @@ FAMILY = Family(
     check=lambda config: check_sampling(config, config.sampling),
     open_source=open_source,
     prepare=prepare,
-    files=(drawing.SCALES, looks.STATISTICS, LABELS, companion_file(coded.AUTOENCODER), companion_file(TEXT)),
+    files=(SCALES, STATISTICS, LABELS, companion_file(coded.AUTOENCODER), companion_file(TEXT)),
     companions={coded.AUTOENCODER: AUTOENCODER, "clip": CLIP, "clip_2": CLIP, "t5": T5},
     free=frozenset(
         {"sampling", "autoencoder", "clip", "clip_2", "t5", "cache", *(f"prior_data.{name}" for name in FREE)}

@@ -7,48 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 from jaxtyping import Array, Float
 
 from flaxgen.diffusion.interpolate import slerp
 from flaxgen.family.process import make_schedule
-from flaxgen.family.trained import Files
 from flaxgen.nets import layers
-from flaxgen.train.config import require
 from flaxgen.types import Scalar
 from flaxgen.zoo.latent.config import NO_PICTURE, Config, ImageEmbedding
+from flaxgen.zoo.latent.statistics import statistics_of
 
-STATISTICS = "embeddings.safetensors"
-"""The small file with the `mean` and `std` [D] of the embeddings that a net reads with noise."""
 NOISE = NO_PICTURE - 2
 """A number that no picture has, for the key of the noise on embeddings."""
 
 _between = jax.jit(slerp)
-
-
-def statistics_of(files: Files, width: int) -> dict[str, Float[np.ndarray, " D"]]:
-    """The mean and the deviation of embeddings, 0 and 1 where nothing is said of them.
-
-    Raises:
-        ValueError: if the file is damaged, or of embeddings of another width.
-    """
-    if STATISTICS not in files:
-        return {"mean": np.zeros(width, np.float32), "std": np.ones(width, np.float32)}
-    try:
-        found = safetensors.numpy.load(files[STATISTICS])
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{STATISTICS} is damaged: {error}") from error
-    shapes = {name: value.shape for name, value in found.items()}
-    expected = dict.fromkeys(("mean", "std"), (width,))
-    require(shapes == expected, f"{STATISTICS} has {shapes}: expected {expected}")
-    return {name: value.astype(np.float32) for name, value in found.items()}
-
-
-def write_statistics(mean: Float[np.ndarray, " D"], std: Float[np.ndarray, " D"]) -> Files:
-    """The file that `statistics_of` reads."""
-    named = {"mean": mean, "std": std}
-    return {STATISTICS: safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in named.items()})}
 
 
 def noised(

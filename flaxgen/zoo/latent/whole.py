@@ -3,21 +3,17 @@
 from typing import Any
 
 from flaxgen.data import Data
-from flaxgen.family import coded
-from flaxgen.family.companions import check_companion, companion_file
 from flaxgen.family.composite import Assembled, Parts
 from flaxgen.family.request import Request
-from flaxgen.family.trained import Files
 from flaxgen.train.config import require
 from flaxgen.zoo.latent import control, drawing
 from flaxgen.zoo.latent.config import Config, reads_text
+from flaxgen.zoo.latent.sources import check_fits, check_names
 
 ENCODERS = ("clip", "clip_2")
 """The parts that are text encoders."""
 VISION = "vision"
 """The part that embeds pictures."""
-TEXT = "text"
-"""What the text encoders are called in the file that names them."""
 
 
 class Whole(Assembled):
@@ -95,15 +91,6 @@ def check_refiner(config: Config, base: Config, clips: tuple[Any, ...]) -> None:
             f"last text encoder are {width} wide")  # fmt: skip
 
 
-def check_fits(config: Config, autoencoder: Any) -> None:
-    """Raises ValueError unless the net is for latents like those of the autoencoder."""
-    net, channels = config.net, autoencoder.config.net.latent_dim
-    require(
-        net.out_channels == channels,
-        f"net.out_channels={net.out_channels}: the autoencoder's latents have {channels} channels",
-    )
-
-
 def check_t5(config: Config, width: int) -> None:
     """Raises ValueError unless the denoiser reads a T5 whose states are so wide."""
     places, wide = config.text.t5_places, config.net.token_dim
@@ -119,16 +106,3 @@ def check_vision(config: Config, net: Any) -> None:
     expected = config.net.token_dim if how and how.place == "token" else config.net.vector_dim // 2
     require(net.embedding_dim == expected, f"{VISION} has embeddings {net.embedding_dim} wide, and the denoiser reads "
             f"{expected}: it was made for another CLIP")  # fmt: skip
-
-
-def name_of(clips: tuple[Any, ...], t5: Any = None) -> str:
-    """What tells these text encoders from others."""
-    return "+".join(reader.fingerprint for reader in ((*clips, t5) if t5 else clips))
-
-
-def check_names(files: Files, autoencoder: Any, clips: tuple[Any, ...], t5: Any = None) -> None:
-    """Raises ValueError unless these are the ones that a net was trained with; one that is imported does not say."""
-    if companion_file(coded.AUTOENCODER) in files:
-        check_companion(files, coded.AUTOENCODER, autoencoder.fingerprint)
-    if companion_file(TEXT) in files:
-        check_companion(files, TEXT, name_of(clips, t5))
