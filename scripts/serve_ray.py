@@ -25,8 +25,8 @@ try:
     from flaxgen.app.limits import Limits
     from flaxgen.app.messages import Asked
     from flaxgen.app.replies import Failure
-    from flaxgen.app.routes import RETRY
     from flaxgen.app.serve import check_host, listen, names_of
+    from flaxgen.app.submitting import RETRY
     from flaxgen.cli.studio import TOKEN
 except ImportError as error:
     print(f"serve_ray: error: {error.name} is missing: pip install 'flaxgen[ray]'", file=sys.stderr)

@@ -19,9 +19,9 @@ from flaxgen.app.a1111_bodies import Body, FromPicture, Pasted, infotext, ours_o
 from flaxgen.app.catalogue import Entry
 from flaxgen.app.messages import Job
 from flaxgen.app.replies import Ascii, Failure
-from flaxgen.app.routes import read_request, run
 from flaxgen.app.sizes import Size, plan_size, resized
 from flaxgen.app.studio import Studio
+from flaxgen.app.submitting import read_request, run
 from flaxgen.app.waiting import Preview, begin, contents, finish
 
 CHOICES = 4_096

@@ -20,7 +20,7 @@ from flaxgen.app.joining import likeness
 from flaxgen.app.limits import Limits
 from flaxgen.app.messages import Asked, Drawing, Name
 from flaxgen.app.replies import Ascii, Failure
-from flaxgen.app.routes import check, run
+from flaxgen.app.submitting import check, run
 from flaxgen.app.waiting import FINAL
 from flaxgen.app.worker import encode, what_failed
 from flaxgen.family import request as requests

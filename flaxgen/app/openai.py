@@ -23,9 +23,9 @@ from flaxgen.app.links import make_link, read_link
 from flaxgen.app.messages import Job
 from flaxgen.app.openai_bodies import Body, read_form
 from flaxgen.app.replies import Ascii, Failure, missing
-from flaxgen.app.routes import run
 from flaxgen.app.sizes import Size, plan_size, resized
 from flaxgen.app.studio import Studio
+from flaxgen.app.submitting import run
 from flaxgen.app.waiting import Preview, begin, contents, done, finish, watch
 from flaxgen.family import request as requests
 

@@ -10,39 +10,45 @@ import uvicorn
 from flaxgen.app.application import make_app
 from flaxgen.app.catalogue import Entry, find_models
 from flaxgen.app.guard import ASGI
-from flaxgen.app.limits import Limits
+from flaxgen.app.limits import GIB, Limits
 from flaxgen.app.studio import open_studio
 
+MEMORY = Limits().model_memory / GIB
+"""GiB of weights that are held, where nothing is said."""
 SHORTEST_TOKEN = 16
 """Characters of a token for other machines."""
 
 
 def serve(
     models: Sequence[str], folder: Path, *, host: str = "127.0.0.1", port: int = 7860, token: str = "",
-    names: Sequence[str] = (),
+    names: Sequence[str] = (), memory: float = MEMORY,
 ) -> None:  # fmt: skip
-    """Serves models until it is interrupted; `names` are those that others call this machine by.
+    """Serves models until it is interrupted; `names` are those that others call this machine by, and `memory` the GiB
+    of weights that are held: those that were drawn with longest ago are dropped for others.
 
     Raises:
-        ValueError: for another host than loopback without a token, or a model or folder that cannot be used.
+        ValueError: for another host than loopback without a token, or a model, folder or number that cannot be used.
         OSError: if the address cannot be used.
     """
     local = check_host(host, token)
+    if not memory > 0:
+        raise ValueError(f"--memory {memory:g}: expected GiB above 0")
+    limits = Limits(model_memory=round(memory * GIB))
     entries = find_models(models)
     listening = listen(host, port)
     try:
-        _serve(entries, folder, listening, host, token, names, local)
+        _serve(entries, folder, listening, host, token, names, local, limits)
     finally:
         listening.close()
 
 
 def _serve(
     entries: Mapping[str, Entry], folder: Path, listening: socket.socket, host: str, token: str, names: Sequence[str],
-    local: bool,
+    local: bool, limits: Limits,
 ) -> None:  # fmt: skip
     port = listening.getsockname()[1]
     known = frozenset() if local else names_of(host, names)
-    studio = open_studio(entries, folder, Limits(), token=token, port=port, names=known, addresses=not local)
+    studio = open_studio(entries, folder, limits, token=token, port=port, names=known, addresses=not local)
     shown = f"[{host}]" if ":" in host else host
     secret = f"#token={token}" if token else ""
     print(f"flaxgen studio with {', '.join(entries)} at http://{shown}:{port}/{secret} (Ctrl+C ends it)", flush=True)

@@ -9,8 +9,8 @@ from starlette.requests import Request
 
 from flaxgen.app.messages import OVER, Asked, Job
 from flaxgen.app.replies import Failure, missing
-from flaxgen.app.routes import run, submit, take
 from flaxgen.app.studio import Studio
+from flaxgen.app.submitting import run, submit, take
 from flaxgen.app.uploads import Refused, kind_of
 
 LOOK = 0.5
@@ -26,7 +26,7 @@ async def begin(
     """Puts a job into the line with `files` as its pictures, by field; nothing is kept of them where that fails.
 
     Raises:
-        Failure: as `routes.submit` and `routes.take`.
+        Failure: as `submitting.submit` and `submitting.take`.
     """
     return await run(_begin, studio, user, Asked(model=model, verb=verb, request=dict(fields)), files)
 

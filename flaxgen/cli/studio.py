@@ -19,6 +19,7 @@ def add_commands(commands) -> None:
     parser.add_argument("--token", default="", help=f"what others have to show (the variable {TOKEN}, or none)")
     parser.add_argument("--folder", type=Path, help="where jobs and pictures are kept (the user's data directory)")
     parser.add_argument("--name", nargs="+", default=[], help="names by which others call this machine")
+    parser.add_argument("--memory", type=float, default=8.0, help="GiB of models to hold at a time (8)")
     parser.set_defaults(run=_serve)
 
 
@@ -32,7 +33,8 @@ def _serve(parsed) -> None:
 
     folder = parsed.folder or default_folder()
     token = parsed.token or os.environ.get(TOKEN, "")
-    serve(parsed.model, folder, host=parsed.host, port=parsed.port, token=token, names=parsed.name)
+    address = {"host": parsed.host, "port": parsed.port, "token": token, "names": parsed.name}
+    serve(parsed.model, folder, **address, memory=parsed.memory)
 
 
 def default_folder(environ: Mapping[str, str] = os.environ, system: str = sys.platform) -> Path:

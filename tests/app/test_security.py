@@ -56,6 +56,21 @@ def test_loopback_needs_none(host):
     assert not serve.check_host("0.0.0.0", TOKEN)
 
 
+@pytest.mark.parametrize("memory", ["0", "-1", "nan"])
+def test_models_need_some_memory(memory, tmp_path, capsys):
+    assert main(["studio", f"--memory={memory}", "--folder", str(tmp_path / "studio")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"flaxgen studio: error: --memory {memory}: expected GiB above 0"
+
+
+def test_memory_is_that_of_the_models(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(serve, "_serve", lambda *given: seen.append(given[-1].model_memory))
+    serve.serve([], tmp_path, port=0, memory=1.5)
+    serve.serve([], tmp_path, port=0)
+    assert seen == [3 * 2**29, 8 * 2**30]
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "8.8.8.8", ""])
 def test_a_name_that_is_not_ours_is_refused(host, free):
     """DNS rebinding: the browser believes that the studio is the other site."""
