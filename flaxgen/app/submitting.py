@@ -46,7 +46,7 @@ def submit(studio: Studio, user: str, asked: Asked) -> Job:
         if studio.line.count(user) >= limits.waiting or studio.line.count() >= limits.waiting_of_all:
             raise Failure(429, f"{limits.waiting} jobs of yours may wait: try again later", kind="queue_full",
                           headers=RETRY)  # fmt: skip
-        job = store.addjob_of(user, asked.model, asked.verb, fields, parent, limits.kept_jobs)
+        job = store.add_job(user, asked.model, asked.verb, fields, parent, limits.kept_jobs)
         studio.line.put(user, job)
     studio.worker.tell(user, job)
     return job_of(studio, job, user)
