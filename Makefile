@@ -12,7 +12,7 @@ VERSIONS = import sys, importlib.metadata as m; print('Python', sys.version.spli
     *(f'{name} {m.version(name)}' for name in ('jax', 'flax', 'orbax-checkpoint', 'numpy', 'Pillow')))
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo demo-train demo-lean demo-app page docs test test-slow test-new test-oldest check parity bench clean
+.PHONY: demo demo-train demo-lean demo-app page docs test test-slow test-rest test-new test-oldest check parity bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/flaxgen draw "a red circle above a blue square" "a small green ring to the left of a large purple cross" \
@@ -31,6 +31,11 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m "slow and not parity" $(STARTING:%=--ignore=%)
 	$(BIN)/python -m pytest -m "slow and not parity" $(STARTING)
+
+# The slow tests and those of parity in one run: what both import and compile is shared, and no worker waits in between.
+test-rest: $(VENV)/.parity
+	$(PYTEST) -m "slow or parity" $(STARTING:%=--ignore=%)
+	$(BIN)/python -m pytest -m slow $(STARTING)
 
 # A picture with no more installed than drawing needs, and how much that is.
 demo-lean:
