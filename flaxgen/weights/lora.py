@@ -19,7 +19,7 @@ from flaxgen.types import Params, Scalar
 from flaxgen.weights import store
 from flaxgen.weights.fields import NUMBER
 from flaxgen.weights.header import check_file
-from flaxgen.weights.lora_names import Place, places
+from flaxgen.weights.lora_names import Place, module_of, places
 from flaxgen.weights.tree import leaves_of, unflatten
 
 DOWN, UP, ALPHA = "down", "up", "alpha"
@@ -102,23 +102,26 @@ def read_lora(path: str | Path, targets: Mapping[str, nn.Module]) -> Lora:
     tensors, known, configs = store.open_file(path), places(targets), _configs(path)
     found: dict[Place, dict[str, str]] = {}
     for name in sorted(tensors):
-        place, role = _place_of(name, known, path)
-        if (first := found.setdefault(place, {}).setdefault(role, name)) != name:
-            raise ValueError(f"{path}: tensors {first!r} and {name!r} are both {role} of {place.path!r}")
+        module, role = _module_of(name, known, path)
+        for place in module:
+            if (first := found.setdefault(place, {}).setdefault(role, name)) != name:
+                raise ValueError(f"{path}: tensors {first!r} and {name!r} are both {role} of {place.path!r}")
     lora: Lora = {part: {} for part in targets}
     for place, names in found.items():
+        if place.path in lora[place.part]:
+            raise ValueError(f"{path}: tensor {next(iter(names.values()))!r} moves {place.path!r}, which another does")
         values = {role: np.asarray(tensors[name], np.float32) for role, name in names.items()}
         lora[place.part][place.path] = _factors(place, names, values, configs, path)
     return {part: factors for part, factors in lora.items() if factors}
 
 
-def _place_of(name: str, known: Mapping[str, Place], path: Path) -> tuple[Place, str]:
-    """The kernel that a tensor is of, and what it is to it."""
+def _module_of(name: str, known: Mapping[str, tuple[Place, ...]], path: Path) -> tuple[tuple[Place, ...], str]:
+    """The kernels that a tensor is of, and what it is to them."""
     if other := next((method for mark, method in OTHERS.items() if mark in name), None):
         raise ValueError(f"{path}: tensor {name!r} is of {other}, expected LoRA: not supported")
     for ending, role in ENDINGS.items():
-        if name.endswith(ending) and (place := known.get(name.removesuffix(ending))):
-            return place, role
+        if name.endswith(ending) and (module := known.get(name.removesuffix(ending))):
+            return module, role
     raise ValueError(f"{path}: tensor {name!r} has no place in this model: the LoRA is of another one")
 
 
@@ -129,6 +132,8 @@ def _factors(
         if role not in names:
             raise ValueError(f"{path}: tensor {next(iter(names.values()))!r} has no {role!r} beside it")
     laid_out = {role: _laid_out(values[role]) for role in (DOWN, UP)}
+    if place.spans and laid_out[UP].shape[-1] == place.total:
+        laid_out[UP] = laid_out[UP][..., place.rows()]
     rank, (*sides, inputs, outputs) = laid_out[DOWN].shape[-1], place.shape
     window = sides if math.prod(sides) > 1 else []
     expected = {DOWN: (*window, inputs, rank), UP: (rank, outputs), ALPHA: ()}
@@ -186,13 +191,14 @@ def write_lora(path: str | Path, lora: Mapping[str, Mapping[str, Factors]], targ
     Raises:
         ValueError: naming a part or a path that the nets do not have.
     """
-    known = {(place.part, place.path): place for place in places(targets).values()}
+    known = module_of(targets)
     tensors: dict[str, np.ndarray] = {}
     for part, factors in lora.items():
         for name, (down, up, scale) in factors.items():
             if (place := known.get((part, name))) is None:
                 raise ValueError(f"a LoRA moves {name!r} of {part!r}, which this model does not have: not exported")
             down, up = (np.asarray(array, np.float32) for array in (down, up))
+            up = up[:, np.argsort(place.rows())]
             ones = (1,) * len(place.shape[:-2])
             stem = f"{place.there}.{place.module}"
             tensors[f"{stem}.lora_A.weight"] = np.moveaxis(down, (-1, -2), (0, 1))

@@ -25,6 +25,7 @@ __all__ = [
     "Rule",
     "from_params",
     "regex_of",
+    "row_finder",
     "several",
     "tensor_name",
     "tensor_namer",
@@ -161,6 +162,22 @@ def tensor_namer(rules: Sequence[Rule]) -> Callable[[str], str]:
         return " + ".join(template.format(**places) for template in several(rule.tensor))
 
     return name
+
+
+def row_finder(rules: Sequence[Rule]) -> Callable[[str, int], tuple[str, np.ndarray]]:
+    """(path of a kernel, its columns) -> the name of the tensor that it is made of, and which of that tensor's rows
+    the columns are: of several that are one, or of halves that are swapped."""
+    table = _Table(rules, _from_param)
+
+    def find(path: str, columns: int) -> tuple[str, np.ndarray]:
+        rule, places = table.find(path)
+        params = [template.format(**places) for template in several(rule.param)]
+        whole = np.arange(len(params) * columns).reshape(-1, *[1] * ((rule.layout.ndim or 2) - 1))
+        parts = [whole] if len(params) == 1 else rule.parts.split(whole, len(params))
+        rows = rule.layout.to_flax(parts[params.index(path)]).ravel()
+        return several(rule.tensor)[0].format(**places), rows
+
+    return find
 
 
 class _Table:

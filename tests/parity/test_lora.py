@@ -12,7 +12,7 @@ import pytest
 from flaxgen.weights import store
 from flaxgen.weights.ldm_unet import rules_for
 from flaxgen.weights.lora import read_lora, write_lora
-from flaxgen.weights.lora_names import places
+from flaxgen.weights.lora_names import module_of
 from flaxgen.weights.rules import tensor_namer
 
 torch = pytest.importorskip("torch")
@@ -35,7 +35,7 @@ def kohya_file(targets, original):
     """A LoRA of all transformers, residual blocks and text layers, by kohya's names; of the UNet `original` ones."""
     rng, tensors = np.random.default_rng(0), {}
     namer = tensor_namer(rules_for(targets["unet"]))
-    for place in dict.fromkeys(places(targets).values()):
+    for place in module_of(targets).values():
         module = place.module
         if module.startswith("add_embedding") and not original:
             continue  # under this name it has no place in diffusers

@@ -10,7 +10,9 @@ import pytest
 import random_weights
 from safetensors.numpy import save_file
 
-from flaxgen.weights import store, unet2d
+from flaxgen.nets.mmdit import MMDiT
+from flaxgen.weights import dit, mmdit, sd3_single, store, unet2d
+from flaxgen.weights.convert import export_params
 from flaxgen.weights.lora import Factors, merge, read_lora, write_lora
 from flaxgen.weights.tree import leaves_of
 
@@ -264,3 +266,46 @@ def test_other_targets_and_other_parameters_are_refused(tmp_path):
     kernel = {"a": {"kernel": jnp.ones((4, 5))}}
     with pytest.raises(ValueError, match=r"of shape \(4, 6\), these parameters have \(4, 5\)"):
         merge(kernel, [({"a/kernel": Factors(np.ones((4, 1)), np.ones((1, 6)), 1.0)}, 1.0)])
+
+
+def test_names_of_both_codes_of_a_net_of_patches(tmp_path):
+    """Of every module what the file moves is what its own tensor is moved by, of those too that are several here, or
+    whose halves are swapped."""
+    net = MMDiT(
+        image_size=4, in_channels=4, out_channels=4, patch=2, width=16, depth=2, heads=2, token_dim=12, vector_dim=10,
+        max_places=4, dual_blocks=(0,),
+    )  # fmt: skip
+    params = random_weights.draw_like(dit.abstract_params(net))
+    kohya = lambda module: f"lora_unet_{module.replace('.', '_')}"  # noqa: E731
+    named = ((sd3_single.net_rules(net), kohya), (mmdit.rules_of(net), lambda module: f"transformer.{module}"))
+    for rules, name_of in named:
+        before, moves, tensors = export_params(rules, params, dit.abstract_params(net)), {}, {}
+        for name in sorted(before):
+            value = before[name]
+            if not name.endswith(".weight") or value.ndim < 2:
+                continue
+            down, up = factors_of(value.shape, len(moves))
+            module = name_of(name.removesuffix(".weight"))
+            tensors |= {f"{module}.lora_down.weight": down, f"{module}.lora_up.weight": up}
+            tensors[f"{module}.alpha"] = np.array(2.0, np.float32)
+            moves[name] = 2 / RANK * (up.reshape(len(up), RANK) @ down.reshape(RANK, -1)).reshape(value.shape)
+        save_file(tensors, tmp_path / "lora.safetensors")
+        (factors,) = read_lora(tmp_path / "lora.safetensors", {"unet": net}).values()
+        after = export_params(rules, merge(params, [(factors, 1.0)]), dit.abstract_params(net))
+        for name, move in moves.items():
+            np.testing.assert_allclose(after[name], before[name] + move, atol=1e-4, err_msg=name)
+    assert any("qkv" in name for name in export_params(named[0][0], params, dit.abstract_params(net)))
+    write_lora(tmp_path / "back.safetensors", {"unet": factors}, {"unet": net})
+    (again,) = read_lora(tmp_path / "back.safetensors", {"unet": net}).values()
+    for path, (down, up, scale) in factors.items():
+        np.testing.assert_allclose(again[path].up, scale * up, rtol=1e-6)
+        np.testing.assert_array_equal(again[path].down, down)
+
+
+def test_a_fused_module_of_another_width(tmp_path):
+    net = MMDiT(image_size=4, in_channels=4, out_channels=4, width=16, depth=2, heads=2, token_dim=12, vector_dim=10)
+    name = "lora_unet_joint_blocks_0_x_block_attn_qkv"
+    down, up = np.zeros((2, 16), np.float32), np.zeros((40, 2), np.float32)
+    save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=f"tensor '{name}.lora_up.weight' of shape .40, 2. is no 'up' of rank 2"):
+        read_lora(tmp_path / "a.safetensors", {"unet": net})

@@ -15,7 +15,7 @@ from flaxgen.nets.unet import UNet
 from flaxgen.train.config import require
 from flaxgen.types import Held, Loss, Params, PRNGKey
 from flaxgen.weights.lora import Factors, merge
-from flaxgen.weights.lora_names import places
+from flaxgen.weights.lora_names import module_of
 from flaxgen.weights.tree import leaves_of, unflatten
 from flaxgen.zoo.latent import drawing, family, model
 from flaxgen.zoo.latent.adapt import UNET, merged_params
@@ -65,7 +65,7 @@ def kernels(net: UNet, where: str) -> dict[str, tuple[int, ...]]:
         "blocks": lambda way: any(name.startswith(BLOCK) for name in way),
         "all": lambda way: True,
     }[where]
-    known = {place.path: place.shape for place in places({UNET: net}).values()}
+    known = {path: place.shape for (_, path), place in module_of({UNET: net}).items()}
     found = {path: known[path] for path in sorted(known) if chosen(path.removesuffix(KERNEL).split("/"))}
     require(bool(found), f"lora.where={where}: the net has no such kernels")
     return found
