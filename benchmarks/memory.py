@@ -23,25 +23,15 @@ import numpy as np
 
 from flaxgen.data import Data
 from flaxgen.data.tokenize import train_bpe
-from flaxgen.nets.attention import SpatialTransformer
 from flaxgen.nets.autoencoder import Autoencoder
 from flaxgen.nets.clip import CLIP, TextTower
-from flaxgen.nets.unet import UNet
+from flaxgen.nets.published import STABLE_DIFFUSION_1, STABLE_DIFFUSION_XL
 from flaxgen.weights.autoencoder_config import Latents
 from flaxgen.zoo import autoencoder, clip, latent
 
 GIB = 2**30
 CAPTION, CONTEXT = "a red circle", 77
-SHARED = {"in_channels": 4, "out_channels": 4, "channels": 320, "depth": 2, "downsample_padding": (1, 1)}
-SHARED |= {"time_order": "cos_sin", "time_shift": 0, "norm_eps": 1e-5}
-READS = SpatialTransformer(heads=8)
-WIDE, DEEP = SpatialTransformer(heads=10, depth=2, linear=True), SpatialTransformer(heads=20, depth=10, linear=True)
-NETS = {
-    "v1": UNet(64, **SHARED, multipliers=(1, 2, 4, 4), attention=(READS, READS, READS, None), middle=READS,
-               token_dim=768),
-    "xl": UNet(128, **SHARED, multipliers=(1, 2, 4), attention=(None, WIDE, DEEP), middle=DEEP, token_dim=2048,
-               vector_dim=1280 + 6 * 256),
-}  # fmt: skip
+NETS = {"v1": STABLE_DIFFUSION_1, "xl": STABLE_DIFFUSION_XL}
 LARGE = CLIP(None, TextTower(), 768, projected=False)
 LARGER = CLIP(None, TextTower(width=1280, depth=32, heads=20, activation="gelu"), 1280)
 TEXTS = {"v1": (LARGE,), "xl": (LARGE, LARGER)}

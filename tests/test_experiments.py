@@ -10,8 +10,10 @@ import pytest
 
 from flaxgen import verbs
 from flaxgen.family import directory
+from flaxgen.nets.published import STABLE_DIFFUSION_XL
 from flaxgen.train import checkpoint
 from flaxgen.train.config import override
+from flaxgen.weights import unet2d
 
 ROOT = Path(__file__).parents[1] / "experiments"
 NAMES = sorted(str(path.relative_to(ROOT).with_suffix("")) for path in ROOT.rglob("*.py"))
@@ -93,6 +95,13 @@ def test_train_step(name):
 def test_published_sizes(name, tolerance):
     config, published = read(name)
     assert count(config) == pytest.approx(published, rel=tolerance, abs=0)
+
+
+@pytest.mark.slow
+def test_parameters_of_xl():
+    """Counted from diffusers' UNet2DConditionModel of that shape."""
+    leaves = jax.tree.leaves(unet2d.abstract_params(STABLE_DIFFUSION_XL))
+    assert sum(x.size for x in leaves) == 2_567_463_684
 
 
 def test_parts_of_the_decoder():

@@ -12,14 +12,12 @@ numbers beside 860M. Not trained by us.
 
 from flaxgen.data import Data
 from flaxgen.family.denoising import Objective
-from flaxgen.nets.attention import SpatialTransformer
-from flaxgen.nets.unet import UNet
+from flaxgen.nets.published import STABLE_DIFFUSION_1
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.latent.lora import Lora, LoraConfig
 
 PUBLISHED = 797_184
 """Parameters, counted from peft's LoRA of rank 4 in to_q, to_k, to_v and to_out.0 of that net."""
-READS = SpatialTransformer(heads=8)
 
 
 def get_config() -> LoraConfig:
@@ -30,23 +28,7 @@ def get_config() -> LoraConfig:
         accumulate=4,
         lora=Lora(rank=4, alpha=4.0),
         data=Data(source="folder", image_size=512),
-        net=UNet(
-            image_size=64,
-            in_channels=4,
-            out_channels=4,
-            channels=320,
-            multipliers=(1, 2, 4, 4),
-            depth=2,
-            attention=(READS, READS, READS, None),
-            middle=READS,
-            token_dim=768,
-            downsample_padding=(1, 1),
-            time_order="cos_sin",
-            time_shift=0,
-            norm_eps=1e-5,
-            dtype="bfloat16",
-            remat=True,
-        ),
+        net=STABLE_DIFFUSION_1.clone(dtype="bfloat16", remat=True),
         objective=Objective(),
         optimizer=Optimizer(name="adamw", learning_rate=1e-4, weight_decay=1e-2, decay="cosine"),
         ema=Ema(decay=0.0),

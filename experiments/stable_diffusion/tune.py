@@ -11,12 +11,9 @@ The state, of weights, their average and two moments in float32, takes 14 GB. No
 
 from flaxgen.data import Data
 from flaxgen.family.denoising import Objective
-from flaxgen.nets.attention import SpatialTransformer
-from flaxgen.nets.unet import UNet
+from flaxgen.nets.published import STABLE_DIFFUSION_1
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.latent import Config
-
-READS = SpatialTransformer(heads=8)
 
 
 def get_config() -> Config:
@@ -26,23 +23,7 @@ def get_config() -> Config:
         batch_size=4,
         accumulate=4,
         data=Data(source="folder", image_size=512),
-        net=UNet(
-            image_size=64,
-            in_channels=4,
-            out_channels=4,
-            channels=320,
-            multipliers=(1, 2, 4, 4),
-            depth=2,
-            attention=(READS, READS, READS, None),
-            middle=READS,
-            token_dim=768,
-            downsample_padding=(1, 1),
-            time_order="cos_sin",
-            time_shift=0,
-            norm_eps=1e-5,
-            dtype="bfloat16",
-            remat=True,
-        ),
+        net=STABLE_DIFFUSION_1.clone(dtype="bfloat16", remat=True),
         objective=Objective(),
         optimizer=Optimizer(name="adamw", learning_rate=1e-5, weight_decay=1e-2),
         ema=Ema(decay=0.9999),

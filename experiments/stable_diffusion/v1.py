@@ -12,14 +12,12 @@ the examples from version 1.3 on. To go on from published weights, import the wh
 """
 
 from flaxgen.data import Data
-from flaxgen.nets.attention import SpatialTransformer
-from flaxgen.nets.unet import UNet
+from flaxgen.nets.published import STABLE_DIFFUSION_1
 from flaxgen.train.optim import Ema, Optimizer
 from flaxgen.zoo.latent import Config
 
 PUBLISHED = 859_520_964
 """Parameters, counted from diffusers' UNet2DConditionModel of that shape."""
-READS = SpatialTransformer(heads=8)
 
 
 def get_config() -> Config:
@@ -30,23 +28,7 @@ def get_config() -> Config:
         preview_every=10_000,
         checkpoint_every=10_000,
         data=Data(source="folder", image_size=512),
-        net=UNet(
-            image_size=64,
-            in_channels=4,
-            out_channels=4,
-            channels=320,
-            multipliers=(1, 2, 4, 4),
-            depth=2,
-            attention=(READS, READS, READS, None),
-            middle=READS,
-            token_dim=768,
-            downsample_padding=(1, 1),
-            time_order="cos_sin",
-            time_shift=0,
-            norm_eps=1e-5,
-            dtype="bfloat16",
-            remat=True,
-        ),
+        net=STABLE_DIFFUSION_1.clone(dtype="bfloat16", remat=True),
         optimizer=Optimizer(name="adamw", learning_rate=1e-4, warmup=10_000),
         ema=Ema(decay=0.9999),
     )
