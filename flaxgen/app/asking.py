@@ -20,7 +20,7 @@ LOCAL = ("beside_data",)
 ADVANCED = (
     "candidates", "through", "prior_guidance", "guidance", "steps", "eta", "sampler", "clip_skip", "tile", "top_k",
     "top_p", "temperature", "rows", "feather", "first", "classifier_scale", "hint_strength", "plain", "fit_noise",
-    "hint_2_strength", "hint_edges", "hint_guess",
+    "hint_2_strength", "hint_edges", "hint_guess", "noise_level",
 )  # fmt: skip
 """Fields that most drawings leave as they are."""
 MANY_PICTURES = ("candidates", "num", "frames")
