@@ -35,7 +35,7 @@ test-slow: $(VENV)/.dev
 # The slow tests and those of parity in one run: what both import and compile is shared, and no worker waits in between.
 test-rest: $(VENV)/.parity
 	$(PYTEST) -m "slow or parity" $(STARTING:%=--ignore=%)
-	$(BIN)/python -m pytest -m slow $(STARTING)
+	$(BIN)/python -m pytest -m "slow or parity" $(STARTING)
 
 # A picture with no more installed than drawing needs, and how much that is.
 demo-lean:

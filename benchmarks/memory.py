@@ -18,43 +18,40 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from flaxgen.data import Data
-from flaxgen.data.tokenize import train_bpe
-from flaxgen.nets.autoencoder import Autoencoder
-from flaxgen.nets.clip import CLIP, TextTower
-from flaxgen.nets.published import STABLE_DIFFUSION_1, STABLE_DIFFUSION_XL
-from flaxgen.weights.autoencoder_config import Latents
-from flaxgen.zoo import autoencoder, clip, latent
-
 GIB = 2**30
+SHAPES = ("v1", "xl")
 CAPTION, CONTEXT = "a red circle", 77
-NETS = {"v1": STABLE_DIFFUSION_1, "xl": STABLE_DIFFUSION_XL}
-LARGE = CLIP(None, TextTower(), 768, projected=False)
-LARGER = CLIP(None, TextTower(width=1280, depth=32, heads=20, activation="gelu"), 1280)
-TEXTS = {"v1": (LARGE,), "xl": (LARGE, LARGER)}
 
 
 def write(shape: str, folder: Path) -> dict[str, float]:
     """Writes the model; the GiB of each part's weights in float32."""
+    import jax
+    import numpy as np
+
+    from flaxgen.data import Data
+    from flaxgen.data.tokenize import train_bpe
+    from flaxgen.nets.autoencoder import Autoencoder
+    from flaxgen.nets.clip import CLIP, TextTower
+    from flaxgen.nets.published import STABLE_DIFFUSION_1, STABLE_DIFFUSION_XL
+    from flaxgen.weights.autoencoder_config import Latents
+    from flaxgen.zoo import autoencoder, clip, latent
+
     run: dict[str, Any] = {"seed": 0, "steps": 1, "batch_size": 1, "data": Data(source="folder")}
+    own = {"bottleneck": autoencoder.Gaussian(), "latents": Latents(scaling_factor=0.18215)}
+    texts = [CLIP(None, TextTower(), 768, projected=False)]
+    net, more = STABLE_DIFFUSION_1, {}
+    if shape == "xl":
+        texts.append(CLIP(None, TextTower(width=1280, depth=32, heads=20, activation="gelu"), 1280))
+        net, more = STABLE_DIFFUSION_XL, {"sizes": 6, "text": latent.Text(skip=1, normed=False)}
     tokenizer = {clip.TOKENIZER: train_bpe([CAPTION], 300, CONTEXT).to_json().encode()}
-    xl = {"sizes": 6, "text": latent.Text(skip=1, normed=False)} if shape == "xl" else {}
     parts: dict[str, tuple] = {
-        "autoencoder": (
-            autoencoder.FAMILY,
-            autoencoder.Config(**run, net=Autoencoder(image_size=512), bottleneck=autoencoder.Gaussian(),
-                               latents=Latents(scaling_factor=0.18215)),
-            {},
-        ),
-        "denoiser": (latent.FAMILY, latent.Config(**run, net=NETS[shape], context=CONTEXT, **xl), {}),
+        "autoencoder": (autoencoder.FAMILY, autoencoder.Config(**run, net=Autoencoder(image_size=512), **own), {}),
+        "denoiser": (latent.FAMILY, latent.Config(**run, net=net, context=CONTEXT, **more), {}),
         **{
-            name: (clip.FAMILY, clip.Config(**run, net=net, normalise=False), tokenizer)
-            for name, net in zip(("clip", "clip_2"), TEXTS[shape], strict=False)
+            name: (clip.FAMILY, clip.Config(**run, net=text, normalise=False), tokenizer)
+            for name, text in zip(("clip", "clip_2"), texts, strict=False)
         },
-    }  # fmt: skip
+    }
     sizes = {}
     for name, (family, config, files) in parts.items():
         like = family.abstract_params(config)
@@ -66,11 +63,13 @@ def write(shape: str, folder: Path) -> dict[str, float]:
 
 
 def peak(model: Path, size: int, steps: int, more: tuple[str, ...] = ()) -> float:
-    """The most GiB that a process held which drew one picture."""
+    """The most GiB that a process held which drew one picture; this one has to be small, as a child begins with what
+    its parent holds."""
     command = [sys.executable, "-m", "flaxgen", "draw", CAPTION, "--model", str(model), "--num", "1",
                "--steps", str(steps), "--width", str(size), "--height", str(size),
                "--out", str(model.parent / "drawn.png"), "--force", *more]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    programs = {"FLAXGEN_CACHE": str(model.parent / "programs")}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **programs})
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -78,21 +77,29 @@ def peak(model: Path, size: int, steps: int, more: tuple[str, ...] = ()) -> floa
     return used.ru_maxrss * 1024 / GIB
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=sorted(NETS), default="v1")
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=1)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+def measure(shape: str, size: int, steps: int) -> dict[str, Any]:
+    """The GiB of the parts, and the peaks of a process that has all of them and of one that has one at a time."""
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         model.mkdir()
-        result: dict[str, Any] = {"parts": write(given.shape, model)}
+        written = [sys.executable, "-m", "benchmarks.memory", "--shape", shape, "--write", str(model)]
+        result: dict[str, Any] = {"parts": json.loads(subprocess.run(written, check=True, capture_output=True).stdout)}
         for name, more in (("whole", ()), ("sequential", ("--sequential",))):
-            peak(model, given.size, given.steps, more)
-            result[name] = peak(model, given.size, given.steps, more)
-    text = json.dumps(result, indent=2)
+            peak(model, size, steps, more)
+            result[name] = peak(model, size, steps, more)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="v1")
+    parser.add_argument("--size", type=int, default=512, help="pixels of a side of the picture (512)")
+    parser.add_argument("--steps", type=int, default=1, help="steps that are drawn (1)")
+    parser.add_argument("--json", type=Path, help="a file for the figures")
+    parser.add_argument("--write", type=Path, help="writes the model into this folder, and no more")
+    given = parser.parse_args()
+    found = write(given.shape, given.write) if given.write else measure(given.shape, given.size, given.steps)
+    text = json.dumps(found, indent=2)
     print(text)
     if given.json:
         given.json.write_text(text + "\n", "utf-8")

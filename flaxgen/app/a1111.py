@@ -21,7 +21,7 @@ from flaxgen.app.messages import Job
 from flaxgen.app.replies import Ascii, Failure
 from flaxgen.app.sizes import Size, plan_size, resized
 from flaxgen.app.studio import Studio
-from flaxgen.app.submitting import read_request, run
+from flaxgen.app.submitting import about, read_request, run, with_strength
 from flaxgen.app.waiting import Preview, begin, contents, finish
 
 CHOICES = 4_096
@@ -117,9 +117,11 @@ def _task(studio: Studio, entry: Entry, verb: str, body: Body, files: dict[str, 
 
 
 def _reply(studio: Studio, user: str, body: Body, task: Task, job: Job) -> dict[str, Any]:
-    files = [resized(png, task.size) for png in contents(studio, user, job.pictures)]
+    drawn = contents(studio, user, job.pictures)
+    files = [resized(png, task.size) for png in drawn]
     with Image.open(io.BytesIO(files[0]), formats=["PNG"]) as picture:
-        said = parameters_of(job.model, job.verb, job.request, picture.size)
+        asked = with_strength(about(studio, drawn[0]), job.request)
+        said = parameters_of(job.model, job.verb, asked, picture.size)
     seeds, text = [said["Seed"]] * len(files), infotext(said)
     info = {
         "prompt": body.prompt or "", "all_prompts": [body.prompt or ""] * len(files),

@@ -1,6 +1,7 @@
 """A studio at an address of this machine."""
 
 import ipaddress
+import math
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def serve(
         OSError: if the address cannot be used.
     """
     local = check_host(host, token)
-    if not memory > 0:
+    if not 0 < memory < math.inf:
         raise ValueError(f"--memory {memory:g}: expected GiB above 0")
     limits = Limits(model_memory=round(memory * GIB))
     entries = find_models(models)

@@ -16,6 +16,8 @@ from flaxgen.app.studio import Studio
 from flaxgen.app.worker import keep, reader, with_position
 from flaxgen.family import request as requests
 
+STRENGTH = "strength"
+"""The field of a request that models fill in each in their own way."""
 RETRY = {"Retry-After": "5"}
 """Seconds after which a full line may have room."""
 
@@ -93,24 +95,41 @@ def take(studio: Studio, user: str, content: bytes, kind: str) -> Uploaded:
     return Uploaded(id=studio.store.add_upload(user, kept), width=width, height=height, sha=kept.sha)
 
 
-def read_request(studio: Studio, user: str, content: bytes) -> Read:
-    """What a picture that was sent says of itself."""
+def about(studio: Studio, content: bytes) -> dict[str, Any]:
+    """What a picture says of itself: its "request", and "settings" that were used where that says nothing.
+
+    Raises:
+        Failure: if it is no picture, or says nothing.
+    """
     try:
         text = uploads.read_text(content, studio.limits.pixels)
-        about = bounded_json.loads(text) if text else None
+        said = bounded_json.loads(text) if text else None
     except uploads.Refused as error:
         raise Failure(400, str(error), "body") from error
     except ValueError:
-        about = None
-    request = about.get("request") if isinstance(about, dict) else None
-    if not isinstance(about, dict) or not isinstance(request, dict):
+        said = None
+    if not isinstance(said, dict) or not isinstance(said.get("request"), dict):
         raise Failure(404, "the picture does not say what it was drawn by", kind="not_found")
-    model, verb = str(about.get("model", "")).rpartition("/")[2][:64], str(request.get("verb", ""))[:64]
+    return said
+
+
+def with_strength(said: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request with the strength that was used, where it names none."""
+    used = said.get("settings")
+    found = used.get(STRENGTH) if isinstance(used, dict) else None
+    return dict(request) if found is None or request.get(STRENGTH) is not None else {**request, STRENGTH: found}
+
+
+def read_request(studio: Studio, user: str, content: bytes) -> Read:
+    """What a picture that was sent says of itself."""
+    said = about(studio, content)
+    request = said["request"]
+    model, verb = str(said.get("model", "")).rpartition("/")[2][:64], str(request.get("verb", ""))[:64]
     entry = studio.entries.get(model)
     kind = None if entry is None else asking.verbs_of(entry).get(verb)
     names = request if kind is None else asking.offered(kind)
     fields = {name: _plain(studio, user, request[name]) for name in names if name in request and name != "verb"}
-    return Read(model=model, verb=verb, request=fields)
+    return Read(model=model, verb=verb, request=with_strength(said, fields))
 
 
 def _plain(studio: Studio, user: str, value: Any) -> Any:

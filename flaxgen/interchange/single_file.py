@@ -139,7 +139,7 @@ def _kind_for(model: Any) -> Kind:
         kind for kind in KINDS.values()
         if _encoder_names(kind) == tuple(towers) and kind.numbers == config.sizes
         and kind.channels == config.net.in_channels and kind.prediction in (None, config.process.prediction)
-        and _is_linear(config.net) == (kind.heads is None)
+        and _is_linear(config.net) == (kind.heads is None) and config.image_embedding is None
     ]  # fmt: skip
     require(bool(fits), f"no single file has such parts, expected those of one of {', '.join(KINDS)}: not exported")
     return fits[0]

@@ -92,7 +92,13 @@ def _parts(folder: Path, listed: set[str], config: Config) -> Iterator[tuple]:
     yield from read_encoders(folder, listed)
     net, params = import_unet_condition(folder / "unet", keep_dtype=True)
     net, how = net.clone(image_size=net.image_size or config.net.image_size), config.image_embedding
-    yield "denoiser", FAMILY, replace(config, net=net), params, stable_unclip.read_statistics(folder, how)
+    yield (
+        "denoiser",
+        FAMILY,
+        replace(config, net=net),
+        params,
+        stable_unclip.read_statistics(folder, how, net.vector_dim // 2),
+    )
     if how is not None:
         yield "vision", CLIP, *stable_unclip.read_vision(folder), {}
 
@@ -111,14 +117,21 @@ def read_encoders(folder: Path, listed: set[str]) -> Iterator[tuple]:
 
 def _config(folder: Path, index: Mapping[str, Any], listed: set[str]) -> Config:
     """What is known of the whole before any weights are read."""
-    net = unet_from_condition_config(store.read_json(folder / "unet" / "config.json"))
-    is_xl = "text_encoder_2" in listed
+    described = store.read_json(folder / "unet" / "config.json")
+    net, is_xl = unet_from_condition_config(described), "text_encoder_2" in listed
     name, how = index["_class_name"], stable_unclip.read_image_embedding(folder, index["_class_name"])
-    is_sized = net.vector_dim > 0 and how is None
+    is_sized, is_projected = net.vector_dim > 0 and how is None, how is not None and how.place == "vector"
+    kind = described.get("class_embed_type")
+    require(
+        (kind is not None) == is_projected, f"{folder}: class_embed_type={kind!r} of its unet does not go with a {name}"
+    )
+    encoder = ENCODERS["clip_2"] if is_xl else ENCODERS["clip"]
+    is_alone = name == stable_unclip.SHOWN
+    require(is_alone or encoder in listed, f"{folder / INDEX} lists no {encoder}: it cannot be drawn with")
     config = make_config(
         net,
         store.read_json(folder / "scheduler" / SCHEDULER),
-        _context(folder, ENCODERS["clip_2"] if is_xl else ENCODERS["clip"], listed),
+        1 if is_alone else store.read_json(folder / encoder / "config.json").get("max_position_embeddings", 77),
         sizes=(5 if index.get("requires_aesthetics_score") else 6) if is_sized else 0,
         zero_empty=bool(index.get("force_zeros_for_empty_prompt", True)),
     )
@@ -126,13 +139,6 @@ def _config(folder: Path, index: Mapping[str, Any], listed: set[str]) -> Config:
         return config
     usual = {"guidance": stable_unclip.GUIDANCE[name], "steps": stable_unclip.STEPS[name]}
     return replace(config, image_embedding=how, sampling=replace(config.sampling, **usual))
-
-
-def _context(folder: Path, encoder: str, listed: set[str]) -> int:
-    """How many tokens the net reads: as many as its text encoder, or one where there is none."""
-    if encoder not in listed:
-        return 1
-    return store.read_json(folder / encoder / "config.json").get("max_position_embeddings", 77)
 
 
 def make_config(

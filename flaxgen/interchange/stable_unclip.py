@@ -19,7 +19,7 @@ from flaxgen.weights.clip_config import PREPROCESSOR
 from flaxgen.weights.convert import write_folder
 from flaxgen.zoo.clip import Config as ClipConfig
 from flaxgen.zoo.latent.config import ImageEmbedding
-from flaxgen.zoo.latent.statistics import statistics_of, write_statistics
+from flaxgen.zoo.latent.statistics import stored_statistics, write_statistics
 
 NOISED, SHOWN = "StableUnCLIPImg2ImgPipeline", "StableDiffusionImageVariationPipeline"
 PIPELINES = (NOISED, SHOWN)
@@ -64,11 +64,11 @@ def read_vision(folder: Path) -> tuple[ClipConfig, Any]:
     return replace(described, normalise=False), params
 
 
-def read_statistics(folder: Path, how: ImageEmbedding | None) -> Files:
-    """The small file of the embeddings' mean and deviation.
+def read_statistics(folder: Path, how: ImageEmbedding | None, width: int) -> Files:
+    """The small file of the mean and deviation of embeddings that are so wide.
 
     Raises:
-        ValueError: naming a tensor that is missing, extra or not a row.
+        ValueError: naming a tensor that is missing or extra, or if they are not rows of that width above 0.
         FileNotFoundError: if the file is not there.
     """
     if how is None or how.place == "token":
@@ -76,8 +76,11 @@ def read_statistics(folder: Path, how: ImageEmbedding | None) -> Files:
     tensors = store.read_folder(folder / NORMALIZER, STEM)
     store.check_names(tensors, ("mean", "std"), str(folder / NORMALIZER))
     mean, std = (tensors[name] for name in ("mean", "std"))
-    rows = mean.ndim == 2 and mean.shape == std.shape and len(mean) == 1
-    require(rows, f"{folder / NORMALIZER}: mean {mean.shape} and std {std.shape}, expected a row each")
+    rows = mean.shape == std.shape == (1, width)
+    require(
+        rows, f"{folder / NORMALIZER}: mean {mean.shape} and std {std.shape}, expected (1, {width}), as the unet reads"
+    )
+    require(bool((std > 0).all()), f"{folder / NORMALIZER}: std has a number that is not above 0")
     return write_statistics(mean[0], std[0])
 
 
@@ -89,8 +92,6 @@ def write_beside(parts: Any, how: ImageEmbedding, directory: Path) -> Mapping[st
     """
     clip = parts.vision
     net = clip.config.net.clone(text=None)
-    require(not clip.config.normalise, "the vision tower's embeddings are brought to one length here (normalise=True), "
-            "and not in diffusers: not exported")  # fmt: skip
     params = {name: clip.params[name] for name in ("vision", "image_projection")}
     export_clip(net, params, directory / VISION, pixels=pixels_of(clip.config.preprocess))
     (directory / PIXELS).mkdir()
@@ -99,7 +100,7 @@ def write_beside(parts: Any, how: ImageEmbedding, directory: Path) -> Mapping[st
     if how.place == "token":
         return index
     width = net.embedding_dim
-    found = {name: value[None] for name, value in statistics_of(parts.denoiser.files, width).items()}
+    found = {name: value[None] for name, value in stored_statistics(parts.denoiser.files, width).items()}
     config = {"_class_name": "StableUnCLIPImageNormalizer", "embedding_dim": width}
     write_folder(directory / NORMALIZER, STEM, config, found)
     noising = scheduler_config(how.noise, Sampling(sampler="ddpm", threshold="none"), False)

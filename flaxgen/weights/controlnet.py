@@ -134,6 +134,8 @@ def controlnet_from_config(config: Mapping[str, Any]) -> ControlNet:
     unknown = sorted(config.keys() - shared - {field.key for field in HINT.fields})
     if strange := [key for key in unknown if not key.startswith("_")]:
         raise ValueError(f"config.json: a {KIND} has no {strange[0]!r}")
+    if (kind := config.get("class_embed_type")) is not None:
+        raise ValueError(f"config.json: class_embed_type={kind!r} of a {KIND} is not supported, only None")
     plain = {key: value for key, value in config.items() if key in shared}
     blocks = config.get("down_block_types", DEFAULTS["down_block_types"])
     if not isinstance(blocks, list | tuple):

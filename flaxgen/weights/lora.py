@@ -45,6 +45,8 @@ OTHERS = {
     "lora_mid": "LoCon with a core between down and up",
 }
 """Other methods, by what names of their tensors have in them."""
+OF_T5 = ("lora_te3_", "text_encoder_3.")
+"""What names of tensors begin with that move the T5 of SD 3."""
 METADATA = "lora_adapter_metadata"
 """Where diffusers keeps peft's configs of all parts in a file's header."""
 
@@ -119,6 +121,10 @@ def _module_of(name: str, known: Mapping[str, tuple[Place, ...]], path: Path) ->
     """The kernels that a tensor is of, and what it is to them."""
     if other := next((method for mark, method in OTHERS.items() if mark in name), None):
         raise ValueError(f"{path}: tensor {name!r} is of {other}, expected LoRA: not supported")
+    if name.startswith(OF_T5):
+        raise ValueError(
+            f"{path}: tensor {name!r} moves a T5, of which no LoRAs are read: expected a file without them"
+        )
     for ending, role in ENDINGS.items():
         if name.endswith(ending) and (module := known.get(name.removesuffix(ending))):
             return module, role

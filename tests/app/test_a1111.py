@@ -42,7 +42,7 @@ class VaryAny(Vary):
     """What a latent model can be asked."""
 
     caption: str = option("", "caption")
-    strength: float = option(0.75, "strength", above=0, most=1)
+    strength: float | None = option(None, "strength", above=0, most=1, default_text="0.75")
 
 
 def png(pixels):
@@ -60,7 +60,9 @@ LEFT = np.zeros((12, 16)) + 255 * (np.arange(16) < 8)
 def studio(tmp_path):
     """A studio of a model that knows captions alone, and one that knows all that A1111 does."""
     brush = Brush()
-    requests = dict.fromkeys((DrawAny, VaryAny, Inpaint), Handler(brush.paint, stages=lambda request: 2))
+    plain = Handler(brush.paint, stages=lambda request: 2)
+    filled = plain._replace(settings=lambda model, request: {"strength": request.strength or 0.75})
+    requests = {DrawAny: plain, VaryAny: filled, Inpaint: plain}
     rich = Fake(brush, "rich", requests=requests)
     entries = {
         "plain": entry_of(brush, "plain"),
@@ -150,6 +152,10 @@ def test_a_picture_with_a_mask_is_inpainted_and_without_one_varied(studio, clien
     info_of(client.post("/sdapi/v1/img2img", json=body))
     varied = studio.brush.done[-1]
     assert (varied.verb, varied.caption, varied.strength) == ("vary", "a dot", 0.4)
+    plain = {name: value for name, value in body.items() if name != "denoising_strength"}
+    usual = info_of(client.post("/sdapi/v1/img2img", json=plain))
+    assert usual["denoising_strength"] == 0.75, "what a model of latent diffusion takes by itself"
+    assert "Denoising strength: 0.75" in usual["infotexts"][0]
     info = info_of(client.post("/sdapi/v1/img2img", json={**body, "override_settings": {}}))
     assert sorted(info["ignored"]) == ["denoising_strength", "prompt"]
 

@@ -56,7 +56,7 @@ def test_loopback_needs_none(host):
     assert not serve.check_host("0.0.0.0", TOKEN)
 
 
-@pytest.mark.parametrize("memory", ["0", "-1", "nan"])
+@pytest.mark.parametrize("memory", ["0", "-1", "nan", "inf"])
 def test_models_need_some_memory(memory, tmp_path, capsys):
     assert main(["studio", f"--memory={memory}", "--folder", str(tmp_path / "studio")]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -88,7 +88,7 @@ def test_variations_of_a_picture(both, level, monkeypatch):
     pictures = [PIL.Image.fromarray(PICTURE)] * 2
     if isinstance(theirs, diffusers.StableDiffusionImageVariationPipeline):
         if level is not None:
-            with pytest.raises(ValueError, match="noise_level is that of a picture's embedding, which this model"):
+            with pytest.raises(ValueError, match="noise_level=400: this model reads the embedding"):
                 ours.vary(PICTURE, noise_level=level, **own)
             return
         close(ours.vary(PICTURE, **own).images, theirs(pictures, **given).images)

@@ -302,6 +302,12 @@ def test_names_of_both_codes_of_a_net_of_patches(tmp_path):
         np.testing.assert_array_equal(again[path].down, down)
 
 
+def test_a_lora_of_a_t5(tmp_path):
+    save_file({"lora_te3_encoder_block_0.alpha": np.zeros(1, np.float32)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="moves a T5, of which no LoRAs are read"):
+        read_lora(tmp_path / "a.safetensors", SD1)
+
+
 def test_a_fused_module_of_another_width(tmp_path):
     net = MMDiT(image_size=4, in_channels=4, out_channels=4, width=16, depth=2, heads=2, token_dim=12, vector_dim=10)
     name = "lora_unet_joint_blocks_0_x_block_attn_qkv"

@@ -1,5 +1,7 @@
 """Models of latent diffusion that read the embedding of a picture."""
 
+import dataclasses
+
 import compilations
 import jax
 import jax.numpy as jnp
@@ -15,9 +17,10 @@ import flaxgen
 from flaxgen.cli import main
 from flaxgen.family.process import Process
 from flaxgen.types import Params
-from flaxgen.zoo import latent
+from flaxgen.zoo import clip, latent
 from flaxgen.zoo.latent import looks
 from flaxgen.zoo.latent.config import ImageEmbedding
+from flaxgen.zoo.latent.requests import BlendLatent, VaryLatent, used
 from flaxgen.zoo.latent.statistics import STATISTICS, statistics_of, write_statistics
 
 A, B = np.random.default_rng(3).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
@@ -40,7 +43,9 @@ def models(toy, tmp_path_factory):  # noqa: F811
     ):
         config = config_of(**fields)
         write_model(root / f"{name}_net", config, params_of(config), 1, files)
-        assert compose(root / name, toy, denoiser=root / f"{name}_net", vision=toy / "clip") == 0
+        parts = {"denoiser": root / f"{name}_net", "vision": toy / "clip", "autoencoder": toy / "vae"}
+        parts |= {"clip": toy / "clip"} if name == "noised" else {}
+        assert main(["compose", str(root / name), *(f"{part}={path}" for part, path in parts.items())]) == 0
     return root
 
 
@@ -78,6 +83,47 @@ def test_what_is_seen_changes_what_is_drawn_and_numbers_compile_nothing(models):
     assert first[0].tobytes() != first[1].tobytes()
 
 
+def test_parts_are_read_one_at_a_time_and_pictures_are_drawn_again(models, tmp_path):
+    """The same bytes; a picture says which strength it was drawn with, None where it began with noise."""
+    whole, sequential = (flaxgen.load(models / "noised", sequential=way) for way in (False, True))
+    pictures = whole.vary(A, num=1, noise_level=9)
+    np.testing.assert_array_equal(sequential.vary(A, num=1, noise_level=9).images, pictures.images)
+    Image.fromarray(A).save(tmp_path / "a.png")
+    arguments = ["vary", str(tmp_path / "a.png"), "--num", "1", "--noise-level", "9", "--model", str(models / "noised")]
+    assert main([*arguments, "--out", str(tmp_path / "b.png")]) == 0
+    assert main(["again", str(tmp_path / "b.png"), "--out", str(tmp_path / "c.png")]) == 0
+    drawn = [np.asarray(Image.open(tmp_path / name)) for name in ("b.png", "c.png")]
+    np.testing.assert_array_equal(*drawn)
+    np.testing.assert_array_equal(drawn[0], pictures.images[0])
+    config = whole.whole.config
+    assert [used(config, VaryLatent(image=A, **more))["strength"] for more in ({}, {"strength": 0.5})] == [None, 0.5]
+    assert used(config_of(), VaryLatent(image=A))["strength"] == 0.75
+    assert used(config_of(), BlendLatent(a=A, b=A))["strength"] == 0.6
+
+
+def test_other_verbs_look_at_no_picture(models):
+    model, mask = flaxgen.load(models / "noised"), np.zeros((SIZE, SIZE, 1), np.uint8)
+    mask[:8] = 255
+    assert model.inpaint(A, mask, "a red circle", num=1).images.shape == (1, SIZE, SIZE, 3)
+    assert model.upscale(A, factor=1.5).images.shape == (1, 24, 24, 3)
+    drawn = [model.draw("a red circle", num=1, seed=seed).images for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert drawn[0].tobytes() != drawn[2].tobytes()
+
+
+def test_a_blend_is_drawn_with_noise_on_embeddings(models):
+    model = flaxgen.load(models / "noised")
+    drawn = [model.blend(A, B, num=2, noise_level=level).images for level in (0, 900)]
+    assert drawn[0].tobytes() != drawn[1].tobytes()
+
+
+def test_a_clip_of_one_tower_says_what_it_reads():
+    config = unclip_toy.CLIP_CONFIG
+    for tower, fields in (("text", {"image"}), ("vision", {"ids", "mask", "false_ids", "false_mask"})):
+        one = dataclasses.replace(config, net=config.net.clone(**{tower: None}))
+        assert set(clip.FAMILY.batch_spec(one)) == fields
+
+
 def test_a_strength_begins_with_the_picture(models):
     model = flaxgen.load(models / "noised")
     drawn = model.vary(A, num=1, strength=0.25)
@@ -98,7 +144,10 @@ def test_a_blend_walks_between_embeddings_from_one_noise(models, monkeypatch):
 
     images = model.blend(A, B, num=3).images
     (embeddings,) = seen
-    a, b = (model.whole.vision.encode_image(picture[None])[0] for picture in (A, B))
+    tower = model.whole.vision
+    tower = dataclasses.replace(tower, config=dataclasses.replace(tower.config, normalise=False))
+    a, b = (tower.encode_image(picture[None])[0] for picture in (A, B))
+    assert abs(np.linalg.norm(a) - unclip_toy.DIM**0.5) > 1e-3, "its own length, and not the one of other stages"
     np.testing.assert_allclose(embeddings[[0, 2]], [a, b], rtol=1e-4, atol=1e-5)
     bisector = a / np.linalg.norm(a) + b / np.linalg.norm(b)
     expected = bisector / np.linalg.norm(bisector) * (np.linalg.norm(a) + np.linalg.norm(b)) / 2
@@ -113,7 +162,14 @@ def test_a_blend_walks_between_embeddings_from_one_noise(models, monkeypatch):
     [
         ("shown", ["draw", "a"], "draws variations of pictures alone: use vary or blend"),
         ("shown", ["vary", "PICTURE", "--caption", "a"], "caption is not read by this model"),
-        ("shown", ["vary", "PICTURE", "--noise-level", "3"], "noise_level is that of a picture's embedding, which"),
+        (
+            "shown",
+            ["vary", "PICTURE", "--noise-level", "3"],
+            "noise_level=3: this model reads the embedding of a picture",
+        ),
+        ("shown", ["vary", "PICTURE", "--clip-skip", "1"], "clip_skip is not read by this model"),
+        ("shown", ["vary", "PICTURE", "--plain"], "plain is not read by this model"),
+        ("shown", ["vary", "PICTURE", "--refine-from", "0"], "refine_from is not read by this model"),
         ("noised", ["vary", "PICTURE", "--noise-level", "1000"], "--noise-level 1000: expected 0 to 999"),
     ],
 )
@@ -133,6 +189,8 @@ def test_parts_that_do_not_belong_together(models, toy, tmp_path, capsys):  # no
     write_model(tmp_path / "net", config, params_of(config), 1)
     assert compose(tmp_path / "b", toy, denoiser=tmp_path / "net", vision=toy / "clip") == 2
     assert f"embeddings {unclip_toy.DIM} wide, and the denoiser reads 3" in capsys.readouterr().err
+    assert compose(tmp_path / "d", toy, denoiser=models / "shown_net", vision=toy / "clip") == 2
+    assert "clip: this denoiser reads the embedding of a picture alone, leave it out" in capsys.readouterr().err
     assert compose(tmp_path / "c", toy, denoiser=models / "noised_net") == 0
     with pytest.raises(ValueError, match="lacks the part 'vision', the CLIP whose embeddings"):
         flaxgen.load(tmp_path / "c").vary(A)
@@ -143,6 +201,7 @@ def test_parts_that_do_not_belong_together(models, toy, tmp_path, capsys):  # no
     [
         ({"net": NET.clone(vector_dim=5)}, "net.vector_dim=5: expected twice the width"),
         ({"net": NET}, "net.vector_dim=0: expected twice the width"),
+        ({"net": NET.clone(vector_dim=4, token_dim=0)}, "net.token_dim=0: a net with an image_embedding"),
         (
             {"image_embedding": ImageEmbedding("token"), **{"net": NET.clone(vector_dim=4)}},
             "net.vector_dim=4: expected",
@@ -157,6 +216,9 @@ def test_fields_that_do_not_fit(fields, said):
 def test_it_is_not_trained_here_and_its_statistics_are_checked(toy):  # noqa: F811
     with pytest.raises(ValueError, match="imported, and not trained here"):
         latent.FAMILY.prepare(config_of(toy, **NOISED), {})
+    other = config_of(toy, net=NOISED["net"])
+    with pytest.raises(ValueError, match="image_embedding=None: the net in there has ImageEmbedding"):
+        latent.family.check_same_net(other, config_of(toy, **NOISED), "there")
     with pytest.raises(ValueError, match="is damaged"):
         statistics_of({STATISTICS: b"no"}, 3)
     with pytest.raises(ValueError, match="expected"):

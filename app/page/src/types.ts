@@ -24,6 +24,7 @@ export interface FieldSchema {
   exclusiveMinimum?: number;
   default?: Value;
   "x-advanced"?: boolean;
+  "x-default"?: string;
 }
 
 export interface VerbSchema {

@@ -79,8 +79,9 @@ class Text:
 
 @dataclass(frozen=True)
 class ImageEmbedding:
-    """How a net reads the embedding of a picture by a CLIP, instead of a caption's: as its "vector", with `noise` of a
-    level that is said to it [Stability23], or as the one "token" that it reads at all [Pinkney22]."""
+    """How a net reads the embedding of a picture by a CLIP. "vector": beside a caption's states, with noise of `noise`'
+    table on it, of a level that the net is told [Stability23]. "token": alone, in place of a caption's states
+    [Pinkney22]."""
 
     place: Literal["vector", "token"] = "vector"
     noise: Process = Process(schedule="cosine")
@@ -160,11 +161,11 @@ def _check_image_embedding(config: Config) -> None:
     how, net = config.image_embedding, config.net
     if how is None:
         return
-    require(not config.sizes, f"image_embedding stands in the net's vector or for its tokens, and sizes={config.sizes} "
-            "in the vector too: expected 0")  # fmt: skip
+    require(not config.sizes, f"sizes={config.sizes}: a net with an image_embedding reads no sizes, expected 0")
     if how.place == "vector":
         require(net.vector_dim > 0 and net.vector_dim % 2 == 0, f"net.vector_dim={net.vector_dim}: expected twice the "
                 "width of image_embedding, whose second half says how much noise there is")  # fmt: skip
+        require(net.token_dim > 0, "net.token_dim=0: a net with an image_embedding in its vector reads captions too")
     else:
         alone = net.token_dim > 0 and not net.vector_dim
         require(alone, f"net.token_dim={net.token_dim} and net.vector_dim={net.vector_dim}: expected the width of "

@@ -109,6 +109,8 @@ def prepare(config: Config, found: Files) -> Files:
 def check_same_net(config: Config, other: Config, place: str) -> None:
     """Raises ValueError unless the net is the one whose weights lie there: what has no shape, such as how many heads
     share a width, would be noticed by no tensor."""
+    ours, theirs = config.image_embedding, other.image_embedding
+    require(ours == theirs, f"image_embedding={ours}: the net in {place} has {theirs}, and is not trained here")
     for field in dataclasses.fields(config.net):
         ours, theirs = getattr(config.net, field.name), getattr(other.net, field.name, "no such field")
         require(

@@ -1,6 +1,7 @@
 """The embedding of a picture by a CLIP as what a net over latents reads: with noise on it, as Stable unCLIP was tuned
 to [Stability23], or as its one token, as a net for variations alone was [Pinkney22]."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,8 +39,9 @@ def noised(
 
 
 def embed(parts: Any, image: Any) -> Float[np.ndarray, "1 D"]:
-    """The embedding of a picture, of its middle square at the size that the vision tower sees."""
-    return parts.vision.encode_image(image.with_channels(3)[None]).astype(np.float32)
+    """The embedding of a picture as the vision tower gives it, of its middle square at the size that the tower sees."""
+    tower = dataclasses.replace(parts.vision, config=dataclasses.replace(parts.vision.config, normalise=False))
+    return tower.encode_image(image.with_channels(3)[None]).astype(np.float32)
 
 
 def between(

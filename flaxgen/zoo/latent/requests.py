@@ -1,7 +1,7 @@
 """What a diffusion model over latents can be asked, and what of it such a model cannot do."""
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from flaxgen.diffusion.times import check_steps
@@ -24,6 +24,7 @@ from flaxgen.zoo.latent.config import (
 OWN = "the model's own"
 LARGEST = 8192
 """Pixels of a side of what is drawn, at most."""
+VARY_STRENGTH, BLEND_STRENGTH = 0.75, 0.6
 THROUGH = ("latents", "pixels")
 
 
@@ -115,7 +116,7 @@ class VaryLatent(Captioned, Vary):
     )
 
     caption: str = option("", "what the new pictures shall show")
-    strength: float | None = leaving_option("the picture", 0.75)
+    strength: float | None = leaving_option("the picture", VARY_STRENGTH)
     noise_level: int | None = level_option()
 
 
@@ -129,7 +130,7 @@ class BlendLatent(Captioned, Blend):
 
     caption: str = option("", "what the pictures show")
     caption_to: str | None = option(None, "what the last one shows", flag="to CAPTION", default_text="the same")
-    strength: float | None = leaving_option("the two", 0.6)
+    strength: float | None = leaving_option("the two", BLEND_STRENGTH)
     noise_level: int | None = level_option()
 
 
@@ -192,8 +193,10 @@ class UpscaleLatent(Captioned, Upscale):
             raise Clash("{tile} and {hint} do not go together: give one of them", tile=self.tile, hint=None)
 
 
+SAID = ("caption", "caption_to", "negative", "clip_skip", "plain", "word", "hint", "hint_2", "refine_from")
+"""Fields that say of pictures what captions and hints may."""
 OfPicture = VaryLatent | BlendLatent
-STRENGTHS = {VaryLatent: 0.75, BlendLatent: 0.6}
+STRENGTHS = {VaryLatent: VARY_STRENGTH, BlendLatent: BLEND_STRENGTH}
 """How far pictures may leave those that they begin with, where nothing is said."""
 
 
@@ -249,7 +252,8 @@ def check_level(how: ImageEmbedding | None, level: int | None) -> None:
     if level is None:
         return
     if how is None or how.place != "vector":
-        raise ValueError("noise_level is that of a picture's embedding, which this model does not read: leave it out")
+        reads = "no embedding of a picture" if how is None else "the embedding of a picture without noise"
+        raise ValueError(f"noise_level={level}: this model reads {reads}, leave it out")
     most = how.noise.timesteps - 1
     require(level <= most, f"noise_level={level}: this model knows levels of 0 to {most}")
 
@@ -257,6 +261,7 @@ def check_level(how: ImageEmbedding | None, level: int | None) -> None:
 def _check_shown(request: Sampled) -> None:
     """Raises ValueError unless all that is said of the pictures is another picture."""
     require(isinstance(request, OfPicture), "this model draws variations of pictures alone: use vary or blend")
-    for name in ("caption", "caption_to", "negative", "word", "hint", "hint_2", "refine_from"):
-        unsaid = not getattr(request, name, None)
+    defaults = {field.name: field.default for field in fields(request) if field.name in SAID}
+    for name, default in defaults.items():
+        unsaid = getattr(request, name) == default
         require(unsaid, f"{name} is not read by this model, which draws variations of pictures: leave it out")

@@ -34,7 +34,12 @@ def scales_of(files: Files) -> Latents | None:
 
 
 def statistics_of(files: Files, width: int) -> dict[str, Float[np.ndarray, " D"]]:
-    """The mean and the deviation of embeddings, 0 and 1 where nothing is said of them.
+    """The mean and the deviation of embeddings in float32; see `stored_statistics`."""
+    return {name: value.astype(np.float32) for name, value in stored_statistics(files, width).items()}
+
+
+def stored_statistics(files: Files, width: int) -> dict[str, Float[np.ndarray, " D"]]:
+    """The mean and the deviation of embeddings in the dtype in which they came, 0 and 1 where nothing is said of them.
 
     Raises:
         ValueError: if the file is damaged, or of embeddings of another width.
@@ -48,7 +53,7 @@ def statistics_of(files: Files, width: int) -> dict[str, Float[np.ndarray, " D"]
     shapes = {name: value.shape for name, value in found.items()}
     expected = dict.fromkeys(("mean", "std"), (width,))
     require(shapes == expected, f"{STATISTICS} has {shapes}: expected {expected}")
-    return {name: value.astype(np.float32) for name, value in found.items()}
+    return found
 
 
 def write_statistics(mean: Float[np.ndarray, " D"], std: Float[np.ndarray, " D"]) -> Files:

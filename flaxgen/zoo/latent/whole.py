@@ -1,5 +1,6 @@
 """A model of latent diffusion with all its parts, and which parts belong together."""
 
+from collections.abc import Container
 from typing import Any
 
 from flaxgen.data import Data
@@ -74,6 +75,7 @@ def check_parts(parts: Parts) -> None:
                 control.check_fits(parts[name].config.net, parts["denoiser"].config.net, factor)
         if VISION in parts:
             check_vision(parts["denoiser"].config, parts[VISION].config.net)
+        check_shown(parts["denoiser"].config, parts)
         if "refiner" in parts:
             check_refiner(parts["refiner"].config, parts["denoiser"].config, clips)
 
@@ -85,6 +87,7 @@ def check_refiner(config: Config, base: Config, clips: tuple[Any, ...]) -> None:
     channels = base.net.out_channels
     require(config.net.in_channels == channels, f"refiner reads {config.net.in_channels} channels, and the denoiser's "
             f"latents have {channels}")  # fmt: skip
+    require(config.image_embedding is None, "refiner reads embeddings of pictures, which it is not told: leave it out")
     require(reads_text(config) and bool(clips), "refiner reads captions: give it and the denoiser a text encoder")
     width = clips[-1].config.net.text.width
     require(config.net.token_dim in (0, width), f"refiner reads states {config.net.token_dim} wide, and those of the "
@@ -96,6 +99,13 @@ def check_t5(config: Config, width: int) -> None:
     places, wide = config.text.t5_places, config.net.token_dim
     require(places > 0, "t5: this denoiser reads no T5 (its text.t5_places is 0): leave it out")
     require(width == wide, f"t5 has states {width} wide, and the denoiser reads {wide}: it was made for another T5")
+
+
+def check_shown(config: Config, parts: Container[str]) -> None:
+    """Raises ValueError where a denoiser that reads a picture's embedding alone has parts that say something else."""
+    how = config.image_embedding
+    for name in (*ENCODERS, "t5", "refiner", *control.NAMES) if how is not None and how.place == "token" else ():
+        require(name not in parts, f"{name}: this denoiser reads the embedding of a picture alone, leave it out")
 
 
 def check_vision(config: Config, net: Any) -> None:

@@ -75,7 +75,9 @@ function SliderField(props: InputProps) {
   const to = schema.maximum ?? 1;
   const step = (to - from) / FINE;
   const start = schema.minimum === undefined ? from + step : from; // an end that is not allowed itself
-  const fill = `${(100 * ((typeof value === "number" ? value : start) - start)) / (to - start)}%`;
+  const usual = Number.parseFloat(schema["x-default"] ?? ""); // what the model takes by itself, if that is a number
+  const shown = typeof value === "number" ? value : Number.isNaN(usual) ? start : usual;
+  const fill = `${(100 * (shown - start)) / (to - start)}%`;
   return (
     <div class="slider-field">
       <input
@@ -86,7 +88,7 @@ function SliderField(props: InputProps) {
         min={start}
         max={to}
         step={step}
-        value={typeof value === "number" ? value : start}
+        value={shown}
         aria-describedby={described}
         aria-invalid={isInvalid}
         onInput={(event) => change(Number(Number(event.currentTarget.value).toFixed(4)))}
