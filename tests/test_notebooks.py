@@ -127,9 +127,9 @@ def test_without_a_public_repository_it_says_so(monkeypatch):
 
 def kernel_environment():
     """That of a user on a CPU: none of what conftest.py sets for tests, but for what shortens compiling."""
-    flags = ""
+    flags = "--xla_backend_optimization_level=0"
     if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 12):
-        flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        flags += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path, "PYTHONWARNINGS": "default"}
 
