@@ -6,7 +6,8 @@ BIN = $(VENV)/bin
 # Tests mostly trace and compile, on one core. The tests of a file share fixtures and what is traced, all share what is
 # compiled (tests/conftest.py, which also puts the longest files first).
 PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
-# Slow tests that start processes, and kill some, go one at a time.
+# Slow tests that start processes, and kill some, go two at a time, however many cores there are.
+STARTED = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 STARTING = tests/train $(wildcard tests/*_processes.py tests/*/*_processes.py)
 VERSIONS = import sys, importlib.metadata as m; print('Python', sys.version.split()[0], \
     *(f'{name} {m.version(name)}' for name in ('jax', 'flax', 'orbax-checkpoint', 'numpy', 'Pillow')))
@@ -30,12 +31,12 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m "slow and not parity" $(STARTING:%=--ignore=%)
-	$(BIN)/python -m pytest -m "slow and not parity" $(STARTING)
+	$(STARTED) -m "slow and not parity" $(STARTING)
 
 # The slow tests and those of parity in one run: what both import and compile is shared, and no worker waits in between.
 test-rest: $(VENV)/.parity
 	$(PYTEST) -m "slow or parity" $(STARTING:%=--ignore=%)
-	$(BIN)/python -m pytest -m "slow or parity" $(STARTING)
+	$(STARTED) -m "slow or parity" $(STARTING)
 
 # A picture with no more installed than drawing needs, and how much that is.
 demo-lean:

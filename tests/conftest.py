@@ -48,7 +48,7 @@ def pytest_configure(config):
 
 
 LONGEST = (
-    "test_notebooks.py", "test_family_page.py",
+    "test_notebooks.py", "test_raster_learning.py", "test_family_page.py", "test_crash.py", "test_studio_processes.py",
     "test_cli_draw.py", "test_cli.py", "test_samplers.py", "test_unclip.py", "test_gan_family.py",
     "test_gan_latents.py", "test_gan_step.py", "test_smoke.py", "test_zoo_decoder.py", "test_experiments.py",
     "test_cli_gan.py", "test_stages.py", "test_cli_eval.py", "test_directory.py", "test_net_stylegan2.py",
