@@ -12,13 +12,13 @@ from flaxgen.family.denoising import Objective
 from flaxgen.interchange.autoencoders import config_for, parts_of
 from flaxgen.interchange.karlo.layout import INDEX, SCHEDULER, whole_directory, write_json
 from flaxgen.interchange.schedulers import process_of, scheduler_config
-from flaxgen.interchange.stable_diffusion import exported_autoencoder, parts_listed, sampling_as_piped
+from flaxgen.interchange.stable_diffusion import exported_autoencoder, parts_listed, sampling_as_piped, write_parts
 from flaxgen.train.config import require
 from flaxgen.weights import store
 from flaxgen.weights.autoencoder import export_autoencoder, import_autoencoder
 from flaxgen.weights.dit import export_dit, import_dit
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
-from flaxgen.zoo.latent import FAMILY, WHOLE, Config
+from flaxgen.zoo.latent import FAMILY, Config
 from flaxgen.zoo.latent.statistics import LABELS
 
 PIPELINES = ("DiTPipeline",)
@@ -44,11 +44,7 @@ def import_pipeline(folder: Path, directory: Path) -> None:
     index = store.read_json(folder / INDEX)
     missing = {"transformer", "vae", "scheduler"} - parts_listed(folder, {"transformer", "vae", "scheduler"})
     require(not missing, f"{folder / INDEX} lists no {', '.join(sorted(missing))}: it cannot be drawn with")
-    names = index.get(NAMES)
-    with whole_directory(directory):
-        for name, family, described, params, files in _parts(folder, names):
-            family.write_model(directory / name, described, params, 0, files)
-        WHOLE.write_index(directory, ("autoencoder", "denoiser"))
+    write_parts(directory, _parts(folder, index.get(NAMES)))
 
 
 def _parts(folder: Path, names: Any) -> Iterator[tuple]:

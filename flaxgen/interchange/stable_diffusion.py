@@ -2,7 +2,7 @@
 Podell23], and Stable unCLIP: read and written a part at a time."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -77,9 +77,19 @@ def import_pipeline(folder: Path, directory: Path) -> None:
     known = {"unet", "vae", "scheduler", *ENCODERS.values(), "tokenizer", "tokenizer_2"}
     listed = parts_listed(folder, known | stable_unclip.parts_of(index["_class_name"]))
     config = _config(folder, index, listed)
+    write_parts(directory, _parts(folder, listed, config))
+
+
+def write_parts(directory: Path, parts: Iterable[tuple]) -> None:
+    """Writes the model directory of parts, each its name, family, config, parameters and files; where one cannot be
+    read, nothing stays.
+
+    Raises:
+        ValueError: if the directory is not empty.
+    """
     with whole_directory(directory):
         names = []
-        for name, family, described, params, files in _parts(folder, listed, config):
+        for name, family, described, params, files in parts:
             family.write_model(directory / name, described, params, 0, files)
             names.append(name)
         WHOLE.write_index(directory, tuple(names))

@@ -18,6 +18,7 @@ from flaxgen.interchange.stable_diffusion import (
     parts_listed,
     read_encoders,
     write_encoder,
+    write_parts,
 )
 from flaxgen.nets.mmdit import MMDiT
 from flaxgen.train.config import require
@@ -27,7 +28,7 @@ from flaxgen.weights.mmdit import export_mmdit, import_mmdit, mmdit_from_config
 from flaxgen.weights.scheduler_config import FLOW_EULER
 from flaxgen.weights.t5 import export_t5, import_t5
 from flaxgen.zoo.autoencoder import FAMILY as AUTOENCODER
-from flaxgen.zoo.latent import FAMILY, WHOLE, Config, Text
+from flaxgen.zoo.latent import FAMILY, Config, Text
 from flaxgen.zoo.latent.config import FLOW, FLOW_SOLVERS
 from flaxgen.zoo.t5 import END, PAD, TOKENIZER, read_pieces
 from flaxgen.zoo.t5 import FAMILY as T5
@@ -67,12 +68,7 @@ def import_pipeline(folder: Path, directory: Path) -> None:
         shift_of(folder / "scheduler" / SCHEDULER),
         tower.get("max_position_embeddings", CONTEXT),
     )
-    with whole_directory(directory):
-        names = []
-        for name, family, described, params, files in _parts(folder, listed, config):
-            family.write_model(directory / name, described, params, 0, files)
-            names.append(name)
-        WHOLE.write_index(directory, tuple(names))
+    write_parts(directory, _parts(folder, listed, config))
 
 
 def shift_of(path: Path) -> float:
