@@ -9,6 +9,7 @@ import json
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -120,7 +121,7 @@ def _reply(studio: Studio, user: str, body: Body, task: Task, job: Job) -> dict[
     drawn = contents(studio, user, job.pictures)
     files = [resized(png, task.size) for png in drawn]
     with Image.open(io.BytesIO(files[0]), formats=["PNG"]) as picture:
-        asked = with_strength(about(studio, drawn[0]), job.request)
+        asked = _with_used_strength(studio, drawn[0], job.request)
         said = parameters_of(job.model, job.verb, asked, picture.size)
     seeds, text = [said["Seed"]] * len(files), infotext(said)
     info = {
@@ -135,6 +136,15 @@ def _reply(studio: Studio, user: str, body: Body, task: Task, job: Job) -> dict[
     images = [] if body.send_images is False else [base64.b64encode(png).decode() for png in files]
     echoed = type(body).model_fields.keys() - {"init_images", "mask", "override_settings"}
     return {"images": images, "parameters": body.model_dump(include=set(echoed)), "info": json.dumps(info)}
+
+
+def _with_used_strength(studio: Studio, png: bytes, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request with the strength that its picture says was used; as it is where the picture is larger than what may
+    be sent, or says too much to be read."""
+    try:
+        return with_strength(about(studio, png), request)
+    except Failure:
+        return dict(request)
 
 
 def _add_progress(router: APIRouter, studio: Studio, desk: Desk) -> None:

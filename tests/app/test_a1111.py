@@ -16,7 +16,7 @@ pytest.importorskip("fastapi")
 import httpx
 from studio_toy import Brush, Fake, entry_of, served
 
-from flaxgen.app import a1111_bodies
+from flaxgen.app import a1111_bodies, uploads
 from flaxgen.family.request import option
 from flaxgen.family.requests import Draw, Inpaint, Vary
 from flaxgen.family.trained import Handler
@@ -133,7 +133,11 @@ def test_what_a_model_does_not_know_is_named_in_the_reply(studio, client):
     assert info["seed"] == studio.brush.done[0].seed >= 0
 
 
-def test_a_picture_with_a_mask_is_inpainted_and_without_one_varied(studio, client):
+def refuse(*_):
+    raise uploads.Refused("too large")
+
+
+def test_a_picture_with_a_mask_is_inpainted_and_without_one_varied(studio, client, monkeypatch):
     hole = np.dstack([np.zeros((12, 16, 3)), LEFT])
     bodies = [
         {"mask": png(LEFT)},
@@ -156,6 +160,9 @@ def test_a_picture_with_a_mask_is_inpainted_and_without_one_varied(studio, clien
     usual = info_of(client.post("/sdapi/v1/img2img", json=plain))
     assert usual["denoising_strength"] == 0.75, "what a model of latent diffusion takes by itself"
     assert "Denoising strength: 0.75" in usual["infotexts"][0]
+    with monkeypatch.context() as patch:  # a picture that is larger than what may be sent is answered all the same
+        patch.setattr(uploads, "read_text", refuse)
+        assert info_of(client.post("/sdapi/v1/img2img", json=plain))["denoising_strength"] is None
     info = info_of(client.post("/sdapi/v1/img2img", json={**body, "override_settings": {}}))
     assert sorted(info["ignored"]) == ["denoising_strength", "prompt"]
 
